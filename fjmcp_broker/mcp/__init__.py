@@ -1,0 +1,1 @@
+"""The Model Context Protocol as values: framing, messages, policy; no I/O."""

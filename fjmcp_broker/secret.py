@@ -1,0 +1,46 @@
+"""Text that must not appear where people or programs can read it by accident."""
+
+from hmac import compare_digest
+from typing import Final, NoReturn
+
+REDACTED: Final = "[redacted]"
+
+
+class Secret:
+    """
+    A secret text: its C{repr} and C{str} are redacted, comparison takes constant
+    time, and it can be neither pickled nor written by a JSON log observer.
+    """
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        """
+        @param text: the secret, controlled by whoever configured or issued it.
+        """
+        self._text = text
+
+    def reveal(self) -> str:
+        """
+        @return: the secret itself; the caller takes care where it goes.
+        """
+        return self._text
+
+    def __repr__(self) -> str:
+        return REDACTED
+
+    __str__ = __repr__
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Secret):
+            return NotImplemented
+        return compare_digest(self._text.encode(), other._text.encode())
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __bool__(self) -> bool:
+        return bool(self._text)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Secret is not serialisable")

@@ -1,0 +1,1 @@
+"""Sessions and the child processes that serve them."""

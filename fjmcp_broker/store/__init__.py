@@ -1,0 +1,1 @@
+"""The SQLite store: pools, migrations, sealing, and the statements of each aggregate."""

@@ -1,0 +1,1 @@
+"""The HTTP surface: parse a request, ask the core, render the answer."""
