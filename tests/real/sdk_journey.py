@@ -1,0 +1,196 @@
+"""
+The journey of a client built on the official Python MCP SDK, as a program.
+
+It discovers, registers, signs in (as a person would, in a browser of its own),
+initialises, lists tools, calls them, refreshes and revokes, and prints one JSON
+object with what it saw. The SDK needs asyncio, which is why this runs beside trial
+and not in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from typing import Any
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+from mcp import Client
+from mcp.client.auth import OAuthClientProvider
+from mcp.client.streamable_http import streamable_http_client
+from mcp.shared._httpx_utils import create_mcp_http_client
+from mcp.shared.auth import (
+    AuthorizationCodeResult,
+    OAuthClientInformationFull,
+    OAuthClientMetadata,
+    OAuthToken,
+)
+
+from tests.real.browser import Browser, sign_in
+
+REDIRECT_URI = "http://127.0.0.1:53682/callback"
+
+
+class Storage:
+    """The client's token storage, in memory."""
+
+    def __init__(self) -> None:
+        self.tokens: OAuthToken | None = None
+        self.client: OAuthClientInformationFull | None = None
+        self.refreshed = -1
+
+    async def get_tokens(self) -> OAuthToken | None:
+        return self.tokens
+
+    async def set_tokens(self, tokens: OAuthToken) -> None:
+        self.tokens = tokens
+        self.refreshed += 1
+
+    async def get_client_info(self) -> OAuthClientInformationFull | None:
+        return self.client
+
+    async def set_client_info(self, client_info: OAuthClientInformationFull) -> None:
+        self.client = client_info
+
+
+class Person:
+    """Whoever sits at the browser: visits the address, returns with the answer."""
+
+    def __init__(self, login: str, password: str, decision: str) -> None:
+        self._arguments = (login, password)
+        self._decision = decision
+        self._browser = Browser()
+        self._returned = ""
+        self.sign_ins = 0
+
+    async def visit(self, url: str) -> None:
+        self.sign_ins += 1
+        self._returned = await asyncio.to_thread(
+            sign_in,
+            self._browser,
+            url,
+            REDIRECT_URI,
+            *self._arguments,
+            decision=self._decision,
+        )
+
+    async def answer(self) -> AuthorizationCodeResult:
+        query = parse_qs(urlsplit(self._returned).query)
+        return AuthorizationCodeResult(
+            code=query["code"][0], state=query["state"][0], iss=query["iss"][0]
+        )
+
+
+async def call(client: Client, name: str, arguments: dict[str, Any]) -> str:
+    """
+    @return: the text of the tool's first content block.
+    """
+    result = await client.call_tool(name, arguments)
+    block = result.content[0]
+    return str(getattr(block, "text", block))
+
+
+async def journey(options: argparse.Namespace) -> dict[str, Any]:
+    """
+    @return: what the client saw, step by step.
+    """
+    seen: dict[str, Any] = {}
+    storage = Storage()
+    person = Person(options.login, options.password, options.decision)
+    mcp_url = f"{options.broker}/mcp"
+    provider = OAuthClientProvider(
+        mcp_url,
+        OAuthClientMetadata.model_validate(
+            {
+                "client_name": "SDK journey",
+                "redirect_uris": [REDIRECT_URI],
+                "grant_types": ["authorization_code", "refresh_token"],
+                "response_types": ["code"],
+                "token_endpoint_auth_method": "none",
+            }
+        ),
+        storage,
+        person.visit,
+        person.answer,
+    )
+    async with create_mcp_http_client(auth=provider) as http:
+        transport = streamable_http_client(mcp_url, http_client=http)
+        async with Client(transport, mode=options.mode, read_timeout_seconds=30) as mcp:
+            seen["protocol_version"] = mcp.protocol_version
+            seen["server"] = mcp.server_info and mcp.server_info.name
+            tools = (await mcp.list_tools()).tools
+            seen["tools"] = [tool.name for tool in tools]
+            seen["annotated"] = sum(
+                1 for tool in tools if tool.annotations and tool.annotations.title
+            )
+            for name, arguments in options.calls:
+                seen[name] = await call(mcp, name, arguments)
+            before = storage.tokens
+            provider.context.token_expiry_time = 1.0
+            for name, arguments in options.calls:
+                seen[f"{name} after the refresh"] = await call(mcp, name, arguments)
+            seen["rotated"] = before != storage.tokens
+            seen["refreshes"] = storage.refreshed
+            seen["sign_ins"] = person.sign_ins
+    assert storage.tokens is not None and storage.client is not None
+    access_token = storage.tokens.access_token
+    revocation = urlencode(
+        {
+            "token": storage.tokens.refresh_token or "",
+            "client_id": storage.client.client_id,
+        }
+    )
+    seen.update(
+        await asyncio.to_thread(
+            after_revocation, options.broker, revocation, access_token
+        )
+    )
+    return seen
+
+
+def after_revocation(broker: str, form: str, access_token: str) -> dict[str, Any]:
+    """
+    Revoke the refresh token, then try the access token once more.
+    """
+    browser = Browser()
+    revoked = browser.request(
+        "POST",
+        f"{broker}/oauth/revoke",
+        form.encode(),
+        {"Content-Type": "application/x-www-form-urlencoded"},
+    )
+    refused = browser.request(
+        "POST",
+        f"{broker}/mcp",
+        b'{"jsonrpc":"2.0","id":1,"method":"ping"}',
+        {
+            "Authorization": f"Bearer {access_token}",
+            "Content-Type": "application/json",
+            "Accept": "application/json, text/event-stream",
+        },
+    )
+    return {
+        "revoked": revoked.status,
+        "status after the revocation": refused.status,
+        "challenge after the revocation": refused.headers.get("WWW-Authenticate"),
+    }
+
+
+def main() -> None:
+    """
+    Run the journey that the command line describes.
+    """
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("broker")
+    parser.add_argument("--login", default="alice")
+    parser.add_argument("--password", required=True)
+    parser.add_argument("--decision", default="full")
+    parser.add_argument("--mode", default="auto")
+    parser.add_argument("--calls", type=json.loads, default=[])
+    options = parser.parse_args()
+    json.dump(asyncio.run(journey(options)), sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
