@@ -17,6 +17,7 @@ CREATE TABLE clients (
     last_used_at INTEGER,                       -- NULL: never completed a sign-in
     metadata_expires_at INTEGER
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX clients_by_use ON clients (last_used_at, created_at);
 
 CREATE TABLE users (
     user_id INTEGER PRIMARY KEY,                -- Forgejo's
@@ -35,6 +36,7 @@ CREATE TABLE upstream_tokens (
     state TEXT NOT NULL CHECK (state IN ('usable', 'needs_sign_in')),
     grant_number INTEGER,                       -- gnt and cnt of the refresh token,
     counter INTEGER,                            -- for ordering only
+    refresh_digest BLOB NOT NULL,               -- tells whether the set has changed
     updated_at INTEGER NOT NULL
 ) STRICT;
 
@@ -53,6 +55,8 @@ CREATE TABLE pending_authorizations (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX pending_authorizations_by_expiry ON pending_authorizations (expires_at);
 CREATE INDEX pending_authorizations_by_client ON pending_authorizations (client_id);
+CREATE INDEX pending_authorizations_parked
+    ON pending_authorizations (created_at) WHERE sealed_upstream_tokens IS NOT NULL;
 
 CREATE TABLE grants (
     grant_id TEXT PRIMARY KEY,
@@ -69,6 +73,8 @@ CREATE TABLE grants (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX grants_by_user ON grants (user_id);
 CREATE INDEX grants_by_client ON grants (client_id);
+CREATE INDEX grants_not_revoked ON grants (created_at) WHERE revoked_at IS NULL;
+CREATE INDEX grants_revoked ON grants (revoked_at) WHERE revoked_at IS NOT NULL;
 
 CREATE TABLE authorization_codes (
     code_digest BLOB PRIMARY KEY,
@@ -85,6 +91,7 @@ CREATE INDEX authorization_codes_by_expiry
 CREATE TABLE access_tokens (
     token_digest BLOB PRIMARY KEY,
     grant_id TEXT NOT NULL REFERENCES grants ON DELETE CASCADE,
+    scope TEXT,                                 -- narrowed; NULL: the grant's
     expires_at INTEGER NOT NULL,
     first_used_at INTEGER,
     revoked_at INTEGER
@@ -104,6 +111,11 @@ CREATE TABLE refresh_tokens (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX refresh_tokens_by_grant ON refresh_tokens (grant_id);
 CREATE INDEX refresh_tokens_by_expiry ON refresh_tokens (expires_at);
+CREATE INDEX refresh_tokens_answerable
+    ON refresh_tokens (rotated_at) WHERE sealed_derivation_key IS NOT NULL;
+CREATE INDEX refresh_tokens_by_successor
+    ON refresh_tokens (successor_access_digest)
+    WHERE sealed_derivation_key IS NOT NULL;
 
 CREATE TABLE sessions (
     session_digest BLOB PRIMARY KEY,
@@ -118,4 +130,6 @@ CREATE TABLE sessions (
     reason TEXT
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX sessions_by_grant ON sessions (grant_id);
-CREATE INDEX sessions_by_activity ON sessions (last_active_at);
+CREATE INDEX sessions_open_by_activity
+    ON sessions (last_active_at) WHERE closed_at IS NULL;
+CREATE INDEX sessions_closed ON sessions (closed_at) WHERE closed_at IS NOT NULL;

@@ -1,0 +1,104 @@
+"""
+Parameters of OAuth requests, from the query or from a form: strict, once each.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+import attrs
+
+from fjmcp_broker.oauth.errors import invalid_request
+
+#: RFC 8707 section 2 lets this one be repeated, and no other.
+REPEATABLE: Final = "resource"
+
+MAXIMUM_PARAMETERS: Final = 100
+
+_ESCAPE: Final = re.compile(rb"%([0-9A-Fa-f]{2})?")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+
+
+@attrs.frozen
+class Parameters:
+    """
+    Decoded request parameters. One sent without a value counts as not sent (RFC
+    6749 sections 3.1 and 3.2).
+
+    @ivar values: by name, C{resource} not among them.
+    @ivar resources: the values of C{resource}, in order.
+    """
+
+    values: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    resources: tuple[str, ...] = ()
+
+    def get(self, name: str) -> str | None:
+        """
+        @param name: of the parameter.
+        @return: its value, controlled by the peer; never empty.
+        """
+        return self.values.get(name)
+
+    def require(self, name: str) -> str:
+        """
+        @param name: of the parameter.
+        @return: its value, controlled by the peer; never empty.
+        @raise OAuthError: C{invalid_request}: it is missing.
+        """
+        value = self.values.get(name)
+        if value is None:
+            raise invalid_request(f"{name} is missing")
+        return value
+
+
+def decode_component(raw: bytes) -> str:
+    """
+    Decode one name or value of C{application/x-www-form-urlencoded}.
+
+    @param raw: controlled by the peer.
+    @return: text without control characters.
+    @raise OAuthError: C{invalid_request}: a broken escape, not UTF-8, or a control
+        character, which no OAuth parameter may contain (RFC 6749 appendix A).
+    """
+
+    def unescape(match: re.Match[bytes]) -> bytes:
+        if match[1] is None:
+            raise invalid_request("a parameter has a broken percent escape")
+        return bytes((int(match[1], 16),))
+
+    try:
+        text = _ESCAPE.sub(unescape, raw.replace(b"+", b" ")).decode("utf-8")
+    except UnicodeDecodeError:
+        raise invalid_request("a parameter is not UTF-8") from None
+    if _CONTROL.search(text):
+        raise invalid_request("a parameter has a control character")
+    return text
+
+
+def parse_parameters(encoded: bytes) -> Parameters:
+    """
+    @param encoded: a query string or form body, controlled by the peer.
+    @return: what it says.
+    @raise OAuthError: C{invalid_request}: it cannot be decoded, has too many
+        parameters, or repeats one other than C{resource} (RFC 6749 section 3.1:
+        parameters must not be included more than once).
+    """
+    pieces = [piece for piece in encoded.split(b"&", MAXIMUM_PARAMETERS + 1) if piece]
+    if len(pieces) > MAXIMUM_PARAMETERS:
+        raise invalid_request("too many parameters")
+    seen: set[str] = set()
+    values: dict[str, str] = {}
+    resources: list[str] = []
+    for piece in pieces:
+        raw_name, _, raw_value = piece.partition(b"=")
+        name, value = decode_component(raw_name), decode_component(raw_value)
+        if name == REPEATABLE:
+            if value:
+                resources.append(value)
+            continue
+        if name in seen:
+            raise invalid_request("a parameter is repeated")
+        seen.add(name)
+        if value:
+            values[name] = value
+    return Parameters(values=values, resources=tuple(resources))
