@@ -1,0 +1,97 @@
+"""
+Bytes to newline-delimited messages and back (MCP 2025-11-25, transports, stdio).
+
+The framer never looks inside a message. It is linear in the number of bytes however
+they were cut: a line of 100 MiB that comes in pieces of 64 KiB is joined once.
+"""
+
+from typing import Final
+
+from fjmcp_broker.errors import BrokerError
+
+DEFAULT_MAXIMUM_LINE_BYTES: Final = 128 * 1024 * 1024
+
+
+class FramingError(BrokerError):
+    """
+    A line grew past the limit: the peer's fault. The stream cannot be read further,
+    since the place of the next message is unknown.
+    """
+
+
+class LineFramer:
+    """
+    Cuts a byte stream into lines. The same bytes give the same lines however they
+    were split. C{\\n} ends a line; one C{\\r} before it belongs to the ending; lines
+    that are empty or blank are left out.
+    """
+
+    def __init__(self, maximum_bytes: int = DEFAULT_MAXIMUM_LINE_BYTES) -> None:
+        """
+        @param maximum_bytes: how long a line may be, without its ending.
+        """
+        self._maximum_bytes = maximum_bytes
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._broken = False
+
+    @property
+    def buffered_bytes(self) -> int:
+        """
+        @return: how many bytes of an unfinished line are held.
+        """
+        return self._size
+
+    def receive(self, data: bytes) -> list[bytes]:
+        """
+        @param data: the next bytes of the stream, cut anywhere; the peer controls them.
+        @return: the lines that these bytes complete, without their endings.
+        @raise FramingError: when a line, finished or not, is longer than the limit. The
+            lines of C{data} before it are lost, and every later call raises too.
+        """
+        if self._broken:
+            raise FramingError("the stream is past a line that was too long")
+        lines: list[bytes] = []
+        start = 0
+        while (end := data.find(b"\n", start)) >= 0:
+            piece = data[start:end]
+            start = end + 1
+            if self._pieces:
+                self._pieces.append(piece)
+                # The limit first: nothing is joined that is refused anyway. The ending
+                # may still hold one carriage return.
+                self._check(self._size + len(piece) - 1)
+                piece = b"".join(self._pieces)
+                self._pieces = []
+                self._size = 0
+            if piece.endswith(b"\r"):
+                piece = piece[:-1]
+            self._check(len(piece))
+            if piece and not piece.isspace():
+                lines.append(piece)
+        if start < len(data):
+            rest = data[start:]
+            self._pieces.append(rest)
+            self._size += len(rest)
+            self._check(self._size - 1)
+        return lines
+
+    def _check(self, size: int) -> None:
+        if size > self._maximum_bytes:
+            self._broken = True
+            self._pieces = []
+            self._size = 0
+            raise FramingError(f"a line is longer than {self._maximum_bytes} bytes")
+
+
+def frame(message: bytes) -> bytes:
+    """
+    One message as a line. Outside of strings JSON may hold line ends, which are
+    insignificant, and inside of strings it cannot; so each becomes a space.
+
+    @param message: one JSON message, already checked to be JSON.
+    @return: the message on a single line, with its ending.
+    """
+    if b"\n" in message:
+        message = message.replace(b"\n", b" ")
+    return message + b"\n"
