@@ -7,6 +7,7 @@ from typing import Final
 
 import attrs
 
+from fjmcp_broker.errors import BrokerError
 from fjmcp_broker.oauth.grants import AccessToken, Grant
 from fjmcp_broker.oauth.vocabulary import ErrorCode, Policy, Scope
 
@@ -55,7 +56,7 @@ class BearerFacts:
     upstream_usable: bool
 
 
-class MalformedBearer(ValueError):
+class MalformedBearerError(BrokerError):
     """
     The header says C{Bearer} and does not have the form of RFC 6750 section 2.1.
     """
@@ -66,7 +67,7 @@ def parse_authorization(header: bytes | None) -> str | None:
     @param header: the C{Authorization} header, controlled by the peer, or C{None}.
     @return: the token, or C{None}: no header, or credentials of another scheme,
         which are no credentials here.
-    @raise MalformedBearer: it says C{Bearer} and is not one token.
+    @raise MalformedBearerError: it says C{Bearer} and is not one token.
     """
     if header is None:
         return None
@@ -74,7 +75,7 @@ def parse_authorization(header: bytes | None) -> str | None:
     if match is not None:
         return match[1].decode("ascii")
     if _SCHEME.match(header.lstrip(b"\t ")):
-        raise MalformedBearer
+        raise MalformedBearerError("not one bearer token")
     return None
 
 

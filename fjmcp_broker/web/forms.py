@@ -39,7 +39,7 @@ def read_body(request: IRequest, maximum_bytes: int = MAXIMUM_FORM_BYTES) -> byt
     @raise OAuthError: C{invalid_request} with status 413: it is longer.
     """
     request.content.seek(0)
-    body = request.content.read(maximum_bytes + 1)
+    body: bytes = request.content.read(maximum_bytes + 1)
     if len(body) > maximum_bytes:
         raise invalid_request("the request body is too large", 413)
     return body

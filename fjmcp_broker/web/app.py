@@ -1,0 +1,257 @@
+"""
+The Klein root: which path belongs to which endpoint, and what every answer has.
+
+An endpoint family is a class with its collaborators as constructor arguments and
+C{async} methods that take the request and return the body. A method reports what is
+wrong by raising; only this module turns exceptions into answers.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable
+from secrets import token_hex
+from typing import Final, cast
+
+import attrs
+from klein import Klein
+from twisted.internet.defer import CancelledError
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.iweb import IRequest
+from twisted.web.resource import IResource, Resource
+from twisted.web.server import NOT_DONE_YET, Request
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from zope.interface import implementer
+
+from fjmcp_broker.oauth.errors import OAuthError
+from fjmcp_broker.oauth.vocabulary import (
+    AUTHORIZE_PATH,
+    CALLBACK_PATH,
+    CONSENT_PATH,
+    ErrorCode,
+)
+from fjmcp_broker.store.errors import StoreError
+from fjmcp_broker.web.errors import (
+    ErrorAnswer,
+    ErrorPage,
+    answer_error,
+    store_unavailable,
+)
+from fjmcp_broker.web.origins import OriginPolicy
+
+log = Logger()
+
+Handler = Callable[[IRequest], Awaitable[bytes]]
+
+#: A navigation arrives at these with no Origin or, after a redirect, with a foreign
+#: one or C{null}; the consent form has its own, stricter rule.
+_ORIGIN_FREE: Final = frozenset({AUTHORIZE_PATH, CALLBACK_PATH, CONSENT_PATH})
+
+_SECURITY_HEADERS: Final = (
+    (b"X-Content-Type-Options", b"nosniff"),
+    (b"Referrer-Policy", b"no-referrer"),
+    (b"Content-Security-Policy", b"default-src 'none'; frame-ancestors 'none'"),
+)
+
+_CORS_HEADERS: Final = (
+    b"Authorization, Content-Type, MCP-Protocol-Version, X-Requested-With"
+)
+_CORS_MAXIMUM_AGE_SECONDS: Final = b"86400"
+
+
+@attrs.frozen
+class Route:
+    """
+    One method of one path.
+
+    @ivar method: C{GET} (HEAD comes with it) or C{POST}.
+    @ivar path: exactly as requested, no trailing slash.
+    @ivar handler: gives the body; it sets status and headers itself.
+    @ivar any_origin: whether scripts of every site may call it, without cookies
+        (CORS). OPTIONS is answered then.
+    @ivar error_page: for paths that a person visits: makes the page shown instead
+        of a JSON error.
+    """
+
+    method: str
+    path: str
+    handler: Handler
+    any_origin: bool = False
+    error_page: ErrorPage | None = None
+
+
+def build_web_resource(routes: Iterable[Route], origins: OriginPolicy) -> IResource:
+    """
+    @param routes: every route of the service but the MCP endpoint.
+    @param origins: the Host and Origin that requests under C{/oauth} may name.
+    @return: the resource for the whole tree; it finds the full path of a request
+        whatever it is mounted under.
+    """
+    return _Guard(_Application(tuple(routes)), origins)
+
+
+class _Application:
+    """
+    The routes as a Klein application, and the answers to what they raise.
+    """
+
+    def __init__(self, routes: tuple[Route, ...]) -> None:
+        self._routes = routes
+        self.any_origin = frozenset(route.path for route in routes if route.any_origin)
+        self._pages = {
+            route.path: route.error_page for route in routes if route.error_page
+        }
+        klein = Klein()
+        # A redirect would take its target from the Host header; none is needed.
+        klein.url_map.merge_slashes = False
+        for number, route in enumerate(routes):
+            klein.route(route.path, methods=[route.method], endpoint=f"route-{number}")(
+                route.handler
+            )
+        for path in self.any_origin:
+            klein.route(path, methods=["OPTIONS"], endpoint=f"options-{path}")(
+                self._options
+            )
+        klein.handle_errors(Exception)(self._failed)
+        self.resource = klein.resource()
+
+    async def _options(self, request: IRequest) -> bytes:
+        methods = {"OPTIONS"} | {
+            method
+            for route in self._routes
+            if route.path == full_path(request)
+            for method in (
+                ("GET", "HEAD") if route.method == "GET" else (route.method,)
+            )
+        }
+        allowed = ", ".join(sorted(methods)).encode("ascii")
+        request.setResponseCode(204)
+        request.setHeader(b"Allow", allowed)
+        request.setHeader(b"Access-Control-Allow-Methods", allowed)
+        request.setHeader(b"Access-Control-Allow-Headers", _CORS_HEADERS)
+        request.setHeader(b"Access-Control-Max-Age", _CORS_MAXIMUM_AGE_SECONDS)
+        return b""
+
+    def _failed(self, request: IRequest, failure: Failure) -> bytes:
+        return self.render_error(request, answer_of(failure))
+
+    def render_error(self, request: IRequest, answer: ErrorAnswer) -> bytes:
+        """
+        @param request: gets status and headers.
+        @param answer: the error.
+        @return: a page on the paths that people visit, else JSON.
+        """
+        body = answer_error(request, answer)
+        page = self._pages.get(full_path(request))
+        if page is None:
+            return body
+        body = page(request, answer)
+        request.setHeader(b"Content-Type", b"text/html; charset=utf-8")
+        request.setHeader(b"Content-Length", b"%d" % len(body))
+        return body
+
+
+def full_path(request: IRequest) -> str:
+    """
+    @param request: any request.
+    @return: its path without the query, as sent; not decoded.
+    """
+    path: bytes = request.uri.partition(b"?")[0]
+    return path.decode("latin-1")
+
+
+def answer_of(failure: Failure) -> ErrorAnswer:
+    """
+    @param failure: what a route raised.
+    @return: the answer; what nobody expected is logged under the id that it has.
+    """
+    error = failure.value
+    if isinstance(error, OAuthError):
+        return ErrorAnswer.of(error)
+    if isinstance(error, MethodNotAllowed):
+        return ErrorAnswer(
+            405,
+            ErrorCode.METHOD_NOT_ALLOWED,
+            "the method is not allowed here",
+            {"Allow": ", ".join(sorted(error.valid_methods or ()))},
+        )
+    if isinstance(error, HTTPException):
+        # Nothing else comes out of routing: redirects are switched off.
+        return ErrorAnswer(404, ErrorCode.NOT_FOUND, "there is nothing at this path")
+    if isinstance(error, StoreError):
+        log.warn("request refused, the store is not usable: {error}", error=str(error))
+        return store_unavailable()
+    if isinstance(error, CancelledError):
+        # Something below timed out; a departed client never gets here.
+        log.warn("request cancelled below")
+        return store_unavailable()
+    incident = token_hex(8)
+    log.failure("request failed, incident {incident}", failure, incident=incident)
+    return ErrorAnswer(
+        500,
+        ErrorCode.SERVER_ERROR,
+        "an unexpected error; the log has it under the incident id",
+        incident=incident,
+    )
+
+
+def _any_host() -> bytes:
+    return b"localhost"
+
+
+@implementer(IResource)
+class _Guard(Resource):
+    """
+    What comes before routing: headers of every answer, what Klein cannot read, Host
+    and Origin.
+    """
+
+    isLeaf = True
+
+    def __init__(self, application: _Application, origins: OriginPolicy) -> None:
+        super().__init__()
+        self._application = application
+        self._origins = origins
+
+    def render(self, request: Request) -> bytes | int:
+        """
+        @param request: with its body.
+        @return: the answer, or that it will come.
+        """
+        for name, value in _SECURITY_HEADERS:
+            request.setHeader(name, value)
+        path = full_path(cast(IRequest, request))
+        if path in self._application.any_origin:
+            request.setHeader(b"Access-Control-Allow-Origin", b"*")
+            request.setHeader(b"Access-Control-Expose-Headers", b"WWW-Authenticate")
+        refusal = self._refusal(cast(IRequest, request), path)
+        if refusal is not None:
+            return self._application.render_error(cast(IRequest, request), refusal)
+        # The whole path counts, wherever this resource is mounted.
+        request.postpath = [*(request.prepath or ()), *(request.postpath or ())]
+        request.prepath = []
+        # Klein binds its URL map to the Host header, fails on a bad one outside its
+        # own error handling, and cannot do without on a Unix socket. No URL of ours
+        # is made from it.
+        request.getRequestHostname = _any_host  # type: ignore[method-assign]
+        self._application.resource.render(request)
+        return NOT_DONE_YET
+
+    def _refusal(self, request: IRequest, path: str) -> ErrorAnswer | None:
+        if not path.startswith("/"):
+            return ErrorAnswer(400, ErrorCode.INVALID_REQUEST, "not a path")
+        if not request.method.isalpha():
+            return ErrorAnswer(400, ErrorCode.INVALID_REQUEST, "not a method")
+        if not path.isascii() or "%" in path or "//" in path:
+            # Ours need no escape. Routing would decode it, and the rules below
+            # would look at another path than the one that is served.
+            return ErrorAnswer(404, ErrorCode.NOT_FOUND, "there is nothing here")
+        if not path.startswith("/oauth/"):
+            return None
+        if not self._origins.allows_host(request):
+            return ErrorAnswer(403, ErrorCode.ACCESS_DENIED, "not a host of ours")
+        if (
+            path not in _ORIGIN_FREE
+            and path not in self._application.any_origin
+            and not self._origins.allows_origin(request)
+        ):
+            return ErrorAnswer(403, ErrorCode.ACCESS_DENIED, "not an allowed origin")
+        return None
