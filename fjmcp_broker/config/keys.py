@@ -146,4 +146,5 @@ def keys_of(section: str, record: type[attrs.AttrsInstance]) -> tuple[Key, ...]:
 def _default(default: Any) -> object:  # what attrs keeps is of any type
     if default is attrs.NOTHING:
         return None
-    return default.factory() if isinstance(default, attrs.Factory) else default
+    factory = getattr(default, "factory", None)
+    return default if factory is None else factory()

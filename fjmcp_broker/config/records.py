@@ -8,6 +8,7 @@ from typing import Final
 
 from attrs import Factory, field, frozen
 
+from fjmcp_broker.oauth.forgejo_scopes import DEFAULT_SCOPES
 from fjmcp_broker.secret import Secret
 
 from .addresses import (
@@ -35,7 +36,7 @@ from .kinds import (
     VARIABLES,
     choice,
 )
-from .scopes import DEFAULT_SCOPES, SCOPES
+from .scopes import SCOPES
 from .secrets import KEYS, SECRET
 
 _MINUTE: Final = 60

@@ -1,0 +1,144 @@
+"""The C{fjmcp-broker} command: what an operator needs beside the daemon."""
+
+import argparse
+import os
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from http.client import HTTPException
+from typing import Final
+
+from fjmcp_broker.config.addresses import LOOPBACK_NAMES, parse_listen_address
+from fjmcp_broker.config.load import load
+from fjmcp_broker.config.problems import ConfigError
+from fjmcp_broker.config.render import effective_values
+from fjmcp_broker.version import build_information
+
+_HEALTH_SECONDS: Final = 5.0
+_USUAL_PORT: Final = 8080
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text[:6]) < 65536):
+        raise argparse.ArgumentTypeError("must be a port from 0 to 65535")
+    return int(text)
+
+
+def _loopback(text: str) -> str:
+    if text not in LOOPBACK_NAMES:
+        names = ", ".join(LOOPBACK_NAMES)
+        # The demo has known users and passwords.
+        raise argparse.ArgumentTypeError(f"the demo listens on {names} only")
+    return text
+
+
+def _health_url(text: str) -> str:
+    if not text.startswith(("http://", "https://")):
+        raise argparse.ArgumentTypeError("must be an http:// or https:// URL")
+    return text
+
+
+def parser() -> argparse.ArgumentParser:
+    """
+    @return: the parser of the command line.
+    """
+    top = argparse.ArgumentParser(
+        prog="fjmcp-broker",
+        description="What an operator needs beside the daemon (twistd fjmcp).",
+        # Keeps the version on one line.
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument(
+        "--version", action="version", version=f"fjmcp-broker {build_information()}"
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    check = commands.add_parser(
+        "check-config",
+        help="read the configuration as the daemon would and show it",
+    )
+    check.add_argument("--config", metavar="FILE", help="the TOML file")
+    check.set_defaults(run=_check_config)
+
+    demo = commands.add_parser(
+        "demo", help="run a broker in front of a stand-in Forgejo on this machine"
+    )
+    demo.add_argument("--host", type=_loopback, default="127.0.0.1")
+    demo.add_argument("--port", type=_port, default=_USUAL_PORT)
+    demo.add_argument("--forgejo-port", type=_port, default=3000)
+    demo.set_defaults(run=_demo)
+
+    health = commands.add_parser(
+        "healthcheck", help="ask a running daemon whether it is well"
+    )
+    health.add_argument("url", metavar="URL", nargs="?", type=_health_url)
+    health.set_defaults(run=_healthcheck)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """
+    Run the command.
+
+    @param arguments: the command line without the program; the process's own when
+        left out.
+    @return: the exit status.
+    """
+    parsed = parser().parse_args(arguments)
+    status: int = parsed.run(parsed)
+    return status
+
+
+def _check_config(arguments: argparse.Namespace) -> int:
+    try:
+        loaded = load(arguments.config, os.environ)
+    except ConfigError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    sys.stdout.write(f"OK\n\n{effective_values(loaded)}")
+    for sentence in loaded.notes:
+        sys.stderr.write(f"note: {sentence}\n")
+    for sentence in loaded.warnings:
+        sys.stderr.write(f"warning: {sentence}\n")
+    return 0
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    # Not needed by the other commands, and slow to import.
+    from fjmcp_broker.demo.run import main as run_demo
+
+    status: int = run_demo(arguments)
+    return status
+
+
+def default_health_url(environment: Mapping[str, str]) -> str:
+    """
+    @param environment: the variables of the container.
+    @return: where a daemon with that environment answers on this machine.
+    """
+    port = environment.get("PORT") or environment.get("PORT_HTTP")
+    listen = environment.get("FJMCP_BROKER_LISTEN") or environment.get(
+        "FJMCP_BROKER_SERVER_LISTEN_ADDR"
+    )
+    if not port and listen:
+        try:
+            port = str(parse_listen_address(listen).port or "")
+        except ValueError:
+            port = ""
+    return f"http://127.0.0.1:{port or _USUAL_PORT}/healthz"
+
+
+def _healthcheck(arguments: argparse.Namespace) -> int:
+    url = arguments.url or default_health_url(os.environ)
+    # A proxy for the way out is no way to this machine.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(url, timeout=_HEALTH_SECONDS):
+            return 0
+    except urllib.error.HTTPError as error:
+        with error:
+            sys.stderr.write(f"{url}: {error.code} {error.reason}\n")
+    except (OSError, ValueError, HTTPException) as error:
+        sys.stderr.write(f"{url}: {getattr(error, 'reason', error)}\n")
+    return 1

@@ -1,0 +1,134 @@
+"""
+C{twistd fjmcp}: from the command line to a service.
+
+What is needed only to run is imported when a service is made, so that C{--help}
+answers quickly.
+"""
+
+import os
+import sys
+import textwrap
+from typing import ClassVar, Final, cast
+
+from twisted.application.service import IService, IServiceCollection, MultiService
+from twisted.logger import Logger
+from twisted.python import usage
+from twisted.python.logfile import LogFile
+
+from fjmcp_broker import logs
+from fjmcp_broker.config.load import load
+from fjmcp_broker.config.problems import ConfigError
+from fjmcp_broker.config.records import KEYS_BY_NAME, LogConfig
+from fjmcp_broker.config.render import option_help, options_help
+from fjmcp_broker.errors import BrokerError
+from fjmcp_broker.version import build_information
+
+_LOG_FILE: Final = "twistd.log"
+"""What C{twistd} calls the log of a daemon."""
+
+
+class Options(usage.Options):
+    """The options of C{twistd fjmcp}: one for each configuration key."""
+
+    synopsis = "[options]"
+    longdesc = (
+        "An OAuth 2.1 authorization server and Streamable HTTP endpoint in front of "
+        "forgejo-mcp. Every key can stand in the file, in the environment or here; "
+        "options beat variables, variables beat the file."
+    )
+    optParameters: ClassVar = [
+        ["config", "c", None, "The TOML file; the environment alone is enough."],
+        *(
+            [key.option, None, None, option_help(key)]
+            for key in KEYS_BY_NAME.values()
+            if key.option
+        ),
+    ]
+
+    def getUsage(self, width: int | None = None) -> str:
+        """
+        Say how to use it. The usual table would cut the names of variables in two.
+
+        @param width: of the terminal.
+        @return: the text of C{--help}.
+        """
+        lines = [
+            f"Usage: {self.getSynopsis()}",
+            "",
+            *textwrap.wrap(self.longdesc, 84),
+            "",
+            "  -c, --config=",
+            "      The TOML file.",
+            "  --version",
+            "      Print the version of fjmcp-broker.",
+            options_help(),
+        ]
+        return "\n".join(lines)
+
+    def opt_version(self) -> None:
+        """
+        Print the version of fjmcp-broker and exit.
+        """
+        sys.stdout.write(f"fjmcp-broker {build_information()}\n")
+        raise SystemExit(0)
+
+
+class DaemonService(MultiService):
+    """
+    The service that C{twistd} runs: has it log through our observer, and holds the
+    root service.
+    """
+
+    def __init__(self, log_config: LogConfig, command_line: usage.Options) -> None:
+        """
+        @param log_config: what the configuration says about the log.
+        @param command_line: the options of C{twistd} itself.
+        """
+        super().__init__()
+        self._log_config = log_config
+        self._command_line = command_line
+
+    def setServiceParent(self, parent: IServiceCollection) -> None:
+        """
+        @param parent: the application.
+        """
+        super().setServiceParent(parent)
+        line = self._command_line
+        if line.get("logger") or line.get("syslog") or "nodaemon" not in line:
+            return  # asked for another log by name, or not run by twistd
+        name = line.get("logfile")
+        on_output = line.get("nodaemon") and name in (None, "", "-")
+        output = None if on_output else LogFile.fromFullPath(name or _LOG_FILE)
+        logs.install(parent, self._log_config.level, self._log_config.format, output)
+
+
+def makeService(options: Options) -> IService:
+    """
+    Make the service that C{twistd} and C{twist} run.
+
+    @param options: the parsed command line.
+    @return: the service; no file, handle or thread is open yet.
+    @raise SystemExit: with one message, if it could not run.
+    """
+    try:
+        loaded = load(options["config"], os.environ, options)
+    except ConfigError as error:
+        raise SystemExit(str(error)) from None
+    # Kept by the log until it is written to its observer.
+    log = Logger()
+    for sentence in loaded.notes:
+        log.info("configuration: {sentence}", sentence=sentence)
+    for sentence in loaded.warnings:
+        log.warn("configuration: {sentence}", sentence=sentence)
+
+    from twisted.internet import reactor
+
+    from fjmcp_broker.services import build, preflight
+
+    daemon = DaemonService(loaded.config.log, cast(usage.Options, options.parent))
+    try:
+        preflight(loaded.config)
+        build(loaded.config, reactor).setServiceParent(daemon)
+    except BrokerError as error:
+        raise SystemExit(f"fjmcp-broker: {error}") from None
+    return daemon
