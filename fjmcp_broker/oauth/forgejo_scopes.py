@@ -36,9 +36,9 @@ ALL: Final = "all"
 PUBLIC_ONLY: Final = "public-only"
 
 GRANULAR: Final = frozenset(
-    (ALL, PUBLIC_ONLY)
-    + tuple(f"read:{category}" for category in CATEGORIES)
-    + tuple(f"write:{category}" for category in CATEGORIES)
+    {ALL, PUBLIC_ONLY}.union(
+        *({f"read:{name}", f"write:{name}"} for name in CATEGORIES),
+    )
 )
 """Everything that Forgejo recognises as a restriction of the token."""
 
