@@ -1,0 +1,65 @@
+"""How a child ended, and who wants to know."""
+
+from enum import Enum
+from typing import Protocol
+
+import attrs
+
+
+class EndReason(Enum):
+    """
+    Why a child is no more. The value is what clients find as C{data.reason}.
+    """
+
+    EXITED = "child_exited"
+    START_TIMEOUT = "child_start_timeout"
+    LINE_TOO_LONG = "child_line_too_long"
+    CLOSED_OUTPUT = "child_closed_output"
+    STOPPED = "child_stopped"
+
+
+@attrs.frozen
+class ChildEnd:
+    """
+    How a child ended.
+
+    @ivar reason: who began it.
+    @ivar exit_code: the exit status, or L{None} after a signal.
+    @ivar signal: the number of the signal, or L{None} after an exit.
+    @ivar last_stderr: its last line on standard error, cleaned; may be empty.
+    """
+
+    reason: EndReason
+    exit_code: int | None
+    signal: int | None
+    last_stderr: str
+
+    def describe(self) -> str:
+        """
+        @return: one line for the log.
+        """
+        how = (
+            f"signal {self.signal}"
+            if self.signal is not None
+            else f"exit status {self.exit_code}"
+        )
+        said = f", last said: {self.last_stderr}" if self.last_stderr else ""
+        return f"{self.reason.value} ({how}{said})"
+
+
+class ChildObserver(Protocol):
+    """
+    Who owns a child.
+    """
+
+    def child_line(self, line: bytes) -> None:
+        """
+        @param line: one message, without line end, its token already redacted.
+        """
+
+    def child_ended(self, end: ChildEnd) -> None:
+        """
+        Called once, after the last line.
+
+        @param end: how it ended.
+        """

@@ -1,0 +1,124 @@
+"""How children are launched."""
+
+import os
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from fjmcp_broker.secret import Secret
+from fjmcp_broker.sessions.spawn import (
+    ChildSettings,
+    ChildSettingsError,
+    Launcher,
+    child_environment,
+    make_working_directory,
+    remove_working_directory,
+)
+
+
+def settings(**changes: object) -> ChildSettings:
+    """Settings of a child that is never started."""
+    return ChildSettings(
+        **{  # type: ignore[arg-type]
+            "command": ("forgejo-mcp", "--transport", "stdio"),
+            "forgejo_url": "https://git.example/sub",
+            **changes,
+        }
+    )
+
+
+class EnvironmentTests(SynchronousTestCase):
+    """What a child gets to know."""
+
+    def test_everything_configured_is_there(self) -> None:
+        """Names of the variables, extras, private CA and proxy."""
+        environment = child_environment(
+            settings(
+                token_env="TOKEN",
+                url_env="SERVER",
+                env={"GOMEMLIMIT": "64MiB"},
+                ca_file="/etc/ca.pem",
+                proxy="http://proxy:3128",
+            ),
+            Secret("s3cret"),
+            {"PATH": "/bin", "LANG": "de_DE.UTF-8", "TZ": "UTC", "AWS_KEY": "x"},
+        )
+        user_agent = environment.pop("FORGEJO_USER_AGENT")
+        self.assertTrue(user_agent.startswith("fjmcp-broker/"))
+        self.assertEqual(
+            environment,
+            {
+                "PATH": "/bin",
+                "LANG": "de_DE.UTF-8",
+                "TZ": "UTC",
+                "TOKEN": "s3cret",
+                "SERVER": "https://git.example/sub",
+                "GOMEMLIMIT": "64MiB",
+                "SSL_CERT_FILE": "/etc/ca.pem",
+                "HTTP_PROXY": "http://proxy:3128",
+                "HTTPS_PROXY": "http://proxy:3128",
+            },
+        )
+
+    def test_defaults_where_the_daemon_has_none(self) -> None:
+        """An empty environment of the daemon still gives a usable one."""
+        environment = child_environment(settings(), Secret("t"), {})
+        self.assertIn("/usr/bin", environment["PATH"])
+        self.assertEqual(environment["LANG"], "C.UTF-8")
+        self.assertNotIn("TZ", environment)
+
+    def test_refused_settings(self) -> None:
+        """Host files stay closed to tools; the broker's own variables are its own."""
+        for changes in (
+            {"env": {"FORGEJO_MCP_ALLOW_FILE_PATH_UPLOAD": "1"}},
+            {"env": {"forgejo_mcp_allow_file_path_upload": "1"}},
+            {"token_env": "FORGEJO_MCP_ALLOW_FILE_PATH_UPLOAD"},
+            {"env": {"FORGEJO_ACCESS_TOKEN": "x"}},
+            {"env": {"FORGEJO_URL": "x"}},
+            {"env": {"A=B": "x"}},
+            {"env": {"": "x"}},
+            {"command": ()},
+        ):
+            with self.assertRaises(ChildSettingsError, msg=repr(changes)):
+                settings(**changes)
+
+
+class LauncherTests(SynchronousTestCase):
+    """Which helpers are put in front."""
+
+    def test_all_helpers(self) -> None:
+        """The full chain on an ordinary system."""
+        launcher = Launcher.detect(works=lambda command: True)
+        line = launcher.command_line("/work", ("sh", "-c", "true"))
+        names = [os.path.basename(part) for part in line]
+        self.assertEqual(
+            names,
+            [
+                *("setpriv", "--pdeathsig", "KILL", "setsid", "env", "-C", "work"),
+                *("sh", "-c", "true"),
+            ],
+        )
+
+    def test_without_helpers(self) -> None:
+        """Missing ones are left out; the directory is still changed to."""
+        launcher = Launcher.detect(works=lambda command: False)
+        line = launcher.command_line("/work", ("sh", "-c", "true"))
+        self.assertEqual(line[:2], ["/bin/sh", "-c"])
+        self.assertEqual(line[3], "/work")
+
+    def test_missing_programs(self) -> None:
+        """An empty search path is the same as helpers that do not work."""
+        launcher = Launcher.detect(path="/nowhere")
+        self.assertEqual((launcher.death_signal, launcher.own_group), ((), ()))
+
+
+class WorkingDirectoryTests(SynchronousTestCase):
+    """The private directory of a child."""
+
+    def test_private_and_removed(self) -> None:
+        """Nobody else may enter, and what is left there goes with it."""
+        path = make_working_directory()
+        self.assertEqual(os.stat(path).st_mode & 0o777, 0o700)
+        os.mkdir(os.path.join(path, "left"))
+        remove_working_directory(path)
+        self.assertFalse(os.path.exists(path))
+        remove_working_directory(path)
