@@ -44,8 +44,8 @@ class AuthMethod(StrEnum):
     """
 
     NONE = "none"
-    CLIENT_SECRET_BASIC = "client_secret_basic"
-    CLIENT_SECRET_POST = "client_secret_post"
+    BASIC = "client_secret_basic"
+    POST = "client_secret_post"
 
 
 @unique
