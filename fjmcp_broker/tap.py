@@ -53,7 +53,7 @@ class Options(usage.Options):
         @return: the text of C{--help}.
         """
         lines = [
-            f"Usage: {self.getSynopsis()}",
+            self.getSynopsis(),
             "",
             *textwrap.wrap(self.longdesc, 84),
             "",

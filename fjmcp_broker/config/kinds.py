@@ -13,7 +13,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from attrs import frozen
 
-T = TypeVar("T")
+T = TypeVar("T", covariant=True)
 
 
 @frozen

@@ -115,7 +115,9 @@ def _obey_port(
             problems.of_key(key, what, name)
             return
     if len({text for _name, text in found}) > 1:
-        problems.of_key(key, f"{' and '.join(PORT_VARIABLES)} have different values")
+        problems.of_key(
+            key, f"has {' and '.join(PORT_VARIABLES)} with different values"
+        )
     elif found:
         name, text = found[0]
         given[key.file_key] = Given(name, parse_listen_address(f"0.0.0.0:{text}"))

@@ -57,8 +57,9 @@ class Problems:
         @param what: the end of a sentence that begins with the key.
         @param where: the source of the value.
         """
-        source = f" (from {where})" if where else ""
-        self.add(f"{key.names}: {what}{source}")
+        source = f" (given in {where})" if where else ""
+        others = key.names.removeprefix(f"{key.file_key}, ")
+        self.add(f"{key.file_key} {what}{source} [{others}]")
 
     @property
     def count(self) -> int:

@@ -161,9 +161,9 @@ def effective_values(loaded: LoadedConfig) -> str:
         record = getattr(loaded.config, section)
         for key in KEYS_BY_NAME.values():
             if key.section == section:
-                source = loaded.sources.get(key.file_key, "default")
+                source = loaded.sources.get(key.file_key)
                 value = _effective(key, getattr(record, key.attribute))
-                lines.append(f"{value}  # {source}")
+                lines.append(f"{value}  # {source}" if source else value)
         lines.append("")
     return "\n".join(lines).rstrip() + "\n"
 

@@ -124,7 +124,7 @@ def from_environment(
     for other in found[1:]:
         if other.value != found[0].value:
             both = f"{found[0].where} and {other.where}"
-            problems.of_key(key, f"{both} have different values; set only one")
+            problems.of_key(key, f"has different values in {both}; set only one")
     return found[0] if found else None
 
 
@@ -171,11 +171,11 @@ def read_secret(key: Key, path: str, where: str, problems: Problems) -> str | No
             raise ValueError("is too long for a secret")
         return content.decode().strip()
     except OSError as error:
-        problems.of_key(key, f"{path} cannot be read: {error.strerror}", where)
+        problems.of_key(key, f"cannot be read from {path}: {error.strerror}", where)
     except UnicodeDecodeError:
-        problems.of_key(key, f"{path} is not UTF-8 text", where)
+        problems.of_key(key, f"is not UTF-8 text in {path}", where)
     except ValueError as error:
-        problems.of_key(key, f"{path} {error}", where)
+        problems.of_key(key, f"{error} in {path}", where)
     return None
 
 
