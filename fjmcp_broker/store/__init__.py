@@ -1,1 +1,1 @@
-"""The SQLite store: pools, migrations, sealing, and the statements of each aggregate."""
+"""The SQLite store: pools, migrations, sealing, the statements of each aggregate."""
