@@ -21,6 +21,7 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from fjmcp_broker.demo import forgejo_http as http
+from fjmcp_broker.demo.forgejo_api import Api
 from fjmcp_broker.demo.forgejo_controls import Controls
 from fjmcp_broker.demo.forgejo_core import ForgejoCore
 from fjmcp_broker.demo.forgejo_faults import RecordedRequest
@@ -28,6 +29,7 @@ from fjmcp_broker.demo.forgejo_http import page, text_answer
 from fjmcp_broker.demo.forgejo_oauth import OAuthEndpoints
 from fjmcp_broker.demo.forgejo_pages import Pages
 from fjmcp_broker.demo.forgejo_state import Application
+from fjmcp_broker.demo.forgejo_world import World, demo_world
 
 OAUTH_PATHS = (
     "/login/oauth/access_token",
@@ -45,6 +47,7 @@ class StandInForgejo:
     One Forgejo with two users, C{alice} and C{bob}, and no application yet.
 
     @ivar controls: what tests do to it.
+    @ivar world: its repositories and issues.
     @ivar resource: the root resource; it expects the base path in requests.
     """
 
@@ -67,8 +70,9 @@ class StandInForgejo:
         self._core = ForgejoCore(clock, base_url, random_bytes)
         self._core.state.add_user("alice", "Alice Example")
         self._core.state.add_user("bob", "Bob Example")
+        self.world = demo_world(self._core.state, self._core.now())
         self.controls = Controls(self._core)
-        self.resource: IResource = _Front(self._core)
+        self.resource: IResource = _Front(self._core, self.world)
 
     @property
     def base_url(self) -> str:
@@ -105,10 +109,11 @@ class _Front(Resource):
 
     isLeaf = True
 
-    def __init__(self, core: ForgejoCore) -> None:
+    def __init__(self, core: ForgejoCore, world: World) -> None:
         super().__init__()
         self._core = core
         self._oauth = OAuthEndpoints(core).app.resource()
+        self._api = Api(core, world).app.resource()
         self._pages = Pages(core).app.resource()
 
     def render(self, request: IRequest) -> int:
@@ -150,6 +155,8 @@ class _Front(Resource):
     def _target(self, path: str) -> IResource:
         if path.startswith(OAUTH_PATHS):
             return self._oauth
+        if path.startswith("/api/"):
+            return self._api
         return self._pages
 
     def _write(self, request: IRequest, response: Response) -> None:

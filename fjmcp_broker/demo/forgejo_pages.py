@@ -277,6 +277,13 @@ class Pages:
         origin = http.header(request, "origin")
         return not origin or urlsplit(origin).netloc == http.header(request, "host")
 
+    @serve(app, "/attachments/<uuid>", "GET", "HEAD")
+    def attachment(self, request: IRequest, uuid: str) -> Response:
+        """
+        The one file that all attachments of the stand-in have.
+        """
+        return Response(200, {"Content-Type": "text/plain"}, b"hello\n")
+
     # Applications of a user
 
     @serve(app, "/user/settings/applications", "GET")
