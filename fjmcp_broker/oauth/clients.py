@@ -6,7 +6,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Collection, Mapping
-from typing import Final, Literal, Self
+from typing import Final, Literal, Self, cast
 
 import attrs
 
@@ -77,6 +77,36 @@ class Client:
     last_used_at: int | None = None
 
     @classmethod
+    def from_metadata(
+        cls,
+        *,
+        client_id: str,
+        kind: ClientKind,
+        metadata: Mapping[str, object],
+        secret_digest: bytes | None,
+        created_at: int,
+        last_used_at: int | None = None,
+    ) -> Self:
+        """
+        Make the record whose other fields are read from the metadata.
+
+        @param metadata: values of a L{ClientMetadata}.
+        @return: the record.
+        """
+        return cls(
+            client_id=client_id,
+            kind=kind,
+            redirect_uris=tuple(cast("list[str]", metadata["redirect_uris"])),
+            name=str(metadata.get("client_name", UNNAMED)),
+            token_endpoint_auth_method=str(metadata["token_endpoint_auth_method"]),
+            application_type=str(metadata["application_type"]),
+            metadata=metadata,
+            secret_digest=secret_digest,
+            created_at=created_at,
+            last_used_at=last_used_at,
+        )
+
+    @classmethod
     def restore(
         cls,
         *,
@@ -93,15 +123,10 @@ class Client:
         @param metadata: what L{Client.metadata_json} gave.
         @return: an equal record.
         """
-        values = json.loads(metadata)
-        return cls(
+        return cls.from_metadata(
             client_id=client_id,
             kind=kind,
-            redirect_uris=tuple(values["redirect_uris"]),
-            name=values.get("client_name", UNNAMED),
-            token_endpoint_auth_method=values["token_endpoint_auth_method"],
-            application_type=values["application_type"],
-            metadata=values,
+            metadata=json.loads(metadata),
             secret_digest=secret_digest,
             created_at=created_at,
             last_used_at=last_used_at,
