@@ -1,0 +1,88 @@
+# Every target sets up what it needs: a fresh Debian 12 with git, make, python3 and
+# python3-venv is enough.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO_ARGUMENTS ?=
+
+# All warnings are errors. What third parties still do is listed here, one by one.
+WARNINGS := -W error
+
+PACKAGES := fjmcp_broker tests twisted/plugins docs/check_links.py
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: all demo test test-unit test-real test-slow coverage vet lint format docs \
+	generate build clean changelog
+
+all: vet lint test build
+
+# The software alone, then with what tests need, then with the tools of developers.
+$(VENV)/.installed: setup.cfg pyproject.toml setup.py
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -e .
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -e '.[test]'
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed-test
+	$(BIN)/python -m pip install --quiet -e '.[test,dev]'
+	touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/fjmcp-broker demo $(DEMO_ARGUMENTS)
+
+test: test-unit test-real
+
+test-unit: $(VENV)/.installed-test
+	$(BIN)/python $(WARNINGS) -m twisted.trial --reporter=text \
+		--temp-directory=_trial_temp_unit tests.unit tests.test_architecture
+
+test-real: $(VENV)/.installed-test
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python $(WARNINGS) -m twisted.trial \
+		--reporter=text --temp-directory=_trial_temp_real tests.real
+
+test-slow: $(VENV)/.installed-dev
+	$(BIN)/python $(WARNINGS) -m twisted.trial --reporter=text \
+		--temp-directory=_trial_temp_slow tests.slow
+
+coverage: $(VENV)/.installed-test
+	$(BIN)/python $(WARNINGS) -m coverage run -m twisted.trial --reporter=text \
+		--temp-directory=_trial_temp_coverage tests.unit tests.real
+	$(BIN)/python -m coverage report --skip-covered
+
+vet: $(VENV)/.installed-dev
+	$(BIN)/python -m compileall -q $(PACKAGES) setup.py
+	$(BIN)/mypy $(PACKAGES)
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/towncrier build --draft --version next > /dev/null
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+generate: $(VENV)/.installed
+	$(BIN)/python -m fjmcp_broker.config docs/configuration.md \
+		deploy/examples/fjmcp-broker.toml
+
+docs: generate $(VENV)/.installed-dev
+	$(BIN)/pydoctor --config=pyproject.toml --html-output=docs/api
+	$(BIN)/python docs/check_links.py
+
+build: $(VENV)/.installed-dev
+	GIT_REVISION="$${GIT_REVISION:-$$(git rev-parse HEAD 2>/dev/null)}" \
+	BUILD_DATE="$${BUILD_DATE:-$$(date -u +%Y-%m-%dT%H:%M:%SZ)}" \
+		$(BIN)/python -m build --outdir dist .
+
+changelog: $(VENV)/.installed-dev
+	$(BIN)/towncrier build --yes
+
+clean:
+	rm -rf build dist docs/api _trial_temp* .coverage* .mypy_cache .ruff_cache \
+		.hypothesis *.egg-info twisted/plugins/dropin.cache $(VENV)
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
