@@ -10,6 +10,7 @@ from typing import Final
 from fjmcp_broker.errors import BrokerError
 
 DEFAULT_MAXIMUM_LINE_BYTES: Final = 128 * 1024 * 1024
+_SMALL_BYTES: Final = 16 * 1024
 
 
 class FramingError(BrokerError):
@@ -31,7 +32,7 @@ class LineFramer:
         @param maximum_bytes: how long a line may be, without its ending.
         """
         self._maximum_bytes = maximum_bytes
-        self._pieces: list[bytes] = []
+        self._pieces: list[bytes | bytearray] = []
         self._size = 0
         self._broken = False
 
@@ -71,10 +72,21 @@ class LineFramer:
                 lines.append(piece)
         if start < len(data):
             rest = data[start:]
-            self._pieces.append(rest)
+            self._keep(rest)
             self._size += len(rest)
             self._check(self._size - 1)
         return lines
+
+    def _keep(self, rest: bytes) -> None:
+        """Small pieces grow together, so that a dribbling peer costs no more memory."""
+        if len(rest) >= _SMALL_BYTES:
+            self._pieces.append(rest)
+            return
+        last = self._pieces[-1] if self._pieces else None
+        if isinstance(last, bytearray) and len(last) < _SMALL_BYTES:
+            last += rest
+        else:
+            self._pieces.append(bytearray(rest))
 
     def _check(self, size: int) -> None:
         if size > self._maximum_bytes:
