@@ -18,13 +18,10 @@ from fjmcp_broker.oauth.bearer import (
     judge_bearer,
     parse_authorization,
 )
+from fjmcp_broker.oauth.metadata import resource_metadata_url
 from fjmcp_broker.oauth.tokens import digest
-from fjmcp_broker.oauth.vocabulary import (
-    PROTECTED_RESOURCE_PATH,
-    ErrorCode,
-    Scope,
-)
-from fjmcp_broker.store import bearer_check
+from fjmcp_broker.oauth.vocabulary import ErrorCode, Scope
+from fjmcp_broker.store import bearer_check, tokens
 from fjmcp_broker.store.database import Database
 
 DEFAULT_MAXIMUM_ENTRIES: Final = 10_000
@@ -82,7 +79,7 @@ class BearerAuthenticator:
         """
         self._database = database
         self._clock = clock
-        self._metadata_url = f"{public_url}{PROTECTED_RESOURCE_PATH}/mcp"
+        self._metadata_url = resource_metadata_url(public_url)
         self._maximum_entries = maximum_entries
         self._principals: OrderedDict[bytes, Principal] = OrderedDict()
         self._revocations = 0
@@ -122,10 +119,10 @@ class BearerAuthenticator:
         if token is None:
             raise BearerRefused(self._challenge())
         token_digest = digest(token)
+        remembered = self._remembered(token_digest)
+        if remembered is not None:
+            return remembered
         for _ in range(_ATTEMPTS):
-            principal = self._remembered(token_digest)
-            if principal is not None:
-                return principal
             revocations = self._revocations
             principal = await self._look_up(token_digest)
             if revocations == self._revocations:
@@ -133,7 +130,7 @@ class BearerAuthenticator:
                 return principal
             # Something was revoked while the store was read: what it said may
             # be older than that.
-        return principal
+        return await self._look_up(token_digest)
 
     def refused(self, description: str) -> BearerRefused:
         """
@@ -196,16 +193,17 @@ class BearerAuthenticator:
 
     async def _look_up(self, token_digest: bytes) -> Principal:
         facts = await self._database.read(
-            lambda connection: bearer_check.find(connection, token_digest)
+            lambda connection: tokens.principal(connection, token_digest)
         )
-        if facts is not None and facts.token.first_used_at is None:
-            if judge_bearer(facts, self._now()) is not None:
-                now = self._now()
-                facts = await self._database.write(
-                    lambda connection: bearer_check.first_use(
-                        connection, token_digest, now
-                    )
-                )
+        now = self._now()
+        if (
+            facts is not None
+            and facts.token.first_used_at is None
+            and judge_bearer(facts, now) is not None
+        ):
+            facts = await self._database.write(
+                lambda connection: bearer_check.first_use(connection, token_digest, now)
+            )
         principal = judge_bearer(facts, self._now())
         if principal is None:
             raise self.refused("the access token is not valid")

@@ -1,0 +1,97 @@
+"""
+Whether the service works, for monitors and load balancers.
+"""
+
+import sqlite3
+from collections.abc import Callable
+from typing import Final
+
+from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.web.iweb import IRequest
+
+from fjmcp_broker.store.database import Database
+from fjmcp_broker.store.errors import StoreError
+from fjmcp_broker.web.errors import NO_STORE, answer_json
+
+#: A store that does not answer a trivial query for this long is no store.
+STORE_TIMEOUT_SECONDS: Final = 5.0
+
+
+def _touch(connection: sqlite3.Connection) -> None:
+    connection.execute("SELECT count(*) FROM instance").fetchone()
+
+
+class Health:
+    """
+    C{/healthz}: does everything work; C{/readyz}: may requests be sent here.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        database: Database,
+        clock: IReactorTime,
+        *,
+        version: str,
+        revision: str,
+        build_date: str,
+        is_ready: Callable[[], bool],
+    ) -> None:
+        """
+        @param database: the store.
+        @param clock: bounds the wait for it.
+        @param version: of this software.
+        @param revision: that it was built from.
+        @param build_date: when, RFC 3339.
+        @param is_ready: true from when migrations ran and the listener accepts
+            until the service begins to stop.
+        """
+        self._database = database
+        self._clock = clock
+        self._build = {
+            "version": version,
+            "revision": revision,
+            "build_date": build_date,
+        }
+        self._is_ready = is_ready
+
+    async def healthz(self, request: IRequest) -> bytes:
+        """
+        @param request: whose content does not matter.
+        @return: JSON: C{status} and C{store} (C{ok} or C{failed}), C{version},
+            C{revision}, C{build_date}; status 503 when the store fails.
+        """
+        works = await self._store_works()
+        word = "ok" if works else "failed"
+        return answer_json(
+            request,
+            {"status": word, "store": word, **self._build},
+            200 if works else 503,
+            NO_STORE,
+        )
+
+    async def readyz(self, request: IRequest) -> bytes:
+        """
+        @param request: whose content does not matter.
+        @return: JSON: C{status}; 200 C{ready} or 503 C{not ready}.
+        """
+        ready = self._is_ready()
+        return answer_json(
+            request,
+            {"status": "ready" if ready else "not ready"},
+            200 if ready else 503,
+            NO_STORE,
+        )
+
+    async def _store_works(self) -> bool:
+        try:
+            await Deferred.fromCoroutine(self._database.read(_touch)).addTimeout(
+                STORE_TIMEOUT_SECONDS, self._clock
+            )
+        except (StoreError, TimeoutError, sqlite3.Error) as error:
+            self._log.error("the store does not work: {error}", error=str(error))
+            return False
+        return True
