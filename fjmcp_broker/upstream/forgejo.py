@@ -1,21 +1,20 @@
 """Forgejo as the broker's OAuth authorization server, over HTTP."""
 
 from base64 import b64encode
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping
+from typing import Final, NoReturn
 from urllib.parse import urlencode
 
 import attrs
 from OpenSSL.SSL import Error as TLSError
 from treq.client import HTTPClient
-from twisted.internet.defer import CancelledError, Deferred, TimeoutError
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.web.client import ResponseFailed
 from twisted.web.http_headers import Headers
 from zope.interface import implementer
 
-from fjmcp_broker.errors import BrokerError
 from fjmcp_broker.secret import Secret
 from fjmcp_broker.version import VERSION
 
@@ -238,22 +237,20 @@ class Forgejo:
         @raise UpstreamUnavailable: no answer in time, or one too long.
         """
         call = self._round_trip(method, path, authorization, form)
+        running = Deferred.fromCoroutine(call).addTimeout(
+            timeout_seconds, self._clock, _too_late
+        )
         try:
-            return await self._in_time(call, timeout_seconds)
-        except (CancelledError, BrokerError):
+            return await running
+        except CancelledError:
             raise
-        except TimeoutError:
-            why = f"Forgejo did not answer within {timeout_seconds:g} seconds"
+        except UpstreamUnavailable as error:
+            why = str(error)
         # Whatever the HTTP stack raises, there is no answer and nothing was refused.
         except Exception as error:
             why = f"no answer from Forgejo: {_reason(error)}"
         self._log.warn("{what} failed: {why}", what=what, why=why)
         raise UpstreamUnavailable(why)
-
-    async def _in_time(
-        self, call: Coroutine[Deferred[Any], Any, Answer], seconds: float
-    ) -> Answer:
-        return await Deferred.fromCoroutine(call).addTimeout(seconds, self._clock)
 
     async def _round_trip(
         self,
@@ -281,6 +278,13 @@ class Forgejo:
         retry_after = response.headers.getRawHeaders(b"retry-after", [None])[0]
         body = await read_body(response, MAXIMUM_BODY_BYTES)
         return Answer(response.code, body, retry_after)
+
+
+def _too_late(outcome: object, seconds: float) -> NoReturn:
+    """
+    Say so instead of what the cancelled HTTP request makes of it.
+    """
+    raise UpstreamUnavailable(f"Forgejo did not answer within {seconds:g} seconds")
 
 
 def _reason(error: Exception) -> str:

@@ -1,0 +1,305 @@
+"""
+Getting token sets into the store, whatever happens.
+
+A set that Forgejo has issued has made its predecessor useless, so it must not be
+lost: it is committed before anybody may use it, and when the commit fails it stays
+in memory and is tried again.
+"""
+
+from collections.abc import Callable
+from sqlite3 import Connection
+from typing import Final
+
+import attrs
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from fjmcp_broker.store import upstream_tokens
+from fjmcp_broker.store.database import Database
+from fjmcp_broker.store.errors import StoreError
+from fjmcp_broker.store.sealing import Sealer
+from fjmcp_broker.store.upstream_tokens import UpstreamSet
+
+from .tasks import Tasks
+
+FIRST_RETRY_SECONDS: Final = 1.0
+LAST_RETRY_SECONDS: Final = 30.0
+
+UNKNOWN: Final = -1
+"""In place of L{Keeper.mark}, for a request that an earlier process made."""
+
+_NOBODY: Final = -1
+"""A user number that Forgejo never gives."""
+
+
+@attrs.define(eq=False)
+class _Keeping:
+    """
+    One set on its way into the store.
+
+    @ivar since: L{Keeper.mark} from before the request that brought it.
+    @ivar before: what else belongs into the same transaction, first.
+    @ivar is_later: whether it is newer than everything committed before it.
+    @ivar stamp: L{Keeper.mark} of its latest attempt.
+    """
+
+    set: UpstreamSet
+    since: int
+    before: Callable[[Connection], None]
+    is_later: bool = True
+    stamp: int | None = None
+
+
+class Keeper:
+    """
+    The stored token sets, and those that could not be stored yet.
+
+    Which of two sets of one user is the newer one: a set whose request began after
+    the other was committed. Only when the requests overlapped do C{gnt} and C{cnt}
+    of the refresh tokens decide, since they may go back when Forgejo is restored
+    from a backup.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        database: Database,
+        sealer: Sealer,
+        clock: IReactorTime,
+        tasks: Tasks,
+        on_user_suspended: Callable[[int], None],
+    ) -> None:
+        """
+        @param database: the store.
+        @param sealer: for the token columns.
+        @param clock: for time stamps and retries.
+        @param tasks: where retries run.
+        @param on_user_suspended: called with a user's number when the set has become
+            C{needs_sign_in}.
+        """
+        self._database = database
+        self._sealer = sealer
+        self._clock = clock
+        self._tasks = tasks
+        self._on_user_suspended = on_user_suspended
+        self._uncommitted: dict[int, _Keeping] = {}
+        self._sequence = 0
+        self._last: dict[int, int] = {}
+        self._pauses: set[Deferred[None]] = set()
+        self._stopping = False
+
+    def mark(self) -> int:
+        """
+        @return: the moment, among commits; taken before a request to Forgejo and
+            handed to L{Keeper.keep} with what the request brought.
+        """
+        return self._sequence
+
+    async def prove_writable(self) -> None:
+        """
+        Write something and take it back, before a token or code is spent.
+
+        @raise StoreError: it does not work.
+        """
+        await self._database.write(_touch)
+
+    async def find(self, user_id: int) -> UpstreamSet | None:
+        """
+        @param user_id: Forgejo's number.
+        @return: the newest set, committed.
+        @raise StoreError: it cannot be read, or a newer one cannot be committed.
+        """
+        waiting = self._uncommitted.get(user_id)
+        if waiting is not None:
+            await self._commit(waiting)
+        return await self._database.read(
+            lambda c: upstream_tokens.find(c, self._sealer, user_id)
+        )
+
+    async def keep(
+        self,
+        new: UpstreamSet,
+        since: int,
+        before: Callable[[Connection], None] = lambda _: None,
+    ) -> bool:
+        """
+        Commit a set, unless a newer one came first. When that fails, it is kept and
+        tried again by L{Keeper.find} and in the background.
+
+        @param new: the set; without a scope it takes over the stored one.
+        @param since: L{Keeper.mark} from before the request; L{UNKNOWN} lets the
+            order of the refresh tokens decide.
+        @param before: what else belongs into the same transaction, first.
+        @return: whether it is the newest.
+        @raise StoreError: not committed yet.
+        """
+        keeping = _Keeping(new, since, before)
+        try:
+            return await self._commit(keeping)
+        except CancelledError:
+            raise
+        except Exception as error:
+            self._retain(keeping)
+            self._log.error(
+                "the new tokens of user {user_id} could not be stored and are kept "
+                "in memory: {error}",
+                user_id=new.user_id,
+                error=str(error),
+            )
+            raise
+
+    async def set_scope(self, user_id: int, scope: str) -> None:
+        """
+        @param user_id: Forgejo's number.
+        @param scope: as introspected.
+        @raise StoreError: not written.
+        """
+        await self._database.write(
+            lambda c: upstream_tokens.set_scope(c, user_id, scope)
+        )
+
+    async def suspend(self, rejected: UpstreamSet) -> bool:
+        """
+        Mark a user's set C{needs_sign_in}, unless it is another one by now.
+
+        @param rejected: the set that Forgejo refused.
+        @return: whether it was marked.
+        @raise StoreError: not written.
+        """
+        now = int(self._clock.seconds())
+        marked = await self._database.write(
+            lambda c: upstream_tokens.mark_needs_sign_in(
+                c, rejected.user_id, unless_changed_since=rejected, now=now
+            )
+        )
+        if marked:
+            self._log.info(
+                "user {user_id} has to sign in through Forgejo again",
+                user_id=rejected.user_id,
+            )
+            self._on_user_suspended(rejected.user_id)
+        return marked
+
+    def stop(self) -> None:
+        """
+        Let the retries make their last attempt at once.
+        """
+        self._stopping = True
+        for pause in list(self._pauses):
+            pause.cancel()
+
+    async def pause(self, seconds: float) -> bool:
+        """
+        Wait, but not beyond L{Keeper.stop}.
+
+        @param seconds: how long.
+        @return: whether there is time to go on waiting; false at the stop.
+        """
+        if self._stopping:
+            return False
+        pause: Deferred[None] = Deferred()
+        call = self._clock.callLater(seconds, pause.callback, None)
+        self._pauses.add(pause)
+        try:
+            await pause
+        except CancelledError:
+            call.cancel()
+            if not self._stopping:
+                raise
+        finally:
+            self._pauses.discard(pause)
+        return not self._stopping
+
+    async def _commit(self, keeping: _Keeping) -> bool:
+        user_id = keeping.set.user_id
+        last = self._last.get(user_id, 0)
+        if keeping.stamp is None:
+            keeping.is_later = last <= keeping.since
+        elif keeping.stamp != last:
+            keeping.is_later = False
+        self._sequence += 1
+        self._last[user_id] = keeping.stamp = self._sequence
+        is_newest = await self._database.write(lambda c: self._save(c, keeping))
+        waiting = self._uncommitted.get(user_id)
+        if waiting is not None and (
+            waiting is keeping or _supersedes(keeping, waiting)
+        ):
+            del self._uncommitted[user_id]
+        return is_newest
+
+    def _save(self, connection: Connection, keeping: _Keeping) -> bool:
+        """
+        The transaction.
+        """
+        keeping.before(connection)
+        if keeping.is_later:
+            upstream_tokens.save(connection, self._sealer, keeping.set)
+            return True
+        return upstream_tokens.save_if_newer(connection, self._sealer, keeping.set)
+
+    def _retain(self, keeping: _Keeping) -> None:
+        user_id = keeping.set.user_id
+        waiting = self._uncommitted.get(user_id)
+        if waiting is None:
+            self._uncommitted[user_id] = keeping
+            self._tasks.start(self._retry(user_id), "storing tokens again")
+        elif not _is_newer(waiting.set, keeping.set):
+            self._uncommitted[user_id] = keeping
+
+    async def _retry(self, user_id: int) -> None:
+        delay = FIRST_RETRY_SECONDS
+        has_time = True
+        while has_time and user_id in self._uncommitted:
+            has_time = await self.pause(delay)
+            delay = min(delay * 2, LAST_RETRY_SECONDS)
+            waiting = self._uncommitted.get(user_id)
+            if waiting is None:
+                return
+            try:
+                await self._commit(waiting)
+            except StoreError as error:
+                self._log.warn(
+                    "the tokens of user {user_id} still cannot be stored: {error}",
+                    user_id=user_id,
+                    error=str(error),
+                )
+        if user_id in self._uncommitted:
+            self._log.error(
+                "the tokens of user {user_id} are lost with this process: they could "
+                "not be stored until its end",
+                user_id=user_id,
+            )
+
+
+def _supersedes(committed: _Keeping, waiting: _Keeping) -> bool:
+    """
+    @return: whether the request for one set began after the other had come.
+    """
+    return committed.is_later and (waiting.stamp or 0) <= committed.since
+
+
+def _is_newer(one: UpstreamSet, other: UpstreamSet) -> bool:
+    """
+    @return: whether the order of the refresh tokens is known and says so.
+    """
+    if None in (one.grant_number, one.counter, other.grant_number, other.counter):
+        return False
+    return (one.grant_number or 0, one.counter or 0) > (
+        other.grant_number or 0,
+        other.counter or 0,
+    )
+
+
+def _touch(connection: Connection) -> None:
+    """
+    Pages change and have to be written, although no row does in the end. An update
+    to the same value would not: SQLite compares first.
+    """
+    connection.execute(
+        "INSERT INTO users (user_id, login, display_name, first_seen_at, last_seen_at) "
+        "VALUES (?, '', '', 0, 0)",
+        (_NOBODY,),
+    )
+    connection.execute("DELETE FROM users WHERE user_id = ?", (_NOBODY,))
