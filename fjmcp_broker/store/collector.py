@@ -1,0 +1,180 @@
+"""
+The collector: removes what nobody can ask for any more.
+"""
+
+from sqlite3 import Connection
+from typing import Final
+
+import attrs
+
+from fjmcp_broker.oauth.tokens import GRACE_SECONDS
+
+from . import sessions, tokens
+
+_DAY: Final = 24 * 3600
+#: A callback may be at work on a sign-in that expires meanwhile.
+PENDING_KEPT_SECONDS: Final = 3600
+#: As long as Forgejo's refresh tokens live: a parked set may be a user's only one.
+PARKED_KEPT_SECONDS: Final = 730 * 3600
+#: For the operator, who asks why somebody had to sign in again.
+ENDED_GRANT_KEPT_SECONDS: Final = 30 * _DAY
+CLOSED_SESSION_KEPT_SECONDS: Final = 7 * _DAY
+UNUSED_CLIENT_KEPT_SECONDS: Final = 72 * 3600
+#: Clients keep their id and cannot recover from a vanished one.
+CLIENT_KEPT_SECONDS: Final = 400 * _DAY
+
+EXPIRED: Final = "expired"
+
+
+@attrs.frozen
+class Collected:
+    """
+    What one run did.
+
+    @ivar ended_grants: grants that were found to have expired; their sessions are
+        closed in the store.
+    @ivar erased_keys: derivation keys of rotations.
+    @ivar codes: expired ones that were never used.
+    @ivar pending: sign-ins that never came back.
+    @ivar access_tokens: expired ones.
+    @ivar sessions: closed ones.
+    @ivar grants: ended ones, with all that they issued.
+    @ivar clients: unused ones.
+    @ivar is_complete: whether there is nothing left; else run again.
+    """
+
+    ended_grants: tuple[str, ...]
+    erased_keys: int
+    codes: int
+    pending: int
+    access_tokens: int
+    sessions: int
+    grants: int
+    clients: int
+    is_complete: bool
+
+
+def collect(connection: Connection, now: int, *, limit: int = 1000) -> Collected:
+    """
+    Remove what is past use. Used codes and rotated refresh tokens stay until their
+    grant has gone, else their reuse would look like an unknown token.
+
+    @param connection: in a transaction that may write.
+    @param now: seconds since the epoch.
+    @param limit: rows of one kind in one run, so that requests need not wait long.
+    @return: what was done.
+    """
+    erased = tokens.erase_spent_derivation_keys(connection, now - GRACE_SECONDS)
+    ended = _end_expired_grants(connection, now, limit)
+
+    def delete(statement: str, **values: int) -> int:
+        return connection.execute(statement, {**values, "limit": limit}).rowcount
+
+    codes = delete(_CODES, now=now)
+    pending = delete(
+        _PENDING, before=now - PENDING_KEPT_SECONDS, parked=now - PARKED_KEPT_SECONDS
+    )
+    access_tokens = delete(_ACCESS_TOKENS, now=now)
+    closed = delete(_SESSIONS, before=now - CLOSED_SESSION_KEPT_SECONDS)
+    before = now - ENDED_GRANT_KEPT_SECONDS
+    connection.execute(_REMEMBER_USE, {"before": before})
+    grants = delete(_GRANTS, before=before)
+    clients = delete(
+        _CLIENTS,
+        never=now - UNUSED_CLIENT_KEPT_SECONDS,
+        before=now - CLIENT_KEPT_SECONDS,
+    )
+    counts = (len(ended), codes, pending, access_tokens, closed, grants, clients)
+    return Collected(
+        ended_grants=ended,
+        erased_keys=erased,
+        codes=codes,
+        pending=pending,
+        access_tokens=access_tokens,
+        sessions=closed,
+        grants=grants,
+        clients=clients,
+        is_complete=max(counts) < limit,
+    )
+
+
+def _end_expired_grants(
+    connection: Connection, now: int, limit: int
+) -> tuple[str, ...]:
+    """
+    Mark grants that cannot be used any more, and close their sessions.
+    """
+    rows = connection.execute(
+        _EXPIRED_GRANTS, {"now": now, "reason": EXPIRED, "limit": limit}
+    ).fetchall()
+    ended = tuple(grant_id for (grant_id,) in rows)
+    for grant_id in ended:
+        tokens.erase_derivation_keys(connection, grant_id)
+        sessions.close_of_grant(connection, grant_id, now, EXPIRED)
+    return ended
+
+
+_EXPIRED_GRANTS: Final = """
+UPDATE grants SET revoked_at = :now, reason = :reason WHERE grant_id IN (
+    SELECT grant_id FROM grants AS live WHERE revoked_at IS NULL
+    AND NOT EXISTS (SELECT 1 FROM refresh_tokens
+        WHERE refresh_tokens.grant_id = live.grant_id
+        AND rotated_at IS NULL AND expires_at > :now)
+    AND NOT EXISTS (SELECT 1 FROM authorization_codes
+        WHERE authorization_codes.grant_id = live.grant_id
+        AND used_at IS NULL AND expires_at > :now)
+    LIMIT :limit)
+RETURNING grant_id
+"""
+
+_CODES: Final = """
+DELETE FROM authorization_codes WHERE code_digest IN (
+    SELECT code_digest FROM authorization_codes
+    WHERE used_at IS NULL AND expires_at <= :now LIMIT :limit)
+"""
+
+_PENDING: Final = """
+DELETE FROM pending_authorizations WHERE pending_id IN (
+    SELECT pending_id FROM pending_authorizations WHERE expires_at <= :before
+    AND (sealed_upstream_tokens IS NULL OR expires_at <= :parked) LIMIT :limit)
+"""
+
+# The access token of a rotation that can still be answered tells whether it was used.
+_ACCESS_TOKENS: Final = """
+DELETE FROM access_tokens WHERE token_digest IN (
+    SELECT token_digest FROM access_tokens AS expired WHERE expires_at <= :now
+    AND NOT EXISTS (SELECT 1 FROM refresh_tokens
+        WHERE successor_access_digest = expired.token_digest
+        AND sealed_derivation_key IS NOT NULL) LIMIT :limit)
+"""
+
+_SESSIONS: Final = """
+DELETE FROM sessions WHERE session_digest IN (
+    SELECT session_digest FROM sessions
+    WHERE closed_at IS NOT NULL AND closed_at <= :before LIMIT :limit)
+"""
+
+# Refreshing for years without a new sign-in is use too.
+_REMEMBER_USE: Final = """
+UPDATE clients SET last_used_at = ended.used_at FROM (
+    SELECT client_id, max(last_used_at) AS used_at FROM grants
+    WHERE revoked_at IS NOT NULL AND revoked_at <= :before GROUP BY client_id) AS ended
+WHERE clients.client_id = ended.client_id
+AND ifnull(clients.last_used_at, 0) < ended.used_at
+"""
+
+_GRANTS: Final = """
+DELETE FROM grants WHERE grant_id IN (
+    SELECT grant_id FROM grants
+    WHERE revoked_at IS NOT NULL AND revoked_at <= :before LIMIT :limit)
+"""
+
+_CLIENTS: Final = """
+DELETE FROM clients WHERE client_id IN (
+    SELECT client_id FROM clients AS unused WHERE kind != 'static'
+    AND ((last_used_at IS NULL AND created_at <= :never) OR last_used_at <= :before)
+    AND NOT EXISTS (SELECT 1 FROM pending_authorizations
+        WHERE pending_authorizations.client_id = unused.client_id)
+    AND NOT EXISTS (SELECT 1 FROM grants WHERE grants.client_id = unused.client_id)
+    LIMIT :limit)
+"""

@@ -1,0 +1,137 @@
+"""
+The keys that seal columns: configured ones, and the file beside the store.
+"""
+
+import base64
+import binascii
+import os
+import re
+import secrets
+import stat
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from fjmcp_broker.secret import Secret
+
+from .errors import StoreRefused
+from .sealing import KEY_BYTES
+
+_HEXADECIMAL: Final = re.compile(r"[0-9A-Fa-f]{64}")
+
+
+def key_path(database_path: str) -> str:
+    """
+    @param database_path: of the store.
+    @return: where its key file is, when there is one.
+    """
+    return f"{database_path}.key"
+
+
+def decode_key(text: str) -> bytes:
+    """
+    @param text: standard or url-safe base64 of 32 bytes, with or without padding, or
+        64 hexadecimal digits.
+    @return: the 32 bytes.
+    @raise ValueError: it is anything else; the message does not repeat it.
+    """
+    text = text.strip()
+    if _HEXADECIMAL.fullmatch(text):
+        return bytes.fromhex(text)
+    body = text.rstrip("=").replace("-", "+").replace("_", "/")
+    try:
+        key = base64.b64decode(body + "=" * (-len(body) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if len(key) != KEY_BYTES:
+        raise ValueError(
+            f"a key is {KEY_BYTES} bytes in base64 or as 64 hexadecimal digits"
+        )
+    return key
+
+
+def load_or_create_keys(
+    database_path: str,
+    configured: Sequence[Secret],
+    *,
+    store_has_sealed_rows: bool,
+    random_bytes: Callable[[int], bytes] = secrets.token_bytes,
+) -> tuple[bytes, ...]:
+    """
+    Gather the keys of a store; make one when there is none and nothing needs it yet.
+
+    The keys of the file still open when others are configured, so that a site can
+    begin with the file and configure keys later.
+
+    @param database_path: of the store.
+    @param configured: keys as text, the one that seals first.
+    @param store_has_sealed_rows: whether a key is needed to read what is there.
+    @param random_bytes: makes a key.
+    @return: the keys, the one that seals first, without repetitions.
+    @raise StoreRefused: a key or the file is not usable, or there is none and the
+        store has sealed rows.
+    """
+    try:
+        keys = [decode_key(key.reveal()) for key in configured]
+    except ValueError as error:
+        raise StoreRefused(f"database.encryption_keys: {error}") from None
+    keys += _read(key_path(database_path))
+    if not keys:
+        if store_has_sealed_rows:
+            raise StoreRefused(
+                f"the store {database_path} holds sealed values, but there is no key:"
+                " configure database.encryption_keys or put"
+                f" {key_path(database_path)} back; no new key was made"
+            )
+        keys = [random_bytes(KEY_BYTES)]
+        _create(key_path(database_path), keys[0])
+    return tuple(dict.fromkeys(keys))
+
+
+def _read(path: str) -> list[bytes]:
+    """
+    Read a key file: one key a line, the one that seals first.
+    """
+    try:
+        with open(path, encoding="ascii") as file:
+            if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
+                raise StoreRefused(
+                    f"the key file {path} can be read by others; run chmod 600 {path}"
+                )
+            lines = file.read().split()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise StoreRefused(
+            f"the key file {path} cannot be read: {error.strerror}"
+        ) from error
+    except UnicodeDecodeError:
+        raise StoreRefused(f"the key file {path} holds no key") from None
+    if not lines:
+        raise StoreRefused(f"the key file {path} is empty")
+    try:
+        return [decode_key(line) for line in lines]
+    except ValueError as error:
+        raise StoreRefused(f"the key file {path} holds no key: {error}") from None
+
+
+def _create(path: str, key: bytes) -> None:
+    """
+    Write a key file that survives a loss of power before anything is sealed with it.
+    """
+    text = base64.urlsafe_b64encode(key) + b"\n"
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(descriptor, "wb") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        folder = os.open(Path(path).absolute().parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise StoreRefused(
+            f"the key file {path} cannot be written: {error.strerror}"
+        ) from error
