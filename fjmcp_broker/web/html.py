@@ -25,7 +25,7 @@ class Html:
 Content = Html | str
 
 
-def element(name: str, *content: Content, **attributes: str) -> Html:
+def element(name: str, /, *content: Content, **attributes: str) -> Html:
     """
     @param name: of the element, ours.
     @param content: markup as it is, text escaped; text may be controlled by anybody.

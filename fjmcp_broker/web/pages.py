@@ -36,9 +36,10 @@ border:1px solid var(--note-line);border-radius:.5rem}
 code,pre{font:.9rem/1.45 ui-monospace,Consolas,monospace}
 pre{margin:.5rem 0;padding:.75rem;border:1px solid var(--line);border-radius:.5rem;
 white-space:pre-wrap}
-form{margin:1.5rem 0 0;display:grid;gap:.6rem}
+form{margin:1.5rem 0 1rem;display:grid;gap:.6rem}
 button,a.button{display:block;width:100%;padding:.75rem 1rem;
-border:1px solid var(--line);border-radius:.5rem;background:transparent;color:var(--ink);font:inherit;
+border:1px solid var(--line);border-radius:.5rem;
+background:transparent;color:var(--ink);font:inherit;
 font-weight:600;text-align:center;text-decoration:none;cursor:pointer}
 button.main,a.main{background:var(--main);border-color:var(--main);color:var(--on-main)}
 button:focus-visible,a:focus-visible{outline:3px solid var(--main);outline-offset:2px}

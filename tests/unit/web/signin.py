@@ -1,0 +1,431 @@
+"""
+The sign-in side of the service in memory: its site, a browser, a small Forgejo.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from html.parser import HTMLParser
+from sqlite3 import Connection
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import attrs
+from treq.testing import StubTreq
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.http_headers import Headers
+from zope.interface import implementer
+
+from fjmcp_broker.oauth.tokens import code_challenge
+from fjmcp_broker.store import users
+from fjmcp_broker.store.database import Database
+from fjmcp_broker.store.sealing import Sealer
+from fjmcp_broker.upstream.interfaces import (
+    IUpstreamTokens,
+    SignedInUser,
+    UpstreamAccessToken,
+)
+from fjmcp_broker.web.app import Route, build_web_resource
+from fjmcp_broker.web.authorize import AuthorizeEndpoint
+from fjmcp_broker.web.callback import CallbackEndpoint
+from fjmcp_broker.web.consent import ConsentEndpoint, Departure
+from fjmcp_broker.web.consent_page import ConsentPage
+from fjmcp_broker.web.cookies import BrowserCookies
+from fjmcp_broker.web.origins import OriginPolicy
+from fjmcp_broker.web.pages import FrontPage, error_page
+from fjmcp_broker.web.register import RegisterEndpoint
+from tests.unit.store.memory import NOW, memory_database
+
+T = TypeVar("T")
+
+PUBLIC_URL = "https://mcp.example.org"
+FORGEJO_URL = "https://git.example.org/forgejo"
+WEB_REDIRECT = "https://claude.ai/api/mcp/auth_callback"
+VERIFIER = "client-verifier-" + "v" * 40
+CHALLENGE = code_challenge(VERIFIER)
+USER = SignedInUser(
+    user_id=7, login="alice", display_name="Alice", scope="openid read:user"
+)
+
+
+class CountingBytes:
+    """
+    Random bytes that never repeat and are the same in every run.
+    """
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def __call__(self, length: int) -> bytes:
+        self._count += 1
+        return self._count.to_bytes(8, "big").rjust(length, b"\xa5")
+
+
+def forgejo_authorize_url(state: str, challenge: str) -> str:
+    """
+    @return: an address at Forgejo that carries both.
+    """
+    query = urlencode({"state": state, "code_challenge": challenge})
+    return f"{FORGEJO_URL}/login/oauth/authorize?{query}"
+
+
+@implementer(IUpstreamTokens)
+class SmallUpstream:
+    """
+    Knows the codes that C{expect} was told, and writes the user as the real one does.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.calls: list[tuple[str, str, str]] = []
+        self.outcomes: list[Exception | SignedInUser] = []
+        self.before_answer: Callable[[], Deferred[None] | None] = lambda: None
+
+    async def sign_in(self, pending_id: str, code: str, verifier: str) -> SignedInUser:
+        """
+        Give the next outcome.
+        """
+        self.calls.append((pending_id, code, verifier))
+        outcome = self.outcomes.pop(0) if self.outcomes else USER
+        if isinstance(outcome, Exception):
+            raise outcome
+        await self._database.write(
+            lambda c: users.upsert_user(
+                c, outcome.user_id, outcome.login, outcome.display_name, NOW
+            )
+        )
+        waiting = self.before_answer()
+        if waiting is not None:
+            await waiting
+        return outcome
+
+    async def access_token(
+        self, user_id: int, minimum_life_seconds: int = 120
+    ) -> UpstreamAccessToken:
+        """
+        Nothing of a sign-in asks for it.
+        """
+        raise NotImplementedError
+
+
+class _Forms(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.action = ""
+        self.fields: dict[str, str] = {}
+        self.buttons: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {name: value or "" for name, value in attrs}
+        if tag == "form":
+            self.action = values["action"]
+        elif tag == "input":
+            self.fields[values["name"]] = values["value"]
+        elif tag == "button":
+            self.buttons.append(values["value"])
+
+
+@attrs.frozen
+class Answer:
+    """
+    An HTTP answer, and what a test wants to know of it.
+    """
+
+    status: int
+    headers: Headers
+    body: bytes
+
+    def header(self, name: str) -> str:
+        """
+        @return: the one value of a header, or nothing.
+        """
+        values = self.headers.getRawHeaders(name) or [""]
+        assert len(values) == 1, values
+        return values[0]
+
+    @property
+    def text(self) -> str:
+        """
+        @return: the body.
+        """
+        return self.body.decode("utf-8")
+
+    @property
+    def location(self) -> str:
+        """
+        @return: where it redirects to.
+        """
+        return self.header("Location")
+
+    @property
+    def query(self) -> dict[str, str]:
+        """
+        @return: parameters of the redirect.
+        """
+        pairs = parse_qsl(urlsplit(self.location).query, True, True)
+        assert len(dict(pairs)) == len(pairs)
+        return dict(pairs)
+
+    @property
+    def cookies(self) -> list[str]:
+        """
+        @return: the C{Set-Cookie} headers.
+        """
+        return list(self.headers.getRawHeaders("Set-Cookie") or [])
+
+    @property
+    def form(self) -> _Forms:
+        """
+        @return: the form on the page.
+        """
+        parser = _Forms()
+        parser.feed(self.text)
+        return parser
+
+
+class Site:
+    """
+    Everything of the sign-in side, wired as the composition root does.
+    """
+
+    def __init__(
+        self,
+        test: SynchronousTestCase,
+        *,
+        public_url: str = PUBLIC_URL,
+        wrap: Callable[[Database], Database] = lambda database: database,
+    ) -> None:
+        self._test = test
+        self.public_url = public_url
+        self.clock = Clock()
+        self.clock.advance(NOW)
+        self.real_database = memory_database(test)
+        self.database = database = wrap(self.real_database)
+        self.upstream = SmallUpstream(self.real_database)
+        random_bytes = CountingBytes()
+        self.sealer = Sealer([b"k" * 32], random_bytes)
+        cookies = BrowserCookies(public_url, random_bytes)
+        departure = Departure(cookies, forgejo_authorize_url, self.sealer)
+        register = RegisterEndpoint(
+            database, clock=self.clock, random_bytes=random_bytes
+        )
+        authorize = AuthorizeEndpoint(
+            database,
+            cookies,
+            ConsentPage(public_url, FORGEJO_URL),
+            clock=self.clock,
+            random_bytes=random_bytes,
+            public_url=public_url,
+        )
+        consent = ConsentEndpoint(
+            database, cookies, departure, clock=self.clock, public_url=public_url
+        )
+        callback = CallbackEndpoint(
+            database,
+            cookies,
+            departure,
+            self.upstream,
+            clock=self.clock,
+            random_bytes=random_bytes,
+            public_url=public_url,
+            forgejo_url=FORGEJO_URL,
+        )
+        front = FrontPage(public_url, FORGEJO_URL)
+
+        self.resource = build_web_resource(
+            [
+                Route("GET", "/", front.show, error_page=error_page),
+                Route("POST", "/oauth/register", register.register, any_origin=True),
+                Route("GET", "/oauth/authorize", authorize.get, error_page=error_page),
+                Route(
+                    "POST", "/oauth/authorize", authorize.post, error_page=error_page
+                ),
+                Route("POST", "/oauth/consent", consent.post, error_page=error_page),
+                Route("GET", "/oauth/callback", callback.get, error_page=error_page),
+            ],
+            OriginPolicy(public_url),
+        )
+
+    def request(
+        self,
+        method: str,
+        target: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+    ) -> Answer:
+        """
+        One request without a browser around it.
+        """
+        # A new one each time, so that treq keeps no cookies; it makes its methods at
+        # run time.
+        stub: Any = StubTreq(self.resource)
+        response = self._test.successResultOf(
+            stub.request(
+                method,
+                self.public_url + target,
+                headers=Headers(
+                    {name: [value] for name, value in (headers or {}).items()}
+                ),
+                data=body,
+                allow_redirects=False,
+            )
+        )
+        content = self._test.successResultOf(response.content())
+        return Answer(response.code, response.headers, content)
+
+    def register(self, **metadata: object) -> str:
+        """
+        @return: the id of a new public client.
+        """
+        document = {
+            "redirect_uris": [WEB_REDIRECT],
+            "token_endpoint_auth_method": "none",
+            "client_name": "Claude",
+            **metadata,
+        }
+        answer = self.request(
+            "POST",
+            "/oauth/register",
+            headers={"Content-Type": "application/json"},
+            body=json.dumps(document).encode(),
+        )
+        assert answer.status == 201, answer.text
+        client_id = json.loads(answer.body)["client_id"]
+        assert isinstance(client_id, str)
+        return client_id
+
+    def read(self, query: Callable[[Connection], T]) -> T:
+        """
+        Look into the store.
+        """
+        return self._test.successResultOf(
+            Deferred.fromCoroutine(self.real_database.read(query))
+        )
+
+    def write(self, transaction: Callable[[Connection], T]) -> T:
+        """
+        Change the store behind the service's back.
+        """
+        return self._test.successResultOf(
+            Deferred.fromCoroutine(self.real_database.write(transaction))
+        )
+
+    def dump(self) -> list[str]:
+        """
+        @return: every row of every table.
+        """
+        return self.read(lambda connection: list(connection.iterdump()))
+
+    def count(self, table: str) -> int:
+        """
+        @return: the number of rows.
+        """
+        rows = self.read(
+            lambda c: c.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608
+        )
+        count = rows[0]
+        assert isinstance(count, int)
+        return count
+
+
+class Browser:
+    """
+    Keeps cookies, sends forms as browsers do, follows nothing by itself.
+    """
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self.cookies: dict[str, str] = {}
+
+    def get(self, target: str, headers: Mapping[str, str] | None = None) -> Answer:
+        """
+        Navigate.
+        """
+        return self._keep(
+            self._site.request(
+                "GET", target, headers={**self._cookie_header(), **(headers or {})}
+            )
+        )
+
+    def submit(
+        self,
+        page: Answer,
+        decision: str,
+        headers: Mapping[str, str] | None = None,
+        **changes: str,
+    ) -> Answer:
+        """
+        Press a button of the form on a page.
+        """
+        form = page.form
+        fields = {**form.fields, "decision": decision, **changes}
+        return self.post(form.action, fields, headers)
+
+    def post(
+        self,
+        target: str,
+        fields: Mapping[str, str] | Iterable[tuple[str, str]],
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """
+        Send a form.
+        """
+        pairs = fields.items() if isinstance(fields, Mapping) else fields
+        sent = {
+            "Content-Type": "application/x-www-form-urlencoded",
+            "Origin": self._site.public_url,
+            "Sec-Fetch-Site": "same-origin",
+            **self._cookie_header(),
+            **(headers or {}),
+        }
+        body = urlencode(list(pairs)).encode()
+        kept = {name: value for name, value in sent.items() if value}
+        return self._keep(self._site.request("POST", target, headers=kept, body=body))
+
+    def _cookie_header(self) -> dict[str, str]:
+        if not self.cookies:
+            return {}
+        return {
+            "Cookie": "; ".join(
+                f"{name}={value}" for name, value in self.cookies.items()
+            )
+        }
+
+    def _keep(self, answer: Answer) -> Answer:
+        for cookie in answer.cookies:
+            pair, *attributes = cookie.split("; ")
+            name, _, value = pair.partition("=")
+            if "Max-Age=0" in attributes:
+                self.cookies.pop(name, None)
+            else:
+                self.cookies[name] = value
+        return answer
+
+
+def authorize_target(client_id: str, **changes: str | None) -> str:
+    """
+    @return: the address that a client sends the browser to; C{None} leaves out.
+    """
+    parameters: dict[str, str | None] = {
+        "response_type": "code",
+        "client_id": client_id,
+        "redirect_uri": WEB_REDIRECT,
+        "state": "client-state",
+        "code_challenge": CHALLENGE,
+        "code_challenge_method": "S256",
+        "resource": f"{PUBLIC_URL}/mcp",
+        **changes,
+    }
+    given = {name: value for name, value in parameters.items() if value is not None}
+    return f"/oauth/authorize?{urlencode(given)}"
+
+
+def callback_target(leaving: Answer, **answer: str) -> str:
+    """
+    @param leaving: the redirect to Forgejo.
+    @return: the address to which Forgejo sends the browser back.
+    """
+    state = leaving.query["state"]
+    return f"/oauth/callback?{urlencode({'state': state, **answer})}"
