@@ -1,0 +1,173 @@
+"""
+C{/oauth/authorize}: check a request, remember it, show the consent page.
+
+Every request gets the page, whatever the user allowed before: Forgejo answers without
+asking once its own grant exists, so without our page any client could sign a user in
+behind their back (the confused deputy of the MCP security guidance).
+"""
+
+from collections.abc import Callable
+from sqlite3 import Connection
+from typing import Final
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.web.iweb import IRequest
+
+from fjmcp_broker.oauth.authorization import (
+    AuthorizationRequest,
+    Pairs,
+    client_state,
+    error_redirect,
+    named_client,
+    parse_authorization_request,
+    pin_redirect_uri,
+    read_pairs,
+)
+from fjmcp_broker.oauth.clients import Client
+from fjmcp_broker.oauth.errors import OAuthError, invalid_request
+from fjmcp_broker.oauth.tokens import PENDING_ID_PREFIX, new_id
+from fjmcp_broker.store import clients, pending
+from fjmcp_broker.store.database import Database
+from fjmcp_broker.store.pending import PendingAuthorization
+from fjmcp_broker.web.consent_page import ConsentPage
+from fjmcp_broker.web.cookies import BrowserCookies, form_token
+from fjmcp_broker.web.forms import MAXIMUM_QUERY_BYTES, media_type, read_body
+from fjmcp_broker.web.html import element
+from fjmcp_broker.web.pages import GO_BACK, problem, see_other
+
+#: How long a sign-in may take, in seconds.
+PENDING_LIFETIME_SECONDS: Final = 600
+
+
+class AuthorizeEndpoint:
+    """
+    The authorization endpoint (RFC 6749 section 3.1), GET and POST.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        database: Database,
+        cookies: BrowserCookies,
+        page: ConsentPage,
+        *,
+        clock: IReactorTime,
+        random_bytes: Callable[[int], bytes],
+        public_url: str,
+    ) -> None:
+        """
+        @param database: the store.
+        @param cookies: the browser's.
+        @param page: shown to the user.
+        @param clock: tells the time.
+        @param random_bytes: gives that many cryptographically random bytes.
+        @param public_url: the issuer, an origin without trailing slash.
+        """
+        self._database = database
+        self._cookies = cookies
+        self._page = page
+        self._clock = clock
+        self._random_bytes = random_bytes
+        self._public_url = public_url
+
+    async def get(self, request: IRequest) -> bytes:
+        """
+        @param request: with the parameters in its query.
+        @return: the consent page, an error page or a redirect with an error.
+        @raise OAuthError: the parameters cannot be read.
+        """
+        _, _, query = request.uri.partition(b"?")
+        if len(query) > MAXIMUM_QUERY_BYTES:
+            raise invalid_request("the query is too long", 414)
+        return await self._authorize(request, read_pairs(query))
+
+    async def post(self, request: IRequest) -> bytes:
+        """
+        @param request: with the parameters as a form (RFC 6749 section 3.1: MAY).
+        @return: as for L{AuthorizeEndpoint.get}.
+        @raise OAuthError: the parameters cannot be read.
+        """
+        kind, _ = media_type(request)
+        if kind != b"application/x-www-form-urlencoded":
+            raise invalid_request("the body must be a form", 415)
+        body = read_body(request, MAXIMUM_QUERY_BYTES)
+        return await self._authorize(request, read_pairs(body))
+
+    async def _authorize(self, request: IRequest, parameters: Pairs) -> bytes:
+        client_id = named_client(parameters)
+        client = await self._database.read(lambda c: clients.find(c, client_id))
+        if client is None:
+            return self._unknown_client(request)
+        # What this raises becomes a page: where a redirect would lead is not known.
+        target = pin_redirect_uri(parameters, client)
+        try:
+            wanted = parse_authorization_request(
+                parameters, client, target, self._public_url
+            )
+        except OAuthError as error:
+            self._log.info(
+                "authorization request of {client} refused: {code}",
+                client=client_id,
+                code=error.code,
+            )
+            url = error_redirect(
+                target.redirect_uri,
+                client_state(parameters),
+                error,
+                issuer=self._public_url,
+            )
+            return see_other(request, url)
+        pending_id = await self._remember(wanted)
+        if pending_id is None:
+            return self._unknown_client(request)
+        return self._show(request, client, wanted, pending_id)
+
+    async def _remember(self, wanted: AuthorizationRequest) -> str | None:
+        now = int(self._clock.seconds())
+        row = PendingAuthorization(
+            pending_id=new_id(PENDING_ID_PREFIX, self._random_bytes),
+            client_id=wanted.client_id,
+            request=wanted,
+            created_at=now,
+            expires_at=now + PENDING_LIFETIME_SECONDS,
+        )
+
+        def remember(connection: Connection) -> str | None:
+            # The collector may have removed the client since it was read.
+            if clients.find(connection, row.client_id) is None:
+                return None
+            pending.insert(connection, row)
+            return row.pending_id
+
+        return await self._database.write(remember)
+
+    def _show(
+        self,
+        request: IRequest,
+        client: Client,
+        wanted: AuthorizationRequest,
+        pending_id: str,
+    ) -> bytes:
+        token = form_token(self._cookies.keep_consent(request), pending_id)
+        return self._page.show(request, client, wanted, pending_id, token)
+
+    def _unknown_client(self, request: IRequest) -> bytes:
+        return problem(
+            request,
+            400,
+            "This application is not registered here",
+            element(
+                "p",
+                "It used a registration that this service does not know. That happens "
+                "when the registration was made a long time ago or with another "
+                "service.",
+            ),
+            element(
+                "p",
+                "Remove the connection in the application, then add it again so that "
+                "it registers anew.",
+            ),
+            GO_BACK,
+        )

@@ -1,0 +1,299 @@
+"""The authorization endpoint and its consent page."""
+
+from typing import Any
+from urllib.parse import urlencode
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from fjmcp_broker.store import pending
+from tests.unit.web.signin import (
+    CHALLENGE,
+    PUBLIC_URL,
+    WEB_REDIRECT,
+    Browser,
+    Site,
+    authorize_target,
+)
+
+
+class AuthorizeTests(SynchronousTestCase):
+    """GET /oauth/authorize."""
+
+    def setUp(self) -> None:
+        self.site = Site(self)
+        self.client_id = self.site.register()
+
+    def test_good_request_shows_the_consent_page(self) -> None:
+        """The user sees who asks and where access would go; a row remembers it."""
+        browser = Browser(self.site)
+        page = browser.get(authorize_target(self.client_id))
+        self.assertEqual(page.status, 200)
+        self.assertEqual(page.header("Content-Type"), "text/html; charset=utf-8")
+        self.assertIn(">Claude<", page.text)
+        self.assertIn(">claude.ai<", page.text)
+        self.assertEqual(page.form.action, "/oauth/consent")
+        self.assertEqual(page.form.buttons, ["full", "read-only", "cancel"])
+        pending_id = page.form.fields["pending"]
+        now = int(self.site.clock.seconds())
+        row = self.site.read(lambda c: pending.find(c, pending_id, now))
+        assert row is not None
+        self.assertEqual(row.expires_at, now + 600)
+        self.assertEqual(row.request.code_challenge, CHALLENGE)
+        self.assertIsNone(row.state_digest)
+
+    def test_page_has_strict_headers(self) -> None:
+        """No script, no frame, no cache, and a policy that lets the form's redirects
+        through to Forgejo and to the client."""
+        page = Browser(self.site).get(authorize_target(self.client_id))
+        policy = page.header("Content-Security-Policy")
+        self.assertIn("default-src 'none'", policy)
+        self.assertIn("frame-ancestors 'none'", policy)
+        self.assertIn("form-action 'self' https:;", policy)
+        self.assertNotIn("script-src", policy)
+        self.assertNotIn("unsafe", policy)
+        self.assertEqual(page.header("Referrer-Policy"), "same-origin")
+        self.assertEqual(page.header("X-Frame-Options"), "DENY")
+        self.assertEqual(page.header("Cache-Control"), "no-store")
+        self.assertNotIn("<script", page.text)
+
+    def test_form_may_end_at_the_clients_scheme(self) -> None:
+        """A form-action without the last redirect's scheme would block it."""
+        for uri, source in [
+            ("cursor://a/b", "cursor:"),
+            ("http://127.0.0.1/cb", "http:"),
+            ("http://[::1]/cb", "http:"),
+        ]:
+            client_id = self.site.register(redirect_uris=[uri])
+            page = Browser(self.site).get(authorize_target(client_id, redirect_uri=uri))
+            self.assertRegex(
+                page.header("Content-Security-Policy"),
+                rf"form-action 'self'[^;]* {source}",
+            )
+
+    def test_cookie_is_bound_to_the_host(self) -> None:
+        """RFC 6265bis section 4.1.3.2: nobody else can plant it."""
+        (cookie,) = Browser(self.site).get(authorize_target(self.client_id)).cookies
+        self.assertRegex(cookie, r"\A__Host-fjmcp_consent=[A-Za-z0-9_-]{43}; ")
+        attributes = cookie.split("; ")[1:]
+        self.assertEqual(
+            attributes,
+            ["Path=/", "Max-Age=600", "HttpOnly", "SameSite=Lax", "Secure"],
+        )
+
+    def test_plain_http_cookie_has_no_prefix(self) -> None:
+        """On loopback without TLS browsers would refuse prefix and Secure."""
+        site = Site(self, public_url="http://127.0.0.1:8080")
+        target = authorize_target(site.register(), resource=None)
+        (cookie,) = Browser(site).get(target).cookies
+        self.assertTrue(cookie.startswith("fjmcp_consent="))
+        self.assertNotIn("Secure", cookie)
+
+    def test_unknown_client_gets_a_page(self) -> None:
+        """RFC 6749 section 4.1.2.1: never a redirect."""
+        before = self.site.dump()
+        page = Browser(self.site).get(authorize_target("fjmcp_client_nobody"))
+        self.assertEqual(page.status, 400)
+        self.assertFalse(page.headers.hasHeader("Location"))
+        self.assertEqual(page.cookies, [])
+        self.assertIn("text/html", page.header("Content-Type"))
+        self.assertEqual(self.site.dump(), before)
+
+    def test_unregistered_redirect_uri_gets_a_page(self) -> None:
+        """RFC 9700 section 4.11.1: no open redirector, whatever else is wrong too."""
+        before = self.site.dump()
+        for uri in (
+            "https://evil.test/cb",
+            WEB_REDIRECT + "/more",
+            "//evil.test",
+            "javascript:alert(1)",
+        ):
+            for changes in ({}, {"response_type": "token"}, {"code_challenge": None}):
+                page = Browser(self.site).get(
+                    authorize_target(self.client_id, redirect_uri=uri, **changes)
+                )
+                self.assertEqual(page.status, 400)
+                self.assertFalse(page.headers.hasHeader("Location"))
+                self.assertNotIn("evil.test", page.text)
+        self.assertEqual(self.site.dump(), before)
+
+    def test_ambiguous_target_gets_a_page(self) -> None:
+        """Of two clients or redirect URIs neither is believed."""
+        for extra in (
+            [("redirect_uri", "https://evil.test/")],
+            [("redirect_uri", WEB_REDIRECT)],
+            [("client_id", self.client_id)],
+        ):
+            target = f"{authorize_target(self.client_id)}&{urlencode(extra)}"
+            page = Browser(self.site).get(target)
+            self.assertEqual(page.status, 400)
+            self.assertFalse(page.headers.hasHeader("Location"))
+
+    def test_other_errors_go_to_the_client(self) -> None:
+        """RFC 6749 section 4.1.2.1 and RFC 9207 section 2: with state and iss."""
+        before = self.site.dump()
+        cases: list[tuple[dict[str, str | None], str]] = [
+            ({"response_type": "token"}, "unsupported_response_type"),
+            ({"response_type": None}, "invalid_request"),
+            ({"code_challenge": None}, "invalid_request"),
+            ({"code_challenge_method": "plain"}, "invalid_request"),
+            ({"resource": "https://elsewhere.test/mcp"}, "invalid_target"),
+        ]
+        for changes, code in cases:
+            answer = Browser(self.site).get(authorize_target(self.client_id, **changes))
+            self.assertEqual(answer.status, 303)
+            self.assertTrue(answer.location.startswith(f"{WEB_REDIRECT}?"))
+            self.assertEqual(answer.query["error"], code)
+            self.assertEqual(answer.query["state"], "client-state")
+            self.assertEqual(answer.query["iss"], PUBLIC_URL)
+            self.assertEqual(answer.cookies, [])
+        self.assertEqual(self.site.dump(), before)
+
+    def test_repeated_parameter_goes_to_the_client(self) -> None:
+        """RFC 6749 section 3.1; several resources are legal if all are ours."""
+        target = authorize_target(self.client_id)
+        answer = Browser(self.site).get(f"{target}&scope=read&scope=write")
+        self.assertEqual(answer.query["error"], "invalid_request")
+        answer = Browser(self.site).get(f"{target}&state=other")
+        self.assertEqual(answer.query["error"], "invalid_request")
+        self.assertNotIn("state", answer.query)
+        answer = Browser(self.site).get(f"{target}&resource={PUBLIC_URL}/")
+        self.assertEqual(answer.status, 200)
+        answer = Browser(self.site).get(f"{target}&resource=https://evil.test/")
+        self.assertEqual(answer.query["error"], "invalid_target")
+
+    def test_request_may_be_made_twice(self) -> None:
+        """Some clients probe the address without a browser before they open it."""
+        target = authorize_target(self.client_id)
+        self.assertEqual(self.site.request("HEAD", target).status, 200)
+        self.assertEqual(self.site.request("GET", target).status, 200)
+        first = Browser(self.site).get(target)
+        second = Browser(self.site).get(target)
+        self.assertEqual((first.status, second.status), (200, 200))
+        self.assertNotEqual(first.form.fields["pending"], second.form.fields["pending"])
+
+    def test_second_tab_keeps_the_cookie(self) -> None:
+        """Two sign-ins in one browser do not take each other's cookie away."""
+        browser = Browser(self.site)
+        browser.get(authorize_target(self.client_id))
+        kept = dict(browser.cookies)
+        browser.get(authorize_target(self.client_id, state="other"))
+        self.assertEqual(browser.cookies, kept)
+
+    def test_request_may_be_posted(self) -> None:
+        """RFC 6749 section 3.1: POST is optional, and the same as GET."""
+        query = authorize_target(self.client_id).partition("?")[2]
+        form = {"Content-Type": "application/x-www-form-urlencoded"}
+        page = self.site.request(
+            "POST", "/oauth/authorize", headers=form, body=query.encode()
+        )
+        self.assertEqual(page.status, 200)
+        self.assertEqual(page.form.action, "/oauth/consent")
+        page = self.site.request("POST", "/oauth/authorize", body=query.encode())
+        self.assertEqual(page.status, 415)
+
+    def test_read_alone_offers_read_only_alone(self) -> None:
+        """A client that asks for read does not get more by the user's slip."""
+        browser = Browser(self.site)
+        page = browser.get(authorize_target(self.client_id, scope="read"))
+        self.assertEqual(page.form.buttons, ["read-only-requested", "cancel"])
+        self.assertNotIn("full access", page.text)
+        for scope in ("write", "read write", "openid offline_access", None):
+            page = browser.get(authorize_target(self.client_id, scope=scope))
+            self.assertEqual(page.form.buttons, ["full", "read-only", "cancel"])
+
+    def test_local_targets_are_pointed_out(self) -> None:
+        """RFC 8252 section 8.6: any program on the computer can claim a port."""
+        for uri, presented, shown, words in [
+            (
+                "http://127.0.0.1/cb",
+                "http://127.0.0.1:5555/cb",
+                "127.0.0.1:5555",
+                "a program on the computer in front of you",
+            ),
+            (
+                "cursor://x/y",
+                "cursor://x/y",
+                "cursor:",
+                "an application installed on this device",
+            ),
+        ]:
+            client_id = self.site.register(redirect_uris=[uri])
+            page = Browser(self.site).get(
+                authorize_target(client_id, redirect_uri=presented)
+            )
+            self.assertIn(f">{shown}<", page.text)
+            self.assertIn(words, page.text)
+
+    def test_hostile_name_is_only_text(self) -> None:
+        """The name is the client's word: it is escaped and cannot turn the text."""
+        for name in (
+            "<script>alert(1)</script>",
+            '"><form action=https://evil.test><button>',
+            "</bdi></strong><h1>git.example.org",
+            "\u202egnissap\u202c",
+            "&lt;b&gt;",
+            "a\x00b\nc",
+        ):
+            try:
+                client_id = self.site.register(client_name=name)
+            except AssertionError:
+                self.assertIn("\x00", name)
+                continue
+            page = Browser(self.site).get(authorize_target(client_id))
+            self.assertEqual(page.text.count("<form"), 1)
+            self.assertEqual(page.text.count("<h1"), 1)
+            self.assertNotIn("<script", page.text)
+            self.assertNotIn("\u202e", page.text)
+            self.assertEqual(page.form.action, "/oauth/consent")
+
+    def test_any_query_has_an_answer(self) -> None:
+        """No query gives a 5xx, and a refused one changes nothing."""
+        names = st.sampled_from(
+            [
+                "client_id",
+                "redirect_uri",
+                "response_type",
+                "state",
+                "scope",
+                "code_challenge",
+                "code_challenge_method",
+                "resource",
+                "x",
+            ]
+        )
+        values = st.sampled_from(
+            [self.client_id, WEB_REDIRECT, "code", CHALLENGE, "S256", PUBLIC_URL]
+        ) | st.text(max_size=8)
+        pairs = st.lists(st.tuples(names, values), max_size=10)
+        base = authorize_target(self.client_id).partition("?")[2]
+        queries: Any = (
+            pairs.map(lambda p: urlencode(p, errors="surrogatepass"))
+            | pairs.map(lambda p: f"{base}&{urlencode(p, errors='surrogatepass')}")
+            | st.text("%&=+abcé\x7f0123456789", max_size=40).map(
+                lambda text: f"{base}&{text}"
+            )
+        )
+
+        @settings(max_examples=150, deadline=None)
+        @given(queries)
+        def check(query: str) -> None:
+            before = self.site.dump()
+            answer = Browser(self.site).get(f"/oauth/authorize?{query}")
+            self.assertIn(answer.status, (200, 303, 400))
+            if answer.status == 303:
+                self.assertTrue(answer.location.startswith(WEB_REDIRECT))
+                self.assertEqual(answer.query["iss"], PUBLIC_URL)
+            if answer.status != 200:
+                self.assertEqual(self.site.dump(), before)
+
+        check()
+
+    def test_raw_bytes_in_the_query_are_refused(self) -> None:
+        """NUL, broken escapes and bytes that are not UTF-8 are a page with 400."""
+        target = authorize_target(self.client_id)
+        for junk in ("x=%00", "x=%ff", "x=%zz", "=&" * 101, "%00=1"):
+            page = self.site.request("GET", f"{target}&{junk}")
+            self.assertEqual(page.status, 400)
+            self.assertIn("text/html", page.header("Content-Type"))
