@@ -1,0 +1,349 @@
+"""
+C{GET /oauth/callback}: the browser comes back from Forgejo.
+
+The state and the approval cookie must belong to one pending row, which is taken by one
+statement. From then on nothing is decided twice: Forgejo's code goes to the upstream
+side, which finishes its work even when the browser leaves, and what we issue is
+written in one transaction.
+"""
+
+from collections.abc import Callable
+from secrets import token_hex
+from sqlite3 import Connection
+from typing import Final
+from urllib.parse import quote, urlencode
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.web.iweb import IRequest
+
+from fjmcp_broker.oauth.authorization import (
+    AuthorizationRequest,
+    error_redirect,
+    success_redirect,
+)
+from fjmcp_broker.oauth.errors import OAuthError
+from fjmcp_broker.oauth.grants import AuthorizationCode, Grant
+from fjmcp_broker.oauth.parameters import Parameters
+from fjmcp_broker.oauth.tokens import (
+    CODE_LIFETIME_SECONDS,
+    CODE_PREFIX,
+    GRANT_ID_PREFIX,
+    PENDING_ID_PREFIX,
+    digest,
+    new_id,
+    new_token,
+)
+from fjmcp_broker.oauth.vocabulary import AUTHORIZE_PATH, ErrorCode, Policy, Scope
+from fjmcp_broker.store import clients, grants, pending, tokens
+from fjmcp_broker.store.database import Database
+from fjmcp_broker.store.errors import StoreError
+from fjmcp_broker.store.pending import PendingAuthorization
+from fjmcp_broker.upstream.errors import (
+    CodeRefused,
+    ScopeMismatch,
+    SignInNeeded,
+    UpstreamError,
+    UpstreamUnavailable,
+)
+from fjmcp_broker.upstream.interfaces import IUpstreamTokens, SignedInUser
+from fjmcp_broker.web.consent import SECOND_ATTEMPT, Departure, expired
+from fjmcp_broker.web.cookies import BrowserCookies
+from fjmcp_broker.web.forms import read_query
+from fjmcp_broker.web.html import element
+from fjmcp_broker.web.pages import GO_BACK, problem, see_other
+
+#: Forgejo's error codes that a client may hear of as they are. Others are Forgejo's
+#: business with us: C{unauthorized_client}, relayed, makes clients throw their
+#: registration away.
+_RELAYED: Final = {
+    "access_denied": ErrorCode.ACCESS_DENIED,
+    "temporarily_unavailable": ErrorCode.TEMPORARILY_UNAVAILABLE,
+}
+
+_DESCRIPTIONS: Final = {
+    ErrorCode.ACCESS_DENIED: "the user did not allow it at Forgejo",
+    ErrorCode.TEMPORARILY_UNAVAILABLE: "Forgejo cannot be used at the moment",
+    ErrorCode.SERVER_ERROR: "Forgejo did not complete the sign-in",
+}
+
+
+class CallbackEndpoint:
+    """
+    Finishes sign-ins.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        database: Database,
+        cookies: BrowserCookies,
+        departure: Departure,
+        upstream: IUpstreamTokens,
+        *,
+        clock: IReactorTime,
+        random_bytes: Callable[[int], bytes],
+        public_url: str,
+        forgejo_url: str,
+    ) -> None:
+        """
+        @param database: the store.
+        @param cookies: the browser's.
+        @param departure: the way to Forgejo, for a second attempt.
+        @param upstream: exchanges Forgejo's codes.
+        @param clock: tells the time.
+        @param random_bytes: gives that many cryptographically random bytes.
+        @param public_url: the issuer, an origin without trailing slash.
+        @param forgejo_url: where people use Forgejo.
+        """
+        self._database = database
+        self._cookies = cookies
+        self._departure = departure
+        self._upstream = upstream
+        self._clock = clock
+        self._random_bytes = random_bytes
+        self._public_url = public_url
+        self._forgejo_url = forgejo_url.rstrip("/")
+
+    async def get(self, request: IRequest) -> bytes:
+        """
+        @param request: from Forgejo by way of the browser: C{state}, and C{code} or
+            C{error} (RFC 6749 sections 4.1.2 and 4.1.2.1).
+        @return: a redirect to the client's pinned redirect URI, or a page.
+        @raise OAuthError: C{invalid_request}: not an answer of Forgejo's.
+        """
+        form = read_query(request)
+        state = form.require("state")
+        if form.get("error") is None:
+            form.require("code")
+        cookie = self._cookies.approval_value(request, state)
+        if cookie is None:
+            self._log.warn("callback refused: no approval cookie for its state")
+            return _wrong_browser(request)
+        now = int(self._clock.seconds())
+        row = await self._database.write(
+            lambda c: pending.take(c, digest(state), digest(cookie), now)
+        )
+        if row is None:
+            self._log.warn("callback refused: no pending sign-in for its state")
+            return expired(request)
+        self._cookies.clear_approval(request, state)
+        return await self._returned(request, row, state, form)
+
+    async def _returned(
+        self,
+        request: IRequest,
+        row: PendingAuthorization,
+        state: str,
+        form: Parameters,
+    ) -> bytes:
+        error = form.get("error")
+        if error is not None:
+            await self._database.write(lambda c: pending.delete(c, row.pending_id))
+            code = _RELAYED.get(error, ErrorCode.SERVER_ERROR)
+            return self._give_up(request, row, code, "Forgejo answered with an error")
+        verifier = self._departure.open_verifier(row)
+        try:
+            user = await self._upstream.sign_in(
+                row.pending_id, form.require("code"), verifier
+            )
+        except CodeRefused as refused:
+            if refused.restart and not state.startswith(SECOND_ATTEMPT):
+                return await self._restart(request, row)
+            return self._give_up(request, row, ErrorCode.SERVER_ERROR, str(refused))
+        except ScopeMismatch as mismatch:
+            self._log.warn("sign-in stopped: {reason}", reason=str(mismatch))
+            return self._other_scopes(request, row.request, mismatch)
+        except (UpstreamUnavailable, StoreError) as unavailable:
+            code = ErrorCode.TEMPORARILY_UNAVAILABLE
+            return self._give_up(request, row, code, str(unavailable))
+        except SignInNeeded as needed:
+            return self._give_up(request, row, ErrorCode.ACCESS_DENIED, str(needed))
+        except UpstreamError as fault:
+            return self._fault(request, row, fault)
+        return await self._issue(request, row, user)
+
+    async def _restart(self, request: IRequest, row: PendingAuthorization) -> bytes:
+        """
+        Go to Forgejo once more: another token request of the same user burnt the
+        code, and Forgejo will answer the second time without asking anything.
+        """
+        now = int(self._clock.seconds())
+        again = PendingAuthorization(
+            pending_id=new_id(PENDING_ID_PREFIX, self._random_bytes),
+            client_id=row.client_id,
+            request=row.request,
+            created_at=now,
+            expires_at=now + (row.expires_at - row.created_at),
+        )
+        policy = _policy(row)
+        approval = self._departure.prepare(SECOND_ATTEMPT)
+
+        def restart(connection: Connection) -> bool:
+            if clients.find(connection, row.client_id) is None:
+                return False
+            pending.delete(connection, row.pending_id)
+            pending.insert(connection, again)
+            return self._departure.approve(
+                connection, again.pending_id, policy, approval, now
+            )
+
+        if not await self._database.write(restart):
+            return expired(request)
+        self._log.info("sign-in for {client} begins again", client=row.client_id)
+        return self._departure.leave(request, approval)
+
+    async def _issue(
+        self, request: IRequest, row: PendingAuthorization, user: SignedInUser
+    ) -> bytes:
+        now = int(self._clock.seconds())
+        policy = _policy(row)
+        full = (str(Scope.READ), str(Scope.WRITE))
+        grant = Grant(
+            grant_id=new_id(GRANT_ID_PREFIX, self._random_bytes),
+            user_id=user.user_id,
+            client_id=row.client_id,
+            scope=full if policy is Policy.FULL else (str(Scope.READ),),
+            resource=row.request.resource,
+            policy=policy,
+            created_at=now,
+            last_used_at=now,
+        )
+        text = new_token(CODE_PREFIX, self._random_bytes)
+        code = AuthorizationCode(
+            code_digest=digest(text),
+            grant_id=grant.grant_id,
+            redirect_uri=row.request.redirect_uri,
+            code_challenge=row.request.code_challenge,
+            expires_at=now + CODE_LIFETIME_SECONDS,
+        )
+
+        def issue(connection: Connection) -> bool:
+            if clients.find(connection, row.client_id) is None:
+                return False
+            grants.insert(connection, grant)
+            tokens.insert_code(connection, code)
+            clients.mark_used(connection, row.client_id, now)
+            pending.delete(connection, row.pending_id)
+            return True
+
+        if not await self._database.write(issue):
+            return expired(request)
+        self._log.info(
+            "user {user} signed in for {client}, grant {grant}, policy {policy}",
+            user=user.user_id,
+            client=row.client_id,
+            grant=grant.grant_id,
+            policy=str(policy),
+        )
+        url = success_redirect(row.request, code=text, issuer=self._public_url)
+        return see_other(request, url)
+
+    def _give_up(
+        self,
+        request: IRequest,
+        row: PendingAuthorization,
+        code: ErrorCode,
+        reason: str,
+        description: str | None = None,
+    ) -> bytes:
+        """
+        Tell the client that there will be no code.
+
+        @param reason: for the log.
+        """
+        self._log.warn(
+            "sign-in for {client} ended with {code}: {reason}",
+            client=row.client_id,
+            code=str(code),
+            reason=reason,
+        )
+        error = OAuthError(code, description or _DESCRIPTIONS[code])
+        wanted = row.request
+        url = error_redirect(
+            wanted.redirect_uri, wanted.state, error, issuer=self._public_url
+        )
+        return see_other(request, url)
+
+    def _fault(
+        self, request: IRequest, row: PendingAuthorization, fault: UpstreamError
+    ) -> bytes:
+        """
+        Only the operator can help; the client hears where the log says more.
+        """
+        incident = token_hex(8)
+        self._log.error(
+            "sign-in failed, incident {incident}: {reason}",
+            incident=incident,
+            reason=str(fault),
+        )
+        description = (
+            "the sign-in at Forgejo failed, an administrator can look up "
+            f"incident {incident}"
+        )
+        code = ErrorCode.SERVER_ERROR
+        return self._give_up(request, row, code, str(fault), description)
+
+    def _other_scopes(
+        self,
+        request: IRequest,
+        wanted: AuthorizationRequest,
+        mismatch: ScopeMismatch,
+    ) -> bytes:
+        applications = f"{self._forgejo_url}/user/settings/applications"
+        query = urlencode(wanted.parameters(), quote_via=quote, safe="")
+        return problem(
+            request,
+            409,
+            "Forgejo remembers an older permission",
+            element(
+                "p",
+                "You allowed this service to use Forgejo at a time when it asked for "
+                "other rights. Forgejo keeps those until you remove them, so it has "
+                "to be done once by hand.",
+            ),
+            element(
+                "ol",
+                element(
+                    "li",
+                    "Open ",
+                    element("a", "your applications in Forgejo", href=applications),
+                    " and revoke the access of this service under Authorized OAuth2 "
+                    "applications.",
+                ),
+                element("li", "Come back to this page and try again."),
+            ),
+            element(
+                "p",
+                element(
+                    "a",
+                    "Try again",
+                    href=f"{AUTHORIZE_PATH}?{query}",
+                    class_="button main",
+                ),
+            ),
+            element("p", f"Needed: {mismatch.requested}", class_="soft"),
+            element("p", f"Remembered: {mismatch.granted}", class_="soft"),
+        )
+
+
+def _policy(row: PendingAuthorization) -> Policy:
+    if row.policy is None:
+        # The row was found by its approval, so this is a fault of ours.
+        raise ValueError("an approved sign-in has no policy")
+    return row.policy
+
+
+def _wrong_browser(request: IRequest) -> bytes:
+    return problem(
+        request,
+        400,
+        "This sign-in did not begin in this browser",
+        element(
+            "p",
+            "The answer from Forgejo arrived in a browser that did not ask for it, or "
+            "the sign-in took longer than ten minutes. Nothing was allowed.",
+        ),
+        GO_BACK,
+    )
