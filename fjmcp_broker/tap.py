@@ -16,9 +16,10 @@ from twisted.python import usage
 from twisted.python.logfile import LogFile
 
 from fjmcp_broker import logs
+from fjmcp_broker.config.inward import LogConfig
 from fjmcp_broker.config.load import load
 from fjmcp_broker.config.problems import ConfigError
-from fjmcp_broker.config.records import KEYS_BY_NAME, LogConfig
+from fjmcp_broker.config.records import KEYS_BY_NAME
 from fjmcp_broker.config.render import option_help, options_help
 from fjmcp_broker.errors import BrokerError
 from fjmcp_broker.version import build_information

@@ -4,16 +4,9 @@ command-line options to one frozen L{Config}.
 """
 
 from .addresses import ListenAddress, TrustedProxies
-from .records import (
-    ChildConfig,
-    Config,
-    DatabaseConfig,
-    ForgejoConfig,
-    LogConfig,
-    ServerConfig,
-    SessionsConfig,
-    TokensConfig,
-)
+from .inward import ChildConfig, DatabaseConfig, LogConfig, SessionsConfig
+from .outward import ForgejoConfig, ServerConfig, TokensConfig
+from .records import Config
 from .secrets import decode_key
 
 __all__ = [

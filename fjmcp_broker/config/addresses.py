@@ -7,6 +7,8 @@ from urllib.parse import SplitResult, urlsplit
 
 from attrs import frozen
 
+from fjmcp_broker.secret import REDACTED
+
 from .kinds import Kind, listing, plain_text, scalar
 
 LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "::1")
@@ -66,10 +68,21 @@ def _base_url(text: str) -> str:
 
 
 def _proxy_url(text: str) -> str:
-    parts = _split(text)
+    text = plain_text(text)
+    scheme, mark, rest = text.partition("://")
+    user, at, host = rest.rpartition("@")
+    parts = _split(f"{scheme}{mark}{host}")
     if parts.scheme != "http" or parts.path not in ("", "/"):
         raise ValueError("must be the URL of a proxy such as http://proxy.example:3128")
-    return _origin(parts)
+    if re.search(r"[\s/?#\\]", user):
+        raise ValueError("must have the user name and password percent-encoded")
+    return _origin(parts).replace("://", f"://{user}{at}", 1)
+
+
+def _without_password(url: str) -> str:
+    scheme, mark, rest = url.partition("://")
+    user, at, host = rest.rpartition("@")
+    return f"{scheme}{mark}{REDACTED if user else ''}{at}{host}"
 
 
 def _origin_item(text: str) -> str:
@@ -81,7 +94,7 @@ def _origin_item(text: str) -> str:
 
 PUBLIC_URL: Final = scalar("URL", _public_url)
 BASE_URL: Final = scalar("URL", _base_url)
-PROXY_URL: Final = scalar("URL", _proxy_url)
+PROXY_URL: Final = scalar("URL", _proxy_url, _without_password)
 ORIGINS: Final = listing("list of origins", _origin_item)
 
 _ENDPOINT_NAMES: Final = ("tcp", "tcp6", "ssl", "unix", "systemd", "stdio", "tls")

@@ -1,9 +1,9 @@
 """
 What a configuration key is, beyond the field of a record that holds its value.
 
-The records in L{fjmcp_broker.config.records} are the table of keys: each field
-carries a L{Key} in its metadata, and everything else (file, variables, options,
-help, documentation, example) is derived from it.
+The records in L{fjmcp_broker.config.outward} and L{fjmcp_broker.config.inward} are
+the table of keys: each field says in its metadata what its key is, and everything
+else (file, variables, options, help, documentation, example) is derived from that.
 """
 
 from collections.abc import Callable

@@ -98,7 +98,7 @@ def example_file() -> str:
 _PAGE_HEAD: Final = """\
 # Configuration
 
-<!-- Made from fjmcp_broker/config/records.py by `make docs`; edit it there. -->
+<!-- Made by `make docs` from fjmcp_broker/config/outward.py and inward.py. -->
 
 A TOML file given with `twistd fjmcp --config FILE`, or none: the environment alone is
 enough. `fjmcp-broker check-config [--config FILE]` reads everything as the daemon would

@@ -16,7 +16,8 @@ from twisted.python import usage
 from twisted.trial.unittest import SynchronousTestCase
 
 from fjmcp_broker import cli, tap
-from fjmcp_broker.config.records import KEYS_BY_NAME, LogConfig
+from fjmcp_broker.config.inward import LogConfig
+from fjmcp_broker.config.records import KEYS_BY_NAME
 from fjmcp_broker.version import (
     UNKNOWN,
     VERSION,

@@ -152,11 +152,15 @@ class UrlTests(SynchronousTestCase):
         self.assertRaises(ValueError, read, BASE_URL, "https://a.example/?x=1")
 
     def test_proxy_and_origins(self) -> None:
-        """A proxy is an http origin without credentials; pages are origins."""
+        """A proxy is an http origin, maybe with credentials; pages are origins."""
         self.assertEqual(
             read(PROXY_URL, "http://proxy.example:3128/"), "http://proxy.example:3128"
         )
-        self.assertRaises(ValueError, read, PROXY_URL, "http://u:p@proxy.example")
+        with_password = "http://user:p%40ss@proxy.example:3128"
+        self.assertEqual(read(PROXY_URL, with_password), with_password)
+        shown = PROXY_URL.to_toml(with_password)
+        self.assertEqual(shown, "http://[redacted]@proxy.example:3128")
+        self.assertRaises(ValueError, read, PROXY_URL, "http://a/b@proxy.example")
         self.assertRaises(ValueError, read, PROXY_URL, "https://proxy.example")
         self.assertEqual(
             read(ORIGINS, "https://a.example, https://b.example:444"),

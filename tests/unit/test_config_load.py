@@ -236,7 +236,7 @@ class SecretTests(Loading):
             FJMCP_BROKER_FORGEJO_OAUTH_CLIENT_SECRET=mark,
             FJMCP_BROKER_ENCRYPTION_KEYS=mark,
             FORGEJO_URL=f"https://user:{mark}@git.example.org",
-            FJMCP_BROKER_FORGEJO_PROXY=f"http://user:{mark}@proxy",
+            FJMCP_BROKER_FORGEJO_PROXY=f"https://user:{mark}@proxy",
         )
         path = self.file(
             f'[child.env]\nFORGEJO_ACCESS_TOKEN = "{mark}"\n'

@@ -1,0 +1,194 @@
+"""
+Keys about the inside: children, the store, sessions, the log.
+
+These records are part of the table of keys: every default, unit and help text stands
+here and nowhere else.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from attrs import Factory, field, frozen
+
+from fjmcp_broker.secret import Secret
+
+from .keys import Variable, about
+from .kinds import (
+    BOOLEAN,
+    COMMAND,
+    COUNT,
+    DURATION,
+    PATH,
+    SIZE,
+    VARIABLE_NAME,
+    VARIABLES,
+    choice,
+)
+from .secrets import KEYS
+
+_MINUTE: Final = 60
+_DAY: Final = 86400
+_MIB: Final = 2**20
+
+
+@frozen(kw_only=True)
+class ChildConfig:
+    """C{[child]}: the MCP server that is started for each session."""
+
+    command: tuple[str, ...] = field(
+        default=("forgejo-mcp", "--transport", "stdio"),
+        metadata=about(
+            COMMAND,
+            "Program and arguments. The variable FORGEJO_MCP_BINARY replaces the "
+            "program and keeps the arguments.",
+        ),
+    )
+    token_env: str = field(
+        default="FORGEJO_ACCESS_TOKEN",
+        metadata=about(
+            VARIABLE_NAME,
+            "The variable in which the child gets the user's Forgejo token.",
+        ),
+    )
+    url_env: str = field(
+        default="FORGEJO_URL",
+        metadata=about(
+            VARIABLE_NAME, "The variable in which the child gets Forgejo's URL."
+        ),
+    )
+    env: Mapping[str, str] = field(
+        default=Factory(dict),
+        repr=False,
+        metadata=about(
+            VARIABLES,
+            "Further variables for the child, whose environment is otherwise empty "
+            "but for PATH, LANG, TZ and what it needs. "
+            "FORGEJO_MCP_ALLOW_FILE_PATH_UPLOAD is refused.",
+            sensitive=True,
+        ),
+    )
+    interactive: bool = field(
+        default=False,
+        metadata=about(
+            BOOLEAN,
+            "The child asks its client questions (elicitation, sampling, roots). "
+            "forgejo-mcp never does.",
+        ),
+    )
+    annotations: bool = field(
+        default=True,
+        metadata=about(
+            BOOLEAN,
+            "Add titles and read-only hints to forgejo-mcp's tools, which sets "
+            "none, so that clients do not ask before every plain read.",
+        ),
+    )
+    start_timeout_seconds: int = field(
+        default=30,
+        metadata=about(
+            DURATION, "How long a child may take to answer its first request."
+        ),
+    )
+    stop_grace_seconds: int = field(
+        default=5,
+        metadata=about(
+            DURATION,
+            "How long a child may take to end after its input was closed, and again "
+            "after the TERM signal.",
+        ),
+    )
+    maximum_line_bytes: int = field(
+        default=128 * _MIB,
+        metadata=about(SIZE, "The largest message of a child."),
+    )
+
+
+@frozen(kw_only=True)
+class DatabaseConfig:
+    """C{[database]}: the SQLite store."""
+
+    path: str = field(
+        default="./fjmcp-broker.db",
+        metadata=about(
+            PATH,
+            "The SQLite file; missing directories above it are made.",
+            "FJMCP_BROKER_STORE_PATH",
+        ),
+    )
+    encryption_keys: tuple[Secret, ...] = field(
+        default=(),
+        metadata=about(
+            KEYS,
+            "Keys of 32 bytes in base64 or hexadecimal that seal what the store "
+            "holds of Forgejo's tokens. The first one seals, all of them open. With "
+            "none, a key is made beside a new store, in a file only its owner can "
+            "read.",
+            "FJMCP_BROKER_ENCRYPTION_KEYS",
+            secret=True,
+        ),
+    )
+
+
+@frozen(kw_only=True)
+class SessionsConfig:
+    """C{[sessions]}: limits of sessions and children."""
+
+    max: int = field(
+        default=100,
+        metadata=about(
+            COUNT,
+            "How many children may run at once.",
+            "FJMCP_BROKER_MAX_SESSIONS",
+        ),
+    )
+    max_per_user: int = field(
+        default=20,
+        metadata=about(COUNT, "How many of them for one user."),
+    )
+    max_dormant_per_grant: int = field(
+        default=50,
+        metadata=about(
+            COUNT,
+            "How many sessions without a child are kept for one sign-in of one "
+            "client; the oldest is closed.",
+        ),
+    )
+    idle_timeout_seconds: int = field(
+        default=15 * _MINUTE,
+        metadata=about(
+            DURATION,
+            "A child without a request for that long is stopped.",
+            "FJMCP_BROKER_SESSION_IDLE_TIMEOUT",
+        ),
+    )
+    max_idle_seconds: int = field(
+        default=30 * _DAY,
+        metadata=about(DURATION, "A session unused for that long is closed."),
+    )
+
+
+def _debug(text: str) -> str | None:
+    on = BOOLEAN.from_text
+    return "debug" if on is not None and on(text) else None
+
+
+@frozen(kw_only=True)
+class LogConfig:
+    """C{[log]}: what is written and how."""
+
+    level: str = field(
+        default="info",
+        metadata=about(
+            choice("debug", "info", "warn", "error", "critical"),
+            "The least severe level that is written. The variable "
+            "FJMCP_BROKER_DEBUG=1 stands for debug.",
+            Variable("FJMCP_BROKER_DEBUG", _debug),
+        ),
+    )
+    format: str = field(
+        default="auto",
+        metadata=about(
+            choice("auto", "json", "text"),
+            "auto: text on a terminal, else one JSON object a line.",
+        ),
+    )

@@ -1,0 +1,189 @@
+"""
+Keys about the outside: the listener, Forgejo, the tokens given to clients.
+
+These records are part of the table of keys: every default, unit and help text stands
+here and nowhere else.
+"""
+
+from typing import Final
+
+from attrs import field, frozen
+
+from fjmcp_broker.oauth.forgejo_scopes import DEFAULT_SCOPES
+from fjmcp_broker.secret import Secret
+
+from .addresses import (
+    BASE_URL,
+    LISTEN_ADDRESS,
+    LOOPBACK_PROXIES,
+    ORIGINS,
+    PROXY_URL,
+    PUBLIC_URL,
+    TRUSTED_PROXIES,
+    ListenAddress,
+    TrustedProxies,
+    parse_listen_address,
+)
+from .keys import about
+from .kinds import BOOLEAN, DURATION, PATH, SIZE, TEXT, choice
+from .scopes import SCOPES
+from .secrets import SECRET
+
+_HOUR: Final = 3600
+_DAY: Final = 24 * _HOUR
+_MIB: Final = 2**20
+
+
+@frozen(kw_only=True)
+class ServerConfig:
+    """C{[server]}: what faces the clients."""
+
+    public_url: str = field(
+        metadata=about(
+            PUBLIC_URL,
+            "The origin that clients and browsers use. Every URL of this software "
+            "is made from it. https, or http on loopback; no path, no slash at the "
+            "end.",
+            "FJMCP_BROKER_PUBLIC_URL",
+        ),
+    )
+    listen_addr: ListenAddress = field(
+        default=parse_listen_address("127.0.0.1:8080"),
+        metadata=about(
+            LISTEN_ADDRESS,
+            "Where to listen: host:port, [address]:port, or any Twisted endpoint "
+            "string such as unix:/run/fjmcp-broker.sock. The variables PORT and "
+            "PORT_HTTP set 0.0.0.0 with that port and win over everything.",
+            "FJMCP_BROKER_LISTEN",
+        ),
+    )
+    tls: str = field(
+        default="off",
+        metadata=about(
+            choice("off", "required"),
+            "off: plain HTTP, for a reverse proxy in front. required: TLS 1.3 only, "
+            "with tls_cert and tls_key.",
+        ),
+    )
+    tls_cert: str | None = field(
+        default=None,
+        metadata=about(PATH, "PEM file with the certificate chain."),
+    )
+    tls_key: str | None = field(
+        default=None,
+        metadata=about(PATH, "PEM file with the certificate's private key."),
+    )
+    trusted_proxies: TrustedProxies = field(
+        default=LOOPBACK_PROXIES,
+        metadata=about(
+            TRUSTED_PROXIES,
+            "Networks of reverse proxies whose X-Forwarded-For is believed; the "
+            "word unix stands for peers on a Unix socket.",
+        ),
+    )
+    max_request_bytes: int = field(
+        default=16 * _MIB,
+        metadata=about(SIZE, "The largest body of a request to /mcp."),
+    )
+    allowed_origins: tuple[str, ...] = field(
+        default=(),
+        metadata=about(
+            ORIGINS,
+            "Further origins of web pages that may call /mcp from a browser, beside "
+            "the one of public_url.",
+        ),
+    )
+    shutdown_timeout_seconds: int = field(
+        default=10,
+        metadata=about(
+            DURATION,
+            "How long a stop waits for requests in flight and for children before "
+            "it closes them by force.",
+        ),
+    )
+
+
+@frozen(kw_only=True)
+class ForgejoConfig:
+    """C{[forgejo]}: the Forgejo instance and this software's application there."""
+
+    url: str = field(
+        metadata=about(
+            BASE_URL,
+            "The base URL of Forgejo as browsers use it; may have a path.",
+            "FORGEJO_URL",
+        ),
+    )
+    internal_url: str | None = field(
+        default=None,
+        metadata=about(
+            BASE_URL,
+            "The base URL for API and token calls, when it differs from url.",
+        ),
+    )
+    ca_file: str | None = field(
+        default=None,
+        metadata=about(
+            PATH,
+            "PEM file with the certificates of a private authority that signed "
+            "Forgejo's certificate; also given to the child as SSL_CERT_FILE.",
+        ),
+    )
+    proxy: str | None = field(
+        default=None,
+        repr=False,
+        metadata=about(
+            PROXY_URL,
+            "HTTP proxy for calls to Forgejo, http://[user:password@]host[:port].",
+            sensitive=True,
+        ),
+    )
+    oauth_client_id: str = field(
+        metadata=about(
+            TEXT,
+            "Client ID of the OAuth2 application registered in Forgejo with the "
+            "redirect URI {public_url}/oauth/callback.",
+            "FORGEJO_OAUTH_CLIENT_ID",
+        ),
+    )
+    oauth_client_secret: Secret = field(
+        metadata=about(
+            SECRET,
+            "Its client secret.",
+            "FORGEJO_OAUTH_CLIENT_SECRET",
+            secret=True,
+        ),
+    )
+    oauth_scopes: str = field(
+        default=DEFAULT_SCOPES,
+        metadata=about(
+            SCOPES,
+            "Forgejo scopes to ask for, separated by spaces. Checked at start: a "
+            "list without one valid scope would give full access.",
+            "FORGEJO_OAUTH_SCOPES",
+        ),
+    )
+    allow_wide_scopes: bool = field(
+        default=False,
+        metadata=about(
+            BOOLEAN,
+            "Accept all, read:admin and write:admin in oauth_scopes.",
+        ),
+    )
+
+
+@frozen(kw_only=True)
+class TokensConfig:
+    """C{[tokens]}: the tokens given to clients."""
+
+    access_lifetime_seconds: int = field(
+        default=_HOUR,
+        metadata=about(DURATION, "How long an access token works."),
+    )
+    refresh_lifetime_seconds: int = field(
+        default=90 * _DAY,
+        metadata=about(
+            DURATION,
+            "How long a refresh token works; starts again with each refresh.",
+        ),
+    )
