@@ -4,7 +4,7 @@ import ssl
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 from fjmcp_broker.oauth.forgejo_scopes import validate_scopes
 
@@ -143,7 +143,7 @@ class _Checks:
     """Rules that need more than one value, or a look at the disk."""
 
     def __init__(
-        self, given: Mapping[str, Given], problems: Problems, failed: set[str]
+        self, given: dict[str, Given], problems: Problems, failed: set[str]
     ) -> None:
         self._given = given
         self._problems = problems
@@ -197,9 +197,13 @@ class _Checks:
         wide = self.value("forgejo.allow_wide_scopes") is True
         if isinstance(text, str) and self.usable("forgejo.oauth_scopes"):
             try:
-                validate_scopes(text, allow_wide=wide)
+                scopes = " ".join(validate_scopes(text, allow_wide=wide))
             except ValueError as error:
-                self.wrong("forgejo.oauth_scopes", error)
+                self.wrong("forgejo.oauth_scopes", f"is unsafe: {error}")
+                return
+            if scopes != text:  # openid was missing, and is always asked for
+                before = self._given["forgejo.oauth_scopes"]
+                self._given["forgejo.oauth_scopes"] = Given(before.where, scopes)
 
     def child(self) -> None:
         """The child's variables do not collide."""
@@ -221,7 +225,7 @@ class _Checks:
 
 
 def _check_together(
-    given: Mapping[str, Given], problems: Problems, failed: set[str]
+    given: dict[str, Given], problems: Problems, failed: set[str]
 ) -> None:
     checks = _Checks(given, problems, failed)
     checks.tls()
@@ -248,13 +252,3 @@ def _warnings(config: Config, environment: Mapping[str, str]) -> list[str]:
     if config.server.tls == "off" and (config.server.tls_cert or config.server.tls_key):
         warnings.append('server.tls_cert and tls_key are not used: server.tls is "off"')
     return warnings
-
-
-def with_listen_address(config: Config, text: str) -> Config:
-    """
-    @param config: a configuration.
-    @param text: another address to listen on.
-    @return: the same configuration with that address.
-    """
-    server = evolve(config.server, listen_addr=parse_listen_address(text))
-    return evolve(config, server=server)

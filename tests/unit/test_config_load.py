@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from fjmcp_broker.config.keys import Key
-from fjmcp_broker.config.load import LoadedConfig, load, with_listen_address
+from fjmcp_broker.config.load import LoadedConfig, load
 from fjmcp_broker.config.problems import ConfigError
 from fjmcp_broker.config.records import KEYS_BY_NAME, SECTIONS
 from fjmcp_broker.config.render import (
@@ -125,7 +125,7 @@ class SourceTests(Loading):
             "forgejo.url": "https://other.example",
             "forgejo.internal_url": "https://other.example",
             "forgejo.proxy": "http://other.example",
-            "forgejo.oauth_scopes": "openid read:user",
+            "forgejo.oauth_scopes": "read:user",
             "database.encryption_keys": "22" * 32,
             "tokens.refresh_lifetime": "91d",
         }
@@ -185,11 +185,6 @@ class SourceTests(Loading):
         loaded = load(path, ENVIRONMENT)
         self.assertEqual(loaded.config.child.env, {"HTTPS_PROXY": "http://p"})
         self.assertNotIn("http://p", effective_values(loaded))
-
-    def test_listen_address_can_be_replaced(self) -> None:
-        """The demo uses ports of its own."""
-        config = with_listen_address(load(None, ENVIRONMENT).config, "127.0.0.1:9")
-        self.assertEqual(config.server.listen_addr.port, 9)
 
 
 class SecretTests(Loading):
@@ -357,7 +352,7 @@ class ProblemTests(Loading):
         wide = self.environment(
             FORGEJO_OAUTH_SCOPES="all", FJMCP_BROKER_FORGEJO_ALLOW_WIDE_SCOPES="true"
         )
-        self.assertEqual(load(None, wide).config.forgejo.oauth_scopes, "all")
+        self.assertEqual(load(None, wide).config.forgejo.oauth_scopes, "openid all")
 
     def test_tls_needs_certificate_and_key(self) -> None:
         """required without files, with files that are none, and off with files."""
