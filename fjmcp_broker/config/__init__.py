@@ -5,12 +5,13 @@ command-line options to one frozen L{Config}.
 
 from .addresses import ListenAddress, TrustedProxies
 from .inward import ChildConfig, DatabaseConfig, LogConfig, SessionsConfig
-from .outward import ForgejoConfig, ServerConfig, TokensConfig
+from .outward import ClientsConfig, ForgejoConfig, ServerConfig, TokensConfig
 from .records import Config
 from .secrets import decode_key
 
 __all__ = [
     "ChildConfig",
+    "ClientsConfig",
     "Config",
     "DatabaseConfig",
     "ForgejoConfig",

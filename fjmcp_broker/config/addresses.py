@@ -7,6 +7,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from attrs import frozen
 
+from fjmcp_broker.oauth.redirect_uris import FORBIDDEN_SCHEMES
 from fjmcp_broker.secret import REDACTED
 
 from .kinds import Kind, listing, plain_text, scalar
@@ -92,6 +93,16 @@ def _origin_item(text: str) -> str:
     return _origin(parts)
 
 
+def _scheme(text: str) -> str:
+    scheme = text.strip().lower()
+    if not re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme):
+        raise ValueError("must hold URL schemes such as vscode")
+    if scheme in FORBIDDEN_SCHEMES or scheme in ("http", "https"):
+        raise ValueError("must not hold a scheme that the browser itself opens")
+    return scheme
+
+
+SCHEMES: Final = listing("list of schemes", _scheme)
 PUBLIC_URL: Final = scalar("URL", _public_url)
 BASE_URL: Final = scalar("URL", _base_url)
 PROXY_URL: Final = scalar("URL", _proxy_url, _without_password)

@@ -73,6 +73,7 @@ class ChildConfig:
             BOOLEAN,
             "The child asks its client questions (elicitation, sampling, roots). "
             "forgejo-mcp never does.",
+            planned=True,
         ),
     )
     annotations: bool = field(
@@ -151,6 +152,7 @@ class SessionsConfig:
             COUNT,
             "How many sessions without a child are kept for one sign-in of one "
             "client; the oldest is closed.",
+            planned=True,
         ),
     )
     idle_timeout_seconds: int = field(
@@ -159,11 +161,14 @@ class SessionsConfig:
             DURATION,
             "A child without a request for that long is stopped.",
             "FJMCP_BROKER_SESSION_IDLE_TIMEOUT",
+            planned=True,
         ),
     )
     max_idle_seconds: int = field(
         default=30 * _DAY,
-        metadata=about(DURATION, "A session unused for that long is closed."),
+        metadata=about(
+            DURATION, "A session unused for that long is closed.", planned=True
+        ),
     )
 
 

@@ -45,6 +45,7 @@ def about(
     *variables: Variable | str,
     secret: bool = False,
     sensitive: bool = False,
+    planned: bool = False,
 ) -> dict[str, object]:
     """
     Describe a key; goes into the metadata of its field.
@@ -56,9 +57,12 @@ def about(
         variable and from systemd credentials, and is no option of its own.
     @param sensitive: the value is never repeated in messages, though it is no
         L{Secret}.
+    @param planned: nothing reads the value yet; files may have it already.
     @return: the metadata.
     """
     special = tuple(Variable(v) if isinstance(v, str) else v for v in variables)
+    if planned:
+        help += " Accepted, but without effect in this version."
     return {_METADATA: _About(kind, help, special, secret, secret or sensitive)}
 
 

@@ -10,6 +10,7 @@ from typing import Final
 from attrs import field, frozen
 
 from fjmcp_broker.oauth.forgejo_scopes import DEFAULT_SCOPES
+from fjmcp_broker.oauth.redirect_uris import DEFAULT_APPLICATION_SCHEMES
 from fjmcp_broker.secret import Secret
 
 from .addresses import (
@@ -19,6 +20,7 @@ from .addresses import (
     ORIGINS,
     PROXY_URL,
     PUBLIC_URL,
+    SCHEMES,
     TRUSTED_PROXIES,
     ListenAddress,
     TrustedProxies,
@@ -41,6 +43,7 @@ class ServerConfig:
     public_url: str = field(
         metadata=about(
             PUBLIC_URL,
+            SCHEMES,
             "The origin that clients and browsers use. Every URL of this software "
             "is made from it. https, or http on loopback; no path, no slash at the "
             "end.",
@@ -79,6 +82,7 @@ class ServerConfig:
             TRUSTED_PROXIES,
             "Networks of reverse proxies whose X-Forwarded-For is believed; the "
             "word unix stands for peers on a Unix socket.",
+            planned=True,
         ),
     )
     max_request_bytes: int = field(
@@ -185,5 +189,19 @@ class TokensConfig:
         metadata=about(
             DURATION,
             "How long a refresh token works; starts again with each refresh.",
+        ),
+    )
+
+
+@frozen(kw_only=True)
+class ClientsConfig:
+    """C{[clients]}: which MCP clients may register."""
+
+    application_schemes: tuple[str, ...] = field(
+        default=DEFAULT_APPLICATION_SCHEMES,
+        metadata=about(
+            SCHEMES,
+            "URL schemes of installed applications that may be redirect URIs "
+            "although they are not in reverse-DNS form.",
         ),
     )

@@ -7,7 +7,7 @@ from attrs import field, frozen
 
 from .inward import ChildConfig, DatabaseConfig, LogConfig, SessionsConfig
 from .keys import Key, keys_of
-from .outward import ForgejoConfig, ServerConfig, TokensConfig
+from .outward import ClientsConfig, ForgejoConfig, ServerConfig, TokensConfig
 
 
 @frozen(kw_only=True)
@@ -17,6 +17,7 @@ class Config:
     server: ServerConfig
     forgejo: ForgejoConfig
     tokens: TokensConfig = field(factory=TokensConfig)
+    clients: ClientsConfig = field(factory=ClientsConfig)
     child: ChildConfig = field(factory=ChildConfig)
     database: DatabaseConfig = field(factory=DatabaseConfig)
     sessions: SessionsConfig = field(factory=SessionsConfig)
@@ -27,6 +28,7 @@ SECTIONS: Final = {
     "server": ServerConfig,
     "forgejo": ForgejoConfig,
     "tokens": TokensConfig,
+    "clients": ClientsConfig,
     "child": ChildConfig,
     "database": DatabaseConfig,
     "sessions": SessionsConfig,

@@ -11,6 +11,7 @@ from fjmcp_broker.config.addresses import (
     ORIGINS,
     PROXY_URL,
     PUBLIC_URL,
+    SCHEMES,
     TRUSTED_PROXIES,
     parse_listen_address,
 )
@@ -232,6 +233,12 @@ class OtherKindsTests(SynchronousTestCase):
         self.assertEqual(COUNT.from_toml(5), 5)
         for value in (0, -1, True, 1.5, "x"):
             self.assertRaises(ValueError, COUNT.from_toml, value)
+
+    def test_schemes(self) -> None:
+        """Applications' own schemes; none that a browser runs or fetches."""
+        self.assertEqual(read(SCHEMES, "VSCode,zed"), ("vscode", "zed"))
+        for text in ("javascript", "https", "file", "a b", "1x"):
+            self.assertRaises(ValueError, read, SCHEMES, text)
 
     def test_command(self) -> None:
         """A list with a program in it."""

@@ -157,6 +157,7 @@ class SourceTests(Loading):
             "log.format": "json",
             "server.listen_addr": "127.0.0.1:5",
             "server.trusted_proxies": "10.0.0.0/8",
+            "clients.application_schemes": "other",
         }
         return words.get(key.file_key) or samples.get(type(key.default), "OTHER_TEXT")
 
