@@ -43,7 +43,6 @@ class ServerConfig:
     public_url: str = field(
         metadata=about(
             PUBLIC_URL,
-            SCHEMES,
             "The origin that clients and browsers use. Every URL of this software "
             "is made from it. https, or http on loopback; no path, no slash at the "
             "end.",
