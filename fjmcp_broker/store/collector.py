@@ -7,9 +7,8 @@ from typing import Final
 
 import attrs
 
-from fjmcp_broker.oauth.tokens import GRACE_SECONDS
-
-from . import sessions, tokens
+from .bearer_check import erase_spent_keys
+from .revocation import end_grant
 
 _DAY: Final = 24 * 3600
 #: A callback may be at work on a sign-in that expires meanwhile.
@@ -64,7 +63,7 @@ def collect(connection: Connection, now: int, *, limit: int = 1000) -> Collected
     @param limit: rows of one kind in one run, so that requests need not wait long.
     @return: what was done.
     """
-    erased = tokens.erase_spent_derivation_keys(connection, now - GRACE_SECONDS)
+    erased = erase_spent_keys(connection, now)
     ended = _end_expired_grants(connection, now, limit)
 
     def delete(statement: str, **values: int) -> int:
@@ -104,27 +103,21 @@ def _end_expired_grants(
     """
     Mark grants that cannot be used any more, and close their sessions.
     """
-    rows = connection.execute(
-        _EXPIRED_GRANTS, {"now": now, "reason": EXPIRED, "limit": limit}
-    ).fetchall()
-    ended = tuple(grant_id for (grant_id,) in rows)
-    for grant_id in ended:
-        tokens.erase_derivation_keys(connection, grant_id)
-        sessions.close_of_grant(connection, grant_id, now, EXPIRED)
-    return ended
+    rows = connection.execute(_EXPIRED_GRANTS, {"now": now, "limit": limit}).fetchall()
+    for (grant_id,) in rows:
+        end_grant(connection, grant_id, now, EXPIRED)
+    return tuple(grant_id for (grant_id,) in rows)
 
 
 _EXPIRED_GRANTS: Final = """
-UPDATE grants SET revoked_at = :now, reason = :reason WHERE grant_id IN (
-    SELECT grant_id FROM grants AS live WHERE revoked_at IS NULL
-    AND NOT EXISTS (SELECT 1 FROM refresh_tokens
-        WHERE refresh_tokens.grant_id = live.grant_id
-        AND rotated_at IS NULL AND expires_at > :now)
-    AND NOT EXISTS (SELECT 1 FROM authorization_codes
-        WHERE authorization_codes.grant_id = live.grant_id
-        AND used_at IS NULL AND expires_at > :now)
-    LIMIT :limit)
-RETURNING grant_id
+SELECT grant_id FROM grants WHERE revoked_at IS NULL
+AND NOT EXISTS (SELECT 1 FROM refresh_tokens
+    WHERE refresh_tokens.grant_id = grants.grant_id
+    AND rotated_at IS NULL AND expires_at > :now)
+AND NOT EXISTS (SELECT 1 FROM authorization_codes
+    WHERE authorization_codes.grant_id = grants.grant_id
+    AND used_at IS NULL AND expires_at > :now)
+LIMIT :limit
 """
 
 _CODES: Final = """

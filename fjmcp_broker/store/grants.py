@@ -124,7 +124,8 @@ def mark_used(connection: Connection, grant_id: str, now: int) -> None:
 def revoke(connection: Connection, grant_id: str, now: int, reason: str) -> bool:
     """
     End a grant. What it issued stops working with it, since every check joins the
-    grant. L{token_endpoint.end_grant} does this together with what has to follow.
+    grant; keys from which an answer could be derived again are erased. Its sessions
+    are closed by L{end_grant<revocation.end_grant>}.
 
     @param connection: in a transaction that may write.
     @param grant_id: of the grant.
@@ -136,5 +137,10 @@ def revoke(connection: Connection, grant_id: str, now: int, reason: str) -> bool
         "UPDATE grants SET revoked_at = ?, reason = ?"
         " WHERE grant_id = ? AND revoked_at IS NULL",
         (now, reason, grant_id),
+    )
+    connection.execute(
+        "UPDATE refresh_tokens SET sealed_derivation_key = NULL"
+        " WHERE grant_id = ? AND sealed_derivation_key IS NOT NULL",
+        (grant_id,),
     )
     return changed.rowcount == 1

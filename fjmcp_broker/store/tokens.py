@@ -21,18 +21,6 @@ _REFRESH: Final = (
     " successor_refresh_digest, successor_access_digest, successor_access_number"
 )
 
-#: An access token that is not there any more was collected, its use being settled.
-_ERASE_SPENT: Final = (
-    "UPDATE refresh_tokens SET sealed_derivation_key = NULL"
-    " WHERE sealed_derivation_key IS NOT NULL AND rotated_at < ?1 AND ("
-    "EXISTS (SELECT 1 FROM refresh_tokens AS successor"
-    " WHERE successor.token_digest = refresh_tokens.successor_refresh_digest"
-    " AND successor.rotated_at IS NOT NULL)"
-    " OR NOT EXISTS (SELECT 1 FROM access_tokens AS successor"
-    " WHERE successor.token_digest = refresh_tokens.successor_access_digest"
-    " AND successor.first_used_at IS NULL AND successor.revoked_at IS NULL))"
-)
-
 
 def derivation_key_row(refresh_digest: bytes) -> str:
     """
@@ -262,42 +250,6 @@ def replace_successor_access(
         (access_digest, access_number, digest, access_number - 1),
     )
     return changed.rowcount == 1
-
-
-def erase_derivation_keys(connection: Connection, grant_id: str) -> int:
-    """
-    Make sure that no answer can be derived again for a grant that has ended.
-
-    @param connection: in a transaction that may write.
-    @param grant_id: of the grant.
-    @return: how many keys there were.
-    """
-    changed = connection.execute(
-        "UPDATE refresh_tokens SET sealed_derivation_key = NULL"
-        " WHERE grant_id = ? AND sealed_derivation_key IS NOT NULL",
-        (grant_id,),
-    )
-    return changed.rowcount
-
-
-def erase_spent_derivation_keys(
-    connection: Connection, rotated_before: int, grant_id: str | None = None
-) -> int:
-    """
-    Erase the keys that no answer can need: the rotation is too long ago to be
-    answered again anyway, and a successor has been used.
-
-    @param connection: in a transaction that may write.
-    @param rotated_before: seconds since the epoch; rotations at this second or later
-        are still answered whatever happened to the successors.
-    @param grant_id: only this grant's, or C{None}: everybody's.
-    @return: how many keys were erased.
-    """
-    changed = connection.execute(
-        (_ERASE_SPENT if grant_id is None else _ERASE_SPENT + " AND grant_id = ?2"),
-        (rotated_before,) if grant_id is None else (rotated_before, grant_id),
-    )
-    return changed.rowcount
 
 
 def principal(connection: Connection, access_digest: bytes) -> BearerFacts | None:
