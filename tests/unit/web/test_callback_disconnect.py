@@ -1,0 +1,206 @@
+"""The browser goes away while its sign-in is being finished."""
+
+from collections.abc import Callable
+from sqlite3 import Connection
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import ConnectionDone
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web import server
+from twisted.web.test.requesthelper import DummyChannel
+
+from fjmcp_broker.store.database import Database
+from tests.unit.web.signin import (
+    PUBLIC_URL,
+    Browser,
+    Site,
+    authorize_target,
+    callback_target,
+)
+
+T = TypeVar("T")
+
+
+class Gate:
+    """
+    Lets everything pass but the step that it was told to hold.
+    """
+
+    def __init__(self) -> None:
+        self.passed = 0
+        self.hold_at: int | None = None
+        self.held: Deferred[None] | None = None
+
+    def arm(self, step: int | None) -> None:
+        """
+        Count from here, and hold that step.
+        """
+        self.passed, self.hold_at = 0, step
+
+    def __call__(self) -> Deferred[None]:
+        """
+        @return: fired, or never fired for the held step.
+        """
+        self.passed += 1
+        if self.passed == self.hold_at:
+            self.held = Deferred()
+            return self.held
+        return succeed(None)
+
+
+class GatedDatabase(Database):
+    """
+    Can be held before and after every transaction.
+    """
+
+    def __init__(self, inner: Database, gate: Gate) -> None:
+        self._inner = inner
+        self._gate = gate
+
+    async def write(self, transaction: Callable[[Connection], T]) -> T:
+        """
+        As the real one, between two steps.
+        """
+        await self._gate()
+        result = await self._inner.write(transaction)
+        await self._gate()
+        return result
+
+    async def read(self, query: Callable[[Connection], T]) -> T:
+        """
+        As the real one, between two steps.
+        """
+        await self._gate()
+        result = await self._inner.read(query)
+        await self._gate()
+        return result
+
+
+class DisconnectTests(SynchronousTestCase):
+    """Klein cancels a route when its client disconnects: nothing half is left."""
+
+    def make(self) -> tuple[Site, Gate]:
+        gate = Gate()
+        site = Site(self, wrap=lambda database: GatedDatabase(database, gate))
+        site.upstream.before_answer = gate
+        return site, gate
+
+    def send(
+        self,
+        site: Site,
+        target: str,
+        cookies: dict[str, str],
+        method: bytes = b"GET",
+        body: bytes = b"",
+    ) -> Any:
+        """
+        @return: a request that has arrived on a connection of its own.
+        """
+        channel = DummyChannel()
+        root: Any = site.resource
+        channel.site = server.Site(root)
+        request = server.Request(channel, False)
+        headers = request.requestHeaders
+        headers.setRawHeaders("Host", [urlsplit(PUBLIC_URL).netloc])
+        headers.setRawHeaders("Sec-Fetch-Site", ["same-origin"])
+        headers.setRawHeaders("Content-Type", ["application/x-www-form-urlencoded"])
+        pairs = [f"{name}={value}" for name, value in cookies.items()]
+        headers.setRawHeaders("Cookie", ["; ".join(pairs)])
+        request.gotLength(len(body))
+        request.handleContentChunk(body)
+        request.requestReceived(method, target.encode("ascii"), b"HTTP/1.1")
+        return request
+
+    def assert_consistent(self, site: Site) -> None:
+        """
+        Every grant has its code and every code its grant.
+        """
+        self.assertEqual(site.count("grants"), site.count("authorization_codes"))
+
+    def test_steps_are_held_at_all(self) -> None:
+        """The loop below has something to do: transactions and the exchange."""
+        site, gate = self.make()
+        browser = Browser(site)
+        page = browser.get(authorize_target(site.register()))
+        leaving = browser.submit(page, "full")
+        gate.arm(None)
+        browser.get(callback_target(leaving, code="gta_x"))
+        # Taking the row, the exchange, issuing: before and after, the exchange after.
+        self.assertEqual(gate.passed, 5)
+
+    def test_callback_may_be_left_at_every_step(self) -> None:
+        """A closed tab loses no more than this one attempt: either there are grant
+        and code, or neither, and the next sign-in works."""
+        for step in range(1, 6):
+            site, gate = self.make()
+            client_id = site.register()
+            browser = Browser(site)
+            page = browser.get(authorize_target(client_id))
+            leaving = browser.submit(page, "full")
+            gate.arm(step)
+            target = callback_target(leaving, code="gta_x")
+            request = self.send(site, target, browser.cookies)
+            assert gate.held is not None, step
+            written = request.channel.transport.written
+            request.connectionLost(Failure(ConnectionDone()))
+            self.assertTrue(gate.held.called, step)
+            self.assertEqual(written.getvalue(), b"")
+            self.assert_consistent(site)
+            self.assertEqual(site.count("grants"), 1 if step == 5 else 0)
+            gate.arm(None)
+            page = browser.get(authorize_target(client_id))
+            leaving = browser.submit(page, "full")
+            answer = browser.get(callback_target(leaving, code="gta_y"))
+            self.assertIn("code", answer.query)
+            self.assert_consistent(site)
+
+    def test_abandoned_callback_can_be_repeated_before_it_counts(self) -> None:
+        """Until the row was taken, a reload finishes the sign-in."""
+        site, gate = self.make()
+        browser = Browser(site)
+        page = browser.get(authorize_target(site.register()))
+        target = callback_target(browser.submit(page, "full"), code="gta_x")
+        gate.arm(1)
+        self.send(site, target, browser.cookies).connectionLost(
+            Failure(ConnectionDone())
+        )
+        gate.arm(None)
+        self.assertIn("code", browser.get(target).query)
+
+    def test_consent_may_be_left_at_every_step(self) -> None:
+        """The decision was written or not; pressing the button again works."""
+        for step in (1, 2):
+            site, gate = self.make()
+            browser = Browser(site)
+            page = browser.get(authorize_target(site.register()))
+            fields = {**page.form.fields, "decision": "full"}
+            body = "&".join(f"{name}={value}" for name, value in fields.items())
+            gate.arm(step)
+            request = self.send(
+                site, "/oauth/consent", browser.cookies, b"POST", body.encode()
+            )
+            assert gate.held is not None
+            request.connectionLost(Failure(ConnectionDone()))
+            gate.arm(None)
+            leaving = browser.submit(page, "full")
+            answer = browser.get(callback_target(leaving, code="gta_x"))
+            self.assertIn("code", answer.query)
+            self.assert_consistent(site)
+
+    def test_authorize_may_be_left_at_every_step(self) -> None:
+        """At worst a row stays that nobody will ever name."""
+        for step in range(1, 5):
+            site, gate = self.make()
+            target = authorize_target(site.register())
+            gate.arm(step)
+            request = self.send(site, target, {})
+            assert gate.held is not None
+            request.connectionLost(Failure(ConnectionDone()))
+            self.assertEqual(
+                site.count("pending_authorizations"), 1 if step == 4 else 0
+            )
+            gate.arm(None)
+            self.assertEqual(Browser(site).get(target).status, 200)

@@ -1,0 +1,213 @@
+"""The pages: escaping, headers, the front page, error pages."""
+
+import re
+from base64 import b64encode
+from collections.abc import Callable
+from hashlib import sha256
+from html.parser import HTMLParser
+from sqlite3 import Connection
+from typing import TypeVar
+
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from fjmcp_broker.store.database import Database
+from fjmcp_broker.store.errors import StoreUnavailable
+from fjmcp_broker.web.html import element
+from fjmcp_broker.web.pages import render
+from tests.unit.web.signin import (
+    FORGEJO_URL,
+    PUBLIC_URL,
+    Browser,
+    Site,
+    authorize_target,
+    callback_target,
+)
+
+T = TypeVar("T")
+
+
+class _Reader(HTMLParser):
+    """
+    What a browser would make of a page.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.values: list[str | None] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.values += [value for _, value in attrs]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+class FragileDatabase(Database):
+    """
+    Works until it is told what to fail with.
+    """
+
+    def __init__(self, inner: Database) -> None:
+        self._inner = inner
+        self.failure: Exception | None = None
+
+    async def write(self, transaction: Callable[[Connection], T]) -> T:
+        """
+        As the real one, or the failure.
+        """
+        if self.failure is not None:
+            raise self.failure
+        return await self._inner.write(transaction)
+
+    async def read(self, query: Callable[[Connection], T]) -> T:
+        """
+        As the real one, or the failure.
+        """
+        if self.failure is not None:
+            raise self.failure
+        return await self._inner.read(query)
+
+
+class EscapingTests(SynchronousTestCase):
+    """Text of others never becomes markup."""
+
+    @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\0")))
+    def test_any_text_is_only_text(self, text: str) -> None:
+        """Whatever a name contains, a browser sees it as it is and nothing else."""
+        markup = element("p", element("b", text), text, title=text, data_x=text).markup
+        reader = _Reader()
+        reader.feed(markup)
+        reader.close()
+        self.assertEqual(reader.tags, ["p", "b"])
+        self.assertEqual(reader.text, text * 2)
+        self.assertEqual(reader.values, [text, text])
+
+    def test_title_is_escaped_in_head_and_heading(self) -> None:
+        """A page's title stands in two places, both times as text."""
+        document = render("</title><script>", element("p", "x")).decode()
+        self.assertNotIn("<script", document)
+        self.assertEqual(document.count("&lt;script&gt;"), 2)
+
+
+class PageTests(SynchronousTestCase):
+    """Every page that the service shows."""
+
+    def setUp(self) -> None:
+        self.site = Site(self)
+
+    def test_front_page_tells_how_to_connect(self) -> None:
+        """The address, and a line for each of the usual clients."""
+        page = self.site.request("GET", "/")
+        self.assertEqual(page.status, 200)
+        for words in (
+            f"{PUBLIC_URL}/mcp",
+            f"claude mcp add --transport http forgejo {PUBLIC_URL}/mcp",
+            "npx @modelcontextprotocol/inspector",
+            "Add custom connector",
+            FORGEJO_URL,
+        ):
+            self.assertIn(words, page.text)
+        self.assertIn("form-action 'none'", page.header("Content-Security-Policy"))
+
+    def test_style_is_allowed_by_its_digest(self) -> None:
+        """The policy names the style of the page and nothing else."""
+        page = self.site.request("GET", "/")
+        styles = re.findall("<style>(.*?)</style>", page.text, re.DOTALL)
+        (style,) = styles
+        digest = b64encode(sha256(style.encode()).digest()).decode()
+        self.assertIn(
+            f"style-src 'sha256-{digest}';", page.header("Content-Security-Policy")
+        )
+        self.assertNotIn("style=", page.text)
+        self.assertNotIn("<script", page.text)
+        self.assertNotIn("http", style)
+
+    def test_errors_on_visited_paths_are_pages(self) -> None:
+        """A person sees a page, with the same strict headers, never JSON."""
+        for method, target, status in [
+            ("GET", "/oauth/authorize", 400),
+            ("GET", "/oauth/callback", 400),
+            ("DELETE", "/oauth/authorize", 405),
+            ("GET", "/oauth/consent", 405),
+        ]:
+            page = self.site.request(method, target)
+            self.assertEqual(page.status, status)
+            self.assertIn("text/html", page.header("Content-Type"))
+            self.assertIn("connect again", page.text)
+            policy = page.header("Content-Security-Policy")
+            self.assertIn("frame-ancestors 'none'", policy)
+            self.assertEqual(page.header("Cache-Control"), "no-store")
+            self.assertIn("prefers-color-scheme:dark", page.text)
+
+    def test_busy_store_is_a_page_that_says_so(self) -> None:
+        """503 with Retry-After, in words for the person who waits."""
+        site, database = self.fragile()
+        client_id = site.register()
+        browser = Browser(site)
+        consent = browser.get(authorize_target(client_id))
+        database.failure = StoreUnavailable("the store is busy")
+        for page in (
+            browser.get(authorize_target(client_id)),
+            browser.submit(consent, "full"),
+            browser.submit(consent, "cancel"),
+        ):
+            self.assertEqual(page.status, 503)
+            self.assertEqual(page.header("Retry-After"), "5")
+            self.assertIn("This service is busy", page.text)
+            self.assertFalse(page.headers.hasHeader("Location"))
+            self.assertEqual(page.cookies, [])
+
+    def test_incident_of_a_page_stands_in_the_log(self) -> None:
+        """An administrator finds the cause by the number on the page."""
+        site, database = self.fragile()
+        target = authorize_target(site.register())
+        database.failure = LookupError("the cause")
+        page = Browser(site).get(target)
+        self.assertEqual(page.status, 500)
+        self.assertNotIn("the cause", page.text)
+        self.assertRegex(page.text, "<code>[0-9a-f]{16}</code>")
+        self.assertEqual(len(self.flushLoggedErrors(LookupError)), 1)
+
+    def fragile(self) -> tuple[Site, FragileDatabase]:
+        """
+        @return: a site and its database, which can be told to fail.
+        """
+        made: list[FragileDatabase] = []
+
+        def wrap(inner: Database) -> Database:
+            made.append(FragileDatabase(inner))
+            return made[0]
+
+        return Site(self, wrap=wrap), made[0]
+
+    def test_foreign_host_is_refused(self) -> None:
+        """A page under another name could be one of a rebound address."""
+        page = self.site.request(
+            "GET", "/oauth/authorize", headers={"Host": "evil.test"}
+        )
+        self.assertEqual(page.status, 403)
+        self.assertIn("text/html", page.header("Content-Type"))
+
+
+class LoopbackTests(SynchronousTestCase):
+    """A service on http://127.0.0.1, as the demo runs it."""
+
+    def test_whole_sign_in_works_without_tls(self) -> None:
+        """Cookies without prefix, Origin without Sec-Fetch-Site."""
+        site = Site(self, public_url="http://127.0.0.1:8080")
+        browser = Browser(site)
+        page = browser.get(authorize_target(site.register(), resource=None))
+        self.assertRegex(
+            page.header("Content-Security-Policy"), "form-action 'self' http: https:;"
+        )
+        leaving = browser.submit(page, "full", headers={"Sec-Fetch-Site": ""})
+        (cookie,) = leaving.cookies
+        self.assertTrue(cookie.startswith("fjmcp_approval_"))
+        answer = browser.get(callback_target(leaving, code="gta_x"))
+        self.assertEqual(answer.query["iss"], "http://127.0.0.1:8080")
+        self.assertEqual(list(browser.cookies), ["fjmcp_consent"])
