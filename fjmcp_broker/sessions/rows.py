@@ -1,0 +1,101 @@
+"""The sessions' rows in the store."""
+
+from collections.abc import Mapping
+from sqlite3 import Connection
+
+from zope.interface import implementer
+
+from fjmcp_broker.sessions.ledger import ISessionLedger
+from fjmcp_broker.store import grants, sessions
+from fjmcp_broker.store.database import Database
+from fjmcp_broker.store.sealing import Sealer
+
+
+@implementer(ISessionLedger)
+class SessionRows:
+    """
+    Writes sessions down in the store.
+    """
+
+    def __init__(self, database: Database, sealer: Sealer) -> None:
+        """
+        @param database: the store.
+        @param sealer: seals the clients' C{initialize} params.
+        """
+        self._database = database
+        self._sealer = sealer
+
+    async def opened(
+        self, digest: bytes, grant_id: str, revision: str, initialize: bytes, now: int
+    ) -> None:
+        """
+        @param digest: SHA-256 of the session id.
+        @param grant_id: the grant that it belongs to.
+        @param revision: the negotiated protocol revision.
+        @param initialize: the client's raw C{initialize} params.
+        @param now: seconds since the epoch.
+        @raise StoreError: the store cannot be used.
+        """
+        record = sessions.SessionRecord(
+            session_digest=digest,
+            grant_id=grant_id,
+            protocol_version=revision,
+            sealed_initialize=self._sealer.seal(
+                initialize, row=sessions.initialize_row(digest)
+            ),
+            created_at=now,
+            last_active_at=now,
+        )
+        await self._database.write(
+            lambda connection: sessions.insert(connection, record)
+        )
+
+    async def closed(self, digest: bytes, now: int, reason: str) -> None:
+        """
+        @param digest: of the session.
+        @param now: seconds since the epoch.
+        @param reason: short.
+        @raise StoreError: the store cannot be used.
+        """
+        await self._database.write(
+            lambda connection: sessions.close(connection, digest, now, reason)
+        )
+
+    async def moved(
+        self, digest: bytes, from_grant: str, to_grant: str, now: int
+    ) -> bool:
+        """
+        @param digest: of the session.
+        @param from_grant: where it belongs now.
+        @param to_grant: where it belongs from now on.
+        @param now: seconds since the epoch.
+        @return: whether it was there, and the other grant lives.
+        @raise StoreError: the store cannot be used.
+        """
+
+        def move(connection: Connection) -> bool:
+            return grants.is_live(connection, to_grant, now) and sessions.move(
+                connection, digest, from_grant, to_grant
+            )
+
+        return await self._database.write(move)
+
+    async def touched(self, activity: Mapping[bytes, int]) -> None:
+        """
+        @param activity: when each session was last used.
+        @raise StoreError: the store cannot be used.
+        """
+        pairs = list(activity.items())
+        await self._database.write(
+            lambda connection: sessions.touch_many(connection, pairs)
+        )
+
+    async def close_all_open(self, now: int, reason: str) -> None:
+        """
+        @param now: seconds since the epoch.
+        @param reason: short.
+        @raise StoreError: the store cannot be used.
+        """
+        await self._database.write(
+            lambda connection: sessions.close_all_open(connection, now, reason)
+        )

@@ -1,0 +1,321 @@
+"""
+One answer to one POST: a JSON document, or a stream of server-sent events.
+
+It is JSON when the first message is the answer itself and comes soon enough, else a
+stream (MCP 2025-11-25, transports, sending messages to the server). Whoever reads too
+slowly neither fills the memory nor holds up the child for long: beyond the message
+that is being written a few MiB wait here; then the child's output is paused for a few
+seconds, and then the stream is cut.
+
+This object is the only one that finishes its HTTP request.
+"""
+
+from collections import deque
+from enum import Enum
+from typing import Any, Final, Protocol
+
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.server import Request
+from zope.interface import implementer
+
+from fjmcp_broker.mcp.sse import KEEPALIVE, encode_event
+
+JSON_WINDOW_SECONDS: Final = 0.25
+KEEPALIVE_SECONDS: Final = 15.0
+PAUSE_SECONDS: Final = 5.0
+STALL_SECONDS: Final = 60.0
+"""How long a reader may take nothing at all of the message being written."""
+
+MAXIMUM_BUFFERED_BYTES: Final = 4 * 1024 * 1024
+_SLICE_BYTES: Final = 256 * 1024
+
+
+class OutputThrottle(Protocol):
+    """
+    What L{fjmcp_broker.sessions.child.Child} offers to a stream.
+    """
+
+    def pause_output(self, who: object) -> None:
+        """
+        @param who: stops the reading of the child's output.
+        """
+
+    def resume_output(self, who: object) -> None:
+        """
+        @param who: allows it again.
+        """
+
+
+class Formats(Enum):
+    """
+    What the client accepts as an answer.
+    """
+
+    JSON = "application/json"
+    EVENTS = "text/event-stream"
+    BOTH = "*/*"
+
+
+class _Mode(Enum):
+    OPEN = 0
+    JSON = 1
+    EVENTS = 2
+    CLOSED = 3
+
+
+@implementer(IPushProducer)
+class ResponseStream:
+    """
+    The answer to one HTTP request.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        request: Request,
+        clock: IReactorTime,
+        throttle: OutputThrottle,
+        *,
+        formats: Formats = Formats.BOTH,
+        stream_id: str | None = None,
+        maximum_buffered_bytes: int = MAXIMUM_BUFFERED_BYTES,
+    ) -> None:
+        """
+        @param request: nothing is written to it yet; from here on it is ours alone.
+        @param clock: for the window, keepalives and limits.
+        @param throttle: pauses whoever produces the messages.
+        @param formats: what the client accepts.
+        @param stream_id: with one, events have ids and a stream begins with a
+            priming event (2025-11-25); without, neither.
+        @param maximum_buffered_bytes: how much may wait beyond the message being
+            written.
+        """
+        self._request = request
+        self._clock = clock
+        self._throttle = throttle
+        self._formats = formats
+        self._stream_id = stream_id
+        self._maximum = maximum_buffered_bytes
+        self._mode = _Mode.OPEN
+        self._events = 0
+        self._current: memoryview | None = None
+        self._waiting: deque[bytes] = deque()
+        self._buffered = 0
+        self._paused = False
+        self._paused_at = 0.0
+        self._ending = False
+        self._window: IDelayedCall | None = None
+        self._keepalive: IDelayedCall | None = None
+        self._cut: IDelayedCall | None = None
+        request.notifyFinish().addErrback(self._disconnected)
+        request.registerProducer(self, True)
+        if formats is Formats.BOTH:
+            self._window = clock.callLater(JSON_WINDOW_SECONDS, self._window_over)
+        elif formats is Formats.EVENTS:
+            self._begin_events()
+
+    # Towards the relay
+
+    @property
+    def is_open(self) -> bool:
+        """
+        @return: whether messages still reach the client, as far as is known.
+        """
+        return self._mode is not _Mode.CLOSED and not self._ending
+
+    @property
+    def takes_messages(self) -> bool:
+        """
+        @return: whether messages before the answer can be delivered.
+        """
+        return self.is_open and self._formats is not Formats.JSON
+
+    @property
+    def buffered_bytes(self) -> int:
+        """
+        @return: how much waits beyond the message being written.
+        """
+        return self._buffered
+
+    def send(self, message: bytes) -> None:
+        """
+        Deliver a message that comes before the answer.
+
+        @param message: one JSON-RPC message. Dropped when the client is gone or does
+            not accept event streams.
+        """
+        if not self.takes_messages:
+            return
+        if self._mode is _Mode.OPEN:
+            self._begin_events()
+        self._write(self._event(message))
+
+    def answer(self, message: bytes) -> None:
+        """
+        Deliver the answer and end.
+
+        @param message: one JSON-RPC response.
+        """
+        if not self.is_open:
+            return
+        if self._mode is _Mode.OPEN:
+            self._begin(_Mode.JSON, b"application/json")
+            self._request.setHeader(b"Content-Length", b"%d" % len(message))
+        elif self._mode is _Mode.EVENTS:
+            message = self._event(message)
+        self._ending = True
+        self._write(message)
+
+    def end(self) -> None:
+        """
+        End without an answer: the client cancelled its request.
+        """
+        if self.is_open:
+            if self._mode is _Mode.OPEN:
+                self._begin(_Mode.EVENTS, b"text/event-stream")
+            self._ending = True
+            self._pump()
+
+    # Beginning
+
+    def _window_over(self) -> None:
+        self._window = None
+        self._begin_events()
+
+    def _begin(self, mode: _Mode, content_type: bytes) -> None:
+        self._mode = mode
+        if self._window is not None:
+            self._window.cancel()
+            self._window = None
+        headers = self._request.responseHeaders
+        headers.setRawHeaders(b"Content-Type", [content_type])
+        headers.setRawHeaders(b"Cache-Control", [b"no-store"])
+
+    def _begin_events(self) -> None:
+        self._begin(_Mode.EVENTS, b"text/event-stream")
+        self._request.setHeader(b"X-Accel-Buffering", b"no")
+        self._keepalive = self._clock.callLater(KEEPALIVE_SECONDS, self._tick)
+        if self._stream_id is not None:
+            self._write(self._event(b""))
+        else:
+            self._request.write(b"")  # the headers at least
+
+    def _event(self, message: bytes) -> bytes:
+        if self._stream_id is None:
+            return encode_event(message)
+        self._events += 1
+        return encode_event(message, f"{self._stream_id}-{self._events}")
+
+    # Writing
+
+    def _write(self, data: bytes) -> None:
+        if (
+            not self._paused
+            and self._current is None
+            and not self._waiting
+            and len(data) <= _SLICE_BYTES
+        ):
+            self._request.write(data)
+            if self._ending:
+                self._pump()
+            return
+        if self._current is None and not self._waiting:
+            self._current = memoryview(data)
+        else:
+            self._waiting.append(data)
+            self._buffered += len(data)
+        self._pump()
+        if (
+            self._buffered > self._maximum
+            and self._cut is None
+            and self._mode is not _Mode.CLOSED
+        ):
+            self._cut = self._clock.callLater(PAUSE_SECONDS, self._too_slow)
+            self._throttle.pause_output(self)
+
+    def _pump(self) -> None:
+        while not self._paused and self._mode is not _Mode.CLOSED:
+            if self._current is None:
+                if not self._waiting:
+                    break
+                data = self._waiting.popleft()
+                self._buffered -= len(data)
+                self._current = memoryview(data)
+            piece = self._current[:_SLICE_BYTES]
+            rest = self._current[_SLICE_BYTES:]
+            self._current = rest if len(rest) else None
+            self._request.write(bytes(piece))
+        if self._cut is not None and self._buffered <= self._maximum:
+            self._release()
+        if (
+            self._ending
+            and not self._paused
+            and self._current is None
+            and not self._waiting
+            and self._mode is not _Mode.CLOSED
+        ):
+            self._close()
+            self._request.unregisterProducer()
+            self._request.finish()
+        elif self._paused and self._keepalive is None:
+            self._keepalive = self._clock.callLater(KEEPALIVE_SECONDS, self._tick)
+
+    def _tick(self) -> None:
+        self._keepalive = self._clock.callLater(KEEPALIVE_SECONDS, self._tick)
+        if self._paused:
+            if self._clock.seconds() - self._paused_at >= STALL_SECONDS:
+                self._too_slow()
+        elif self._mode is _Mode.EVENTS and self._current is None:
+            self._request.write(KEEPALIVE)
+
+    # Ending
+
+    def _release(self) -> None:
+        if self._cut is not None:
+            if self._cut.active():
+                self._cut.cancel()
+            self._cut = None
+            self._throttle.resume_output(self)
+
+    def _too_slow(self) -> None:
+        self.log.info("a stream was cut, its reader is too slow")
+        # ITCPTransport, which every listener of ours gives (TLS and Unix included).
+        transport: Any = self._request.transport
+        self._close()
+        # What the transport has taken cannot be sent either; its end is reported
+        # to the request, which is not touched any more.
+        transport.abortConnection()
+
+    def _disconnected(self, reason: Failure) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        self._mode = _Mode.CLOSED
+        self._current = None
+        self._waiting.clear()
+        self._buffered = 0
+        for call in (self._window, self._keepalive):
+            if call is not None and call.active():
+                call.cancel()
+        self._window = self._keepalive = None
+        self._release()
+
+    # From Twisted
+
+    def pauseProducing(self) -> None:
+        """The client does not keep up."""
+        self._paused = True
+        self._paused_at = self._clock.seconds()
+
+    def resumeProducing(self) -> None:
+        """The client took everything so far."""
+        self._paused = False
+        if self._mode is not _Mode.CLOSED:
+            self._pump()
+
+    def stopProducing(self) -> None:
+        """The connection is lost."""
+        self._close()

@@ -1,0 +1,355 @@
+"""
+The MCP endpoint: POST, GET and DELETE of the revisions with sessions (MCP 2025-11-25,
+transports, Streamable HTTP).
+
+A plain twisted.web resource. L{fjmcp_broker.web.mcp_admission} has judged everything
+that the headers tell before the body is there; what is left needs the message.
+"""
+
+from functools import partial
+from typing import Final
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.web.resource import Resource
+from twisted.web.server import NOT_DONE_YET
+
+from fjmcp_broker.logs import background
+from fjmcp_broker.mcp.messages import (
+    INVALID_REQUEST,
+    NULL,
+    Message,
+    MessageError,
+    Notification,
+    Request,
+    encode,
+    encode_error,
+    parse,
+)
+from fjmcp_broker.mcp.policy import Policy, Refused, decide, overlay
+from fjmcp_broker.mcp.versions import (
+    META_VERSION,
+    Era,
+    allows_batches,
+    check_header,
+    era,
+    is_modern,
+    primes_streams,
+    unsupported_version,
+)
+from fjmcp_broker.oauth.bearer import Principal
+from fjmcp_broker.sessions.registry import SessionRegistry
+from fjmcp_broker.sessions.session import INITIALIZED, Session
+from fjmcp_broker.sessions.stream import Formats, OutputThrottle, ResponseStream
+from fjmcp_broker.web.bearer import BearerAuthenticator
+from fjmcp_broker.web.mcp_admission import METHODS
+from fjmcp_broker.web.mcp_answers import (
+    SERVER_ERROR,
+    Batch,
+    Edit,
+    StreamWaiter,
+    accepted_formats,
+    answer_to_error,
+    finish_with,
+    not_allowed,
+    refusal,
+)
+from fjmcp_broker.web.request import BrokerRequest, Refusal
+
+_CORS_HEADERS: Final = (
+    b"Authorization, Content-Type, Accept, Mcp-Session-Id, MCP-Protocol-Version,"
+    b" Mcp-Method, Mcp-Name, Last-Event-ID"
+)
+
+
+class _NoThrottle:
+    """For the one message after which nothing comes."""
+
+    def pause_output(self, who: object) -> None:
+        """Nothing to pause."""
+
+    def resume_output(self, who: object) -> None:
+        """Nothing to resume."""
+
+
+class McpEndpoint(Resource):
+    """
+    The resource at C{/mcp}.
+    """
+
+    isLeaf = True
+
+    def __init__(
+        self,
+        *,
+        registry: SessionRegistry,
+        authenticator: BearerAuthenticator,
+        clock: IReactorTime,
+        annotate: bool = True,
+    ) -> None:
+        """
+        @param registry: the sessions.
+        @param authenticator: knows bearer tokens.
+        @param clock: for the streams.
+        @param annotate: whether lists of tools get our annotations.
+        """
+        super().__init__()
+        self._registry = registry
+        self._authenticator = authenticator
+        self._clock = clock
+        self._annotate = annotate
+
+    # With the body
+
+    def render(self, request: BrokerRequest) -> int:
+        """
+        @param request: complete.
+        @return: that the answer will come.
+        """
+        principal = request.principal
+        if request.postpath not in ([], [b""]):
+            finish_with(request, refusal(404, "there is nothing at this path"))
+        elif request.method == b"OPTIONS":
+            self._options(request)
+        elif principal is None:
+            # Only a path that has no admission can bring it here.
+            finish_with(request, refusal(404, "there is nothing at this path"))
+        elif request.method == b"POST":
+            background(self._post(request, principal), "an MCP request")
+        elif request.method == b"DELETE":
+            background(self._delete(request, principal), "the end of a session")
+        else:
+            finish_with(request, not_allowed("no stream is offered by GET"))
+        return NOT_DONE_YET
+
+    def _options(self, request: BrokerRequest) -> None:
+        headers = {b"Allow": METHODS}
+        if request.getHeader(b"origin") is not None:
+            headers[b"Access-Control-Allow-Methods"] = METHODS
+            headers[b"Access-Control-Allow-Headers"] = _CORS_HEADERS
+            headers[b"Access-Control-Max-Age"] = b"86400"
+        finish_with(request, Refusal(204, headers, b""))
+
+    async def _delete(self, request: BrokerRequest, principal: Principal) -> None:
+        session_id = request.getHeader(b"mcp-session-id")
+        version = _text_header(request, b"mcp-protocol-version")
+        if session_id is None or is_modern(version):
+            answer = not_allowed("DELETE needs the id of a session")
+        else:
+            try:
+                session = await self._registry.find(
+                    session_id.decode("latin-1"), principal
+                )
+                session.end("deleted_by_client")
+                answer = Refusal(204, {}, b"")
+            except Exception as error:
+                answer = self._answer_to(error, NULL, request)
+        if request.is_open:
+            finish_with(request, answer)
+
+    async def _post(self, request: BrokerRequest, principal: Principal) -> None:
+        body = request.body()
+        id = NULL
+        try:
+            session_id = request.getHeader(b"mcp-session-id")
+            message = parse(body, allow_batch=session_id is not None)
+            if isinstance(message, Request):
+                id = message.id
+            answer = await self._route(request, principal, message, session_id)
+        except Exception as error:
+            answer = self._answer_to(error, id, request)
+        if answer is not None and request.is_open:
+            finish_with(request, answer)
+
+    async def _route(
+        self,
+        request: BrokerRequest,
+        principal: Principal,
+        message: Message | tuple[Message | MessageError, ...],
+        session_id: bytes | None,
+    ) -> Refusal | None:
+        """
+        @return: the answer, or L{None}: it is given by a stream.
+        """
+        version = _text_header(request, b"mcp-protocol-version")
+        named = message if isinstance(message, Request | Notification) else None
+        if (
+            era(
+                named.method if named is not None else None,
+                has_session_id=session_id is not None,
+                has_meta_version=named is not None and META_VERSION in named.meta,
+                version_header=version,
+                has_method_header=request.getHeader(b"mcp-method") is not None,
+            )
+            is Era.MODERN
+        ):
+            id = message.id if isinstance(message, Request) else NULL
+            body = unsupported_version(id, version)
+            return Refusal(400, {b"Content-Type": b"application/json"}, body)
+        if isinstance(message, Request) and message.method == "initialize":
+            await self._initialize(request, principal, message)
+            return None
+        if session_id is None:
+            if isinstance(message, Notification) and message.method == INITIALIZED:
+                return _ACCEPTED
+            id = message.id if isinstance(message, Request) else NULL
+            return refusal(
+                400, "Mcp-Session-Id is missing", code=INVALID_REQUEST, id=id
+            )
+        check_header(version)
+        session = await self._registry.find(session_id.decode("latin-1"), principal)
+        if not request.is_open:
+            return None
+        if isinstance(message, tuple):
+            return self._batch(request, principal, session, message)
+        verdict = decide(principal.policy, message, session.catalogue)
+        if isinstance(verdict, Refused):
+            return self._refused(verdict, message)
+        if isinstance(message, Request):
+            self._relay(request, principal, session, message)
+            return None
+        self._deliver(session, message)
+        return _ACCEPTED
+
+    async def _initialize(
+        self, request: BrokerRequest, principal: Principal, message: Request
+    ) -> None:
+        opened = await self._registry.open(principal, message)
+        if not request.is_open:
+            if opened.session is not None:
+                opened.session.end("client_left")
+            return
+        if opened.session_id is not None:
+            request.setHeader(b"Mcp-Session-Id", opened.session_id.encode("ascii"))
+        formats = accepted_formats(request.getHeader(b"accept")) or Formats.BOTH
+        stream = ResponseStream(request, self._clock, _NoThrottle(), formats=formats)
+        stream.answer(encode(opened.response))
+
+    def _relay(
+        self,
+        request: BrokerRequest,
+        principal: Principal,
+        session: Session,
+        message: Request,
+    ) -> None:
+        waiter = StreamWaiter(
+            partial(self._stream, request, session),
+            self._edit(principal, session, message),
+        )
+        session.request(message, waiter)
+        waiter.begin()
+
+    def _deliver(self, session: Session, message: Message) -> None:
+        if isinstance(message, Notification):
+            session.notify(message)
+        elif not isinstance(message, Request):
+            session.respond(message)
+
+    def _batch(
+        self,
+        request: BrokerRequest,
+        principal: Principal,
+        session: Session,
+        messages: tuple[Message | MessageError, ...],
+    ) -> Refusal | None:
+        """
+        A batch is split; each part goes its own way.
+        """
+        if not allows_batches(session.revision):
+            raise MessageError(INVALID_REQUEST, "this protocol revision has no batches")
+        expected = sum(isinstance(m, Request | MessageError) for m in messages)
+        batch = None
+        if expected:
+            accepted = accepted_formats(request.getHeader(b"accept"))
+            formats = Formats.JSON if accepted is Formats.JSON else Formats.EVENTS
+            stream = self._stream(request, session, formats)
+            batch = Batch(stream, expected, formats is Formats.JSON)
+        for message in messages:
+            if isinstance(message, MessageError):
+                assert batch is not None  # noqa: S101 - it was counted
+                batch.add(message.to_bytes())
+                continue
+            verdict = decide(principal.policy, message, session.catalogue)
+            if not isinstance(message, Request):
+                if not isinstance(verdict, Refused):
+                    self._deliver(session, message)
+                continue
+            assert batch is not None  # noqa: S101 - it was counted
+            if isinstance(verdict, Refused):
+                batch.add(encode_error(message.id, SERVER_ERROR, verdict.reason))
+            elif message.method == "initialize":
+                batch.add(
+                    encode_error(
+                        message.id, INVALID_REQUEST, "initialize is sent alone"
+                    )
+                )
+            else:
+                edit = self._edit(principal, session, message)
+                try:
+                    session.request(message, batch.waiter(edit))
+                except Exception as error:
+                    batch.add(self._answer_to(error, message.id, request).body)
+        return None if expected else _ACCEPTED
+
+    # Inside
+
+    def _stream(
+        self,
+        request: BrokerRequest,
+        session: Session,
+        formats: Formats | None = None,
+    ) -> ResponseStream:
+        stream_id = None
+        if primes_streams(session.revision):
+            session.streams += 1
+            stream_id = f"{session.name}-{session.streams}"
+        throttle: OutputThrottle = session.child or _NoThrottle()
+        return ResponseStream(
+            request,
+            self._clock,
+            throttle,
+            formats=formats
+            or accepted_formats(request.getHeader(b"accept"))
+            or Formats.BOTH,
+            stream_id=stream_id,
+        )
+
+    def _edit(
+        self, principal: Principal, session: Session, message: Request
+    ) -> Edit | None:
+        if message.method != "tools/list":
+            return None
+        return partial(
+            overlay,
+            catalogue=session.catalogue,
+            hide_writes=str(principal.policy) == Policy.READ_ONLY,
+            annotate=self._annotate,
+        )
+
+    def _refused(self, verdict: Refused, message: Message) -> Refusal:
+        id = message.id if isinstance(message, Request) else NULL
+        if verdict.scope is None:
+            # No other token would help: an error of the call, not of the client.
+            body = encode_error(id, SERVER_ERROR, verdict.reason)
+            return Refusal(200, {b"Content-Type": b"application/json"}, body)
+        challenge = self._authenticator.insufficient_scope()
+        return refusal(
+            403,
+            verdict.reason,
+            id=id,
+            reason="insufficient_scope",
+            headers={b"WWW-Authenticate": challenge.encode("ascii")},
+        )
+
+    def _answer_to(
+        self, error: Exception, id: bytes, request: BrokerRequest
+    ) -> Refusal:
+        challenge = self._authenticator.refused("sign in to Forgejo again").challenge
+        return answer_to_error(error, id, challenge, request.request_id)
+
+
+_ACCEPTED: Final = Refusal(202, {}, b"")
+
+
+def _text_header(request: BrokerRequest, name: bytes) -> str | None:
+    value = request.getHeader(name)
+    return None if value is None else value.decode("latin-1")

@@ -1,0 +1,122 @@
+"""
+What the MCP endpoint says to a request whose body has not been read: Host and Origin,
+bearer, method, formats.
+"""
+
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred
+from zope.interface import implementer
+
+from fjmcp_broker.mcp.messages import NULL
+from fjmcp_broker.web.bearer import (
+    BearerAuthenticator,
+    BearerRefused,
+    authorization_header,
+)
+from fjmcp_broker.web.mcp_answers import (
+    accepted_formats,
+    answer_to_error,
+    is_json,
+    not_allowed,
+    refusal,
+    unauthorized,
+)
+from fjmcp_broker.web.origins import OriginPolicy
+from fjmcp_broker.web.request import BrokerRequest, IAdmission, Refusal
+
+DEFAULT_MAXIMUM_REQUEST_BYTES: Final = 16 * 1024 * 1024
+METHODS: Final = b"POST, GET, DELETE, OPTIONS"
+
+
+@implementer(IAdmission)
+class McpAdmission:
+    """
+    Judges what the headers tell, so that 401 and 413 leave without the body.
+    """
+
+    def __init__(
+        self,
+        authenticator: BearerAuthenticator,
+        origins: OriginPolicy,
+        maximum_body_bytes: int = DEFAULT_MAXIMUM_REQUEST_BYTES,
+    ) -> None:
+        """
+        @param authenticator: knows bearer tokens.
+        @param origins: which Host and Origin are allowed.
+        @param maximum_body_bytes: longest body of a POST.
+        """
+        self._authenticator = authenticator
+        self._origins = origins
+        self.maximum_body_bytes = maximum_body_bytes
+
+    def admit(
+        self, request: BrokerRequest, method: bytes, length: int | None
+    ) -> "Refusal | Deferred[Refusal | None] | None":
+        """
+        @param request: its headers are complete.
+        @param method: as sent.
+        @param length: of the body.
+        @return: what is wrong, if anything, or a Deferred of that.
+        """
+        wrong = self._judge_origin(request)
+        if wrong is not None or method == b"OPTIONS":
+            return wrong
+        authorization = authorization_header(request)
+        principal = self._authenticator.cached(authorization)
+        if principal is None:
+            return Deferred.fromCoroutine(
+                self._authenticate(request, method, authorization)
+            )
+        request.principal = principal
+        return self._judge_headers(request, method)
+
+    def too_large(self, request: BrokerRequest) -> Refusal:
+        """
+        @param request: its body is too long.
+        @return: 413.
+        """
+        return refusal(413, f"a request has at most {self.maximum_body_bytes} bytes")
+
+    async def _authenticate(
+        self, request: BrokerRequest, method: bytes, authorization: bytes | None
+    ) -> Refusal | None:
+        try:
+            request.principal = await self._authenticator.authenticate(authorization)
+        except BearerRefused as error:
+            return unauthorized(error.challenge, "a valid access token is needed")
+        except Exception as error:
+            return answer_to_error(
+                error,
+                NULL,
+                self._authenticator.refused("sign in to Forgejo again").challenge,
+                request.request_id,
+            )
+        return self._judge_headers(request, method)
+
+    def _judge_origin(self, request: BrokerRequest) -> Refusal | None:
+        anything: Any = request  # IRequest, which Request declares for itself only
+        if not self._origins.allows_host(anything):
+            return refusal(403, "this is not a host of this service")
+        if not self._origins.allows_origin(anything):
+            return refusal(403, "this origin is not allowed")
+        origin = request.getHeader(b"origin")
+        if origin is not None:
+            headers = request.responseHeaders
+            headers.setRawHeaders(b"Access-Control-Allow-Origin", [origin])
+            headers.setRawHeaders(b"Vary", [b"Origin"])
+            headers.setRawHeaders(
+                b"Access-Control-Expose-Headers",
+                [b"Mcp-Session-Id, WWW-Authenticate, Retry-After"],
+            )
+        return None
+
+    def _judge_headers(self, request: BrokerRequest, method: bytes) -> Refusal | None:
+        if method == b"POST":
+            if not is_json(request.getHeader(b"content-type")):
+                return refusal(415, "the body of a POST is application/json")
+            if accepted_formats(request.getHeader(b"accept")) is None:
+                return refusal(406, "answers are application/json or text/event-stream")
+        elif method not in (b"GET", b"DELETE"):
+            return not_allowed("this method is not used here", METHODS)
+        return None

@@ -1,0 +1,145 @@
+"""
+The HTTP server: which endpoint judges which path, how long a client may take, and the
+access log.
+"""
+
+import secrets
+from collections.abc import Mapping
+from typing import Any, Final, cast
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger, LogLevel
+from twisted.web.http import Request
+from twisted.web.resource import IResource
+from twisted.web.server import Site
+from zope.interface import implementer
+
+from fjmcp_broker.logs import REQUEST_ID_FIELD
+from fjmcp_broker.web.request import BrokerChannel, BrokerRequest, IAdmission, Refusal
+
+IDLE_SECONDS: Final = 75.0
+DEFAULT_BODY_BYTES: Final = 64 * 1024
+REGISTER_BODY_BYTES: Final = 256 * 1024
+_QUIET_PATH: Final = b"/mcp"
+
+
+@implementer(IAdmission)
+class BodyLimit:
+    """
+    Admission of endpoints that need the body to say anything: its length alone.
+    """
+
+    def __init__(self, maximum_body_bytes: int = DEFAULT_BODY_BYTES) -> None:
+        """
+        @param maximum_body_bytes: longest body that is accepted.
+        """
+        self.maximum_body_bytes = maximum_body_bytes
+
+    def admit(self, request: BrokerRequest, method: bytes, length: int | None) -> None:
+        """
+        @param request: its headers are complete.
+        @param method: as sent.
+        @param length: of the body.
+        """
+
+    def too_large(self, request: BrokerRequest) -> Refusal:
+        """
+        @param request: its body is too long.
+        @return: the answer, as the OAuth endpoints give theirs.
+        """
+        return Refusal(
+            413,
+            {b"Content-Type": b"application/json", b"Cache-Control": b"no-store"},
+            b'{"error":"invalid_request","error_description":"the body is too large"}',
+        )
+
+
+class BrokerSite(Site):
+    """
+    The site of the daemon.
+    """
+
+    log_events = Logger()
+    protocol = BrokerChannel  # type: ignore[assignment]  # no HTTP/2 negotiation
+    displayTracebacks = False  # noqa: N815 - Twisted's
+
+    def __init__(
+        self,
+        resource: IResource,
+        reactor: IReactorTime,
+        admissions: Mapping[bytes, object],
+        *,
+        idle_seconds: float = IDLE_SECONDS,
+        log_every_request: bool = False,
+    ) -> None:
+        """
+        @param resource: the root.
+        @param reactor: for timeouts and times.
+        @param admissions: an L{IAdmission} for each path that has its own; other
+            paths get L{BodyLimit}.
+        @param idle_seconds: how long a connection may say nothing while it owes a
+            request.
+        @param log_every_request: whether successful calls on the MCP endpoint are
+            logged too, at debug level.
+        """
+        super().__init__(
+            resource,
+            requestFactory=BrokerRequest,
+            parsePOSTFormSubmission=False,
+            timeout=idle_seconds,
+            reactor=reactor,
+        )
+        self.instance = secrets.token_hex(3)
+        self._number = 0
+        self._admissions = {
+            b"/oauth/register": BodyLimit(REGISTER_BODY_BYTES),
+            **admissions,
+        }
+        self._default = BodyLimit()
+        self._log_every_request = log_every_request
+
+    def next_number(self) -> int:
+        """
+        @return: the number of a new request.
+        """
+        self._number += 1
+        return self._number
+
+    def admission_for(self, path: bytes) -> Any:
+        """
+        @param path: as sent, without the query.
+        @return: the L{IAdmission}.
+        """
+        return self._admissions.get(path, self._default)
+
+    def startFactory(self) -> None:  # noqa: N802 - Twisted's
+        """No log file, and no clock that ticks every second for its sake."""
+
+    def stopFactory(self) -> None:  # noqa: N802 - Twisted's
+        """Nothing to close."""
+
+    def log(self, request: Request) -> None:
+        """
+        Write the access log: never a query, which may hold codes.
+
+        @param request: it has been answered.
+        """
+        answered = cast(BrokerRequest, request)
+        ok = 200 <= answered.code < 300
+        if ok and answered.path == _QUIET_PATH:
+            if not self._log_every_request:
+                return
+            level = LogLevel.debug
+        else:
+            level = LogLevel.info
+        fields = {
+            "method": answered.method.decode("ascii", "replace")[:20],
+            "path": (answered.path or b"-").decode("ascii", "backslashreplace")[:200],
+            "status": answered.code,
+            "size": answered.sentLength,
+            "seconds": round(self.reactor.seconds() - answered.started_at, 4),
+            REQUEST_ID_FIELD: answered.request_id,
+        }
+        self.log_events.emit(
+            level, "{method} {path} {status} {size} bytes in {seconds} s", **fields
+        )

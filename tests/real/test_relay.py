@@ -1,0 +1,501 @@
+"""The relay from the HTTP request to the real child and back."""
+
+import hashlib
+import random
+import time
+from typing import Any
+
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import deferLater
+
+from fjmcp_broker.sessions.registry import Limits
+from fjmcp_broker.upstream.errors import (
+    SignInNeeded,
+    UpstreamMisconfigured,
+    UpstreamUnavailable,
+)
+from tests.real.relay import RelayTestCase, call, reactor
+from tests.relay_stubs import key_of, principal
+
+
+class SessionTests(RelayTestCase):
+    """A session from its first to its last message."""
+
+    async def test_whole_life(self) -> None:
+        """initialize, list, call, delete; the child ends with the session."""
+        session = await self.open()
+        self.assertEqual(len(session), 43)
+        self.assertEqual(self.ledger.rows, {key_of(session): "open"})
+        listed = await self.send(
+            {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}, session
+        )
+        tools = {tool["name"]: tool for tool in listed.message["result"]["tools"]}
+        self.assertTrue(tools["list_my_repos"]["annotations"]["readOnlyHint"])
+        self.assertFalse(tools["create_issue"]["annotations"]["readOnlyHint"])
+        answer = await self.send(call(2, "echo", {"n": 1}), session)
+        self.assertEqual(
+            answer.message,
+            {"jsonrpc": "2.0", "id": 2, "result": {"value": {"n": 1}}},
+        )
+        deleted = await self.send(b"", session, method="DELETE")
+        self.assertEqual((deleted.status, deleted.body), (204, b""))
+        again = await self.send(call(3, "echo"), session)
+        self.assertEqual(again.status, 404)
+        await self.children[0].when_ended()
+        self.assertEqual(self.ledger.rows, {key_of(session): "deleted_by_client"})
+
+    async def test_initialized_is_sent_once(self) -> None:
+        """By the broker; the client's own is accepted and goes no further."""
+        session = await self.open()
+        note = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+        for where in (session, None):
+            accepted = await self.send(note, where)
+            self.assertEqual((accepted.status, accepted.body), (202, b""))
+        answer = await self.send(call(1, "seen"), session)
+        self.assertEqual(
+            answer.message["result"]["value"], ["notifications/initialized"]
+        )
+
+    async def test_hundred_calls_at_once_out_of_order(self) -> None:
+        """Everybody gets their own answer, ids of equal look but other type too."""
+        session = await self.open()
+        shuffled = random.Random(7)  # noqa: S311 - any order will do
+        ids: list[Any] = [n // 2 if n % 2 else str(n // 2) for n in range(100)]
+        answers = await gatherResults(
+            [
+                Deferred.fromCoroutine(
+                    self.send(
+                        call(
+                            id,
+                            "sleep",
+                            {"seconds": shuffled.random() / 2, "me": repr(id)},
+                        ),
+                        session,
+                    )
+                )
+                for id in ids
+            ]
+        )
+        kinds = set()
+        for id, answer in zip(ids, answers, strict=True):
+            self.assertEqual(answer.status, 200)
+            kinds.add(answer.headers["content-type"])
+            self.assertEqual(answer.message["id"], id)
+            self.assertEqual(answer.message["result"]["value"]["me"], repr(id))
+        self.assertEqual(kinds, {"application/json", "text/event-stream"})
+
+    async def test_duplicate_id_in_flight(self) -> None:
+        """The second gets 409 and the first its answer."""
+        session = await self.open()
+        first = await self.begin(call(1, "sleep", {"seconds": 0.5}), session)
+        await deferLater(reactor, 0.1)
+        second = await self.send(call(1, "echo"), session)
+        self.assertEqual(second.status, 409)
+        self.assertEqual((await first.closed).message["id"], 1)
+
+    async def test_two_users_are_strangers(self) -> None:
+        """Each has a child with a token of their own; neither may use the other's."""
+        alice, bob = await self.open("alice"), await self.open("bob")
+        for token, session, user in (("alice", alice, 1), ("bob", bob, 2)):
+            answer = await self.send(call(1, "who"), session, token=token)
+            expected = hashlib.sha256(f"forgejo-token-of-{user}".encode()).hexdigest()
+            self.assertEqual(answer.message["result"]["value"], expected)
+        for method in ("POST", "DELETE"):
+            stolen = await self.send(call(1, "who"), alice, token="bob", method=method)
+            self.assertEqual(stolen.status, 403)
+        answer = await self.send(call(2, "echo"), alice)
+        self.assertEqual(answer.status, 200)
+
+    async def test_another_grant_adopts_the_session(self) -> None:
+        """After a new sign-in of the same client; other clients find nothing."""
+        session = await self.open()
+        known = self.authenticator.principals
+        known["again"] = principal(1, "g_new")
+        known["other"] = principal(1, "g_other", client_id="other")
+        known["dead"] = principal(1, "g_dead")
+        self.ledger.dead_grants.add("g_dead")
+        for token, status in (("other", 404), ("dead", 404), ("again", 200)):
+            answer = await self.send(call(1, "echo"), session, token=token)
+            self.assertEqual(answer.status, status, token)
+        self.assertEqual(self.ledger.grants[key_of(session)], "g_new")
+        self.registry.close_grant("g_1")
+        answer = await self.send(call(2, "echo"), session, token="again")
+        self.assertEqual(answer.status, 200)
+
+    async def test_ended_grant_kills_its_children(self) -> None:
+        """A call in flight is answered with an error; then the session is unknown."""
+        session = await self.open()
+        waiting = await self.begin(call(1, "mute"), session)
+        await deferLater(reactor, 0.1)
+        self.registry.close_grant("g_1")
+        answer = await waiting.closed
+        self.assertEqual(answer.message["error"]["data"], {"reason": "grant_ended"})
+        self.assertEqual((await self.send(call(2, "echo"), session)).status, 404)
+        await self.children[0].when_ended()
+
+    async def test_token_expiry_ends_the_child(self) -> None:
+        """A child does not outlive the token that it was given."""
+        self.tokens.life_seconds = 1
+        session = await self.open()
+        answer = await self.send(call(1, "mute"), session)
+        self.assertEqual(answer.message["error"]["data"], {"reason": "token_expired"})
+        await self.children[0].when_ended()
+        self.assertEqual(self.ledger.rows, {key_of(session): "token_expired"})
+
+
+class StreamTests(RelayTestCase):
+    """JSON or events."""
+
+    async def test_quick_answer_is_json(self) -> None:
+        """One document, not cacheable."""
+        session = await self.open()
+        answer = await self.send(call(1, "echo"), session)
+        self.assertEqual(answer.headers["content-type"], "application/json")
+        self.assertEqual(answer.headers["cache-control"], "no-store")
+
+    async def test_slow_answer_is_a_stream(self) -> None:
+        """It begins after a quarter of a second, unbuffered by proxies."""
+        session = await self.open()
+        answer = await self.begin(call(1, "sleep", {"seconds": 0.8}), session)
+        before = time.monotonic()
+        await answer.until(lambda: b"\r\n\r\n" in answer.raw)
+        self.assertLess(time.monotonic() - before, 0.7)
+        self.assertEqual(answer.headers["content-type"], "text/event-stream")
+        self.assertEqual(answer.headers["x-accel-buffering"], "no")
+        self.assertEqual(answer.headers["cache-control"], "no-store")
+        await answer.closed
+        self.assertEqual([event["id"] for event in answer.events], [1])
+        self.assertNotIn(b"id: ", answer.body)
+
+    async def test_newest_revision_is_primed(self) -> None:
+        """Only 2025-11-25 gets event ids and an empty first event."""
+        session = await self.open(version="2025-11-25")
+        answer = await self.send(call(1, "sleep", {"seconds": 0.4}), session)
+        first, second = answer.body.strip().split(b"\n\n")
+        self.assertRegex(first.decode(), r"^id: [0-9a-f]+-1-1\ndata: ?$")
+        self.assertRegex(second.decode(), r"^id: [0-9a-f]+-1-2\ndata: \{")
+
+    async def test_progress_goes_to_its_own_stream(self) -> None:
+        """Under the client's own token, even when two clients chose the same."""
+        session = await self.open()
+        answers = await gatherResults(
+            [
+                Deferred.fromCoroutine(
+                    self.send(
+                        call(n, "progress", {"steps": 20, "note": n}, progress=token),
+                        session,
+                    )
+                )
+                for n, token in ((1, "t"), (2, 7), (3, "t"), (4, "7"))
+            ]
+        )
+        for number, token, answer in zip(
+            (1, 2, 3, 4), ("t", 7, "t", "7"), answers, strict=True
+        ):
+            *progress, last = answer.events
+            self.assertEqual(last["id"], number)
+            self.assertEqual([p["params"]["progress"] for p in progress], [*range(20)])
+            for event in progress:
+                self.assertEqual(event["params"]["note"], number)
+                self.assertEqual(event["params"]["progressToken"], token)
+
+    async def test_client_that_takes_json_alone(self) -> None:
+        """It waits, gets one document and no notification."""
+        session = await self.open()
+        answer = await self.send(
+            call(1, "progress", {"steps": 3, "note": 0}, progress=1),
+            session,
+            headers={"Accept": "application/json"},
+        )
+        self.assertEqual(answer.json["id"], 1)
+
+    async def test_child_asks_the_client(self) -> None:
+        """The question goes to the only request in flight, the answer goes back."""
+        session = await self.open()
+        answer = await self.begin(call(1, "ask"), session)
+        await answer.until(lambda: b"sampling" in answer.raw)
+        question = answer.events[-1]
+        wrong = {"jsonrpc": "2.0", "id": "q0", "result": {"n": 0}}
+        self.assertEqual((await self.send(wrong, session)).status, 202)
+        reply = {"jsonrpc": "2.0", "id": question["id"], "result": {"n": 1}}
+        self.assertEqual((await self.send(reply, session)).status, 202)
+        await answer.closed
+        self.assertEqual(answer.message["result"], {"value": {"n": 1}})
+
+    async def test_child_asks_nobody_in_particular(self) -> None:
+        """With two requests in flight it gets an error, and goes on."""
+        session = await self.open()
+        other = await self.begin(call(1, "sleep", {"seconds": 1}), session)
+        await deferLater(reactor, 0.2)
+        answer = await self.send(call(2, "ask"), session)
+        self.assertEqual(
+            answer.message["result"]["value"]["data"], {"reason": "no_stream"}
+        )
+        await other.closed
+
+    async def test_cancelled_request(self) -> None:
+        """Its stream ends without an answer, and its id may be used again."""
+        session = await self.open()
+        answer = await self.begin(call(1, "mute"), session)
+        await deferLater(reactor, 0.1)
+        note = {
+            "jsonrpc": "2.0",
+            "method": "notifications/cancelled",
+            "params": {"requestId": 1},
+        }
+        self.assertEqual((await self.send(note, session)).status, 202)
+        await answer.closed
+        self.assertEqual((answer.status, answer.events), (200, []))
+        seen = await self.send(call(1, "seen"), session)
+        self.assertIn("notifications/cancelled", seen.message["result"]["value"])
+
+    async def test_departed_client_leaves_the_child_alone(self) -> None:
+        """The child goes on, and so does the session."""
+        session = await self.open()
+        answer = await self.begin(call(1, "sleep", {"seconds": 0.6}), session)
+        await answer.until(lambda: b"\r\n\r\n" in answer.raw)
+        transport: Any = answer.transport
+        transport.abortConnection()
+        again = await self.send(call(2, "sleep", {"seconds": 0.5}), session)
+        self.assertEqual(again.message["id"], 2)
+        self.assertTrue(self.children[0].usable)
+
+    async def test_batch_of_the_revision_that_has_them(self) -> None:
+        """2025-03-26 must accept batches: split, every part answered."""
+        session = await self.open(version="2025-03-26")
+        batch = [
+            call(1, "echo", {"n": 1}),
+            {"jsonrpc": "2.0", "method": "notifications/initialized"},
+            call(2, "nothing"),
+            {"jsonrpc": "1.0", "id": 3, "method": "ping"},
+            {"jsonrpc": "2.0", "id": 4, "method": "initialize"},
+            call(1, "echo"),
+        ]
+        for accept in ("application/json", "text/event-stream", "*/*"):
+            answer = await self.send(batch, session, headers={"Accept": accept})
+            self.assertEqual(answer.status, 200)
+            parts = answer.json if accept == "application/json" else answer.events
+            kinds = sorted((p["id"], "result" in p) for p in parts)
+            self.assertEqual(
+                kinds, [(1, False), (1, True), (2, False), (3, False), (4, False)]
+            )
+        notes = [{"jsonrpc": "2.0", "method": "notifications/initialized"}]
+        self.assertEqual((await self.send(notes, session)).status, 202)
+        newer = await self.open(version="2025-06-18")
+        self.assertEqual((await self.send(batch, newer)).status, 400)
+        self.assertEqual((await self.send(batch)).status, 400)
+
+
+class FailureTests(RelayTestCase):
+    """When something behind the endpoint does not work."""
+
+    limits = Limits(total=3, per_user=2)
+
+    async def test_crash_answers_everybody(self) -> None:
+        """Nobody is left hanging; the session is unknown afterwards."""
+        session = await self.open()
+        waiting = [await self.begin(call(n, "mute"), session) for n in range(5)]
+        await deferLater(reactor, 0.1)
+        crashed = await self.send(call("c", "crash"), session)
+        for answer in (crashed, *[await each.closed for each in waiting]):
+            self.assertEqual(answer.status, 200)
+            error = answer.message["error"]
+            self.assertEqual(error["code"], -32603)
+            self.assertEqual(error["data"], {"reason": "child_exited"})
+        self.assertEqual((await self.send(call(9, "echo"), session)).status, 404)
+        self.assertEqual(self.ledger.rows, {key_of(session): "child_exited"})
+
+    async def test_limits(self) -> None:
+        """A user's, then everybody's: 503 and when to come back."""
+        await self.open("alice")
+        first = await self.open("alice")
+        for token in ("alice", "bob", "bob"):
+            answer = await self.send(INITIALIZE, token=token)
+            if token == "alice":
+                self.assertEqual(answer.status, 503)
+        self.assertEqual(answer.status, 503)
+        self.assertEqual(answer.json["error"]["data"], {"reason": "too_many_sessions"})
+        self.assertIn("retry-after", answer.headers)
+        await self.send(b"", first, method="DELETE")
+        answer = await self.send(INITIALIZE, token="bob")
+        self.assertEqual(answer.status, 200)
+
+    async def test_child_that_cannot_start(self) -> None:
+        """502 with the reason, as often as it is tried; nothing is left behind."""
+        for command in (
+            ("no-such-program-anywhere",),
+            ("false",),
+            ("sh", "-c", "echo Forgejo says no >&2; exit 1"),
+        ):
+            self.child_command = command
+            answer = await self.send(INITIALIZE)
+            self.assertEqual(answer.status, 502)
+            self.assertEqual(
+                answer.json["error"]["data"], {"reason": "child_cannot_start"}
+            )
+            self.assertEqual(answer.json["id"], 0)
+        self.assertIn("Forgejo says no", answer.json["error"]["message"])
+        self.assertEqual((len(self.registry), self.ledger.rows), (0, {}))
+
+    async def test_upstream_errors(self) -> None:
+        """Each has its own answer; an outage never looks like a refusal."""
+        for error, status, header in (
+            (SignInNeeded("x"), 401, "www-authenticate"),
+            (UpstreamUnavailable("x", 7), 503, "retry-after"),
+            (UpstreamMisconfigured("x"), 502, "retry-after"),
+        ):
+            self.tokens.error = error
+            answer = await self.send(INITIALIZE)
+            self.assertEqual(answer.status, status)
+            self.assertIn(header, answer.headers)
+            self.assertEqual(answer.json["id"], None if status == 401 else 0)
+        self.tokens.error = RuntimeError("secret detail")
+        answer = await self.send(INITIALIZE)
+        self.assertEqual(answer.status, 500)
+        self.assertNotIn(b"secret detail", answer.body)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
+
+    async def test_client_leaves_while_its_session_opens(self) -> None:
+        """The session that nobody knows the id of is closed again."""
+        self.tokens.holding = []
+        answer = await self.begin(INITIALIZE)
+        await deferLater(reactor, 0.1)
+        transport: Any = answer.transport
+        transport.abortConnection()
+        await answer.closed
+        held, self.tokens.holding = self.tokens.holding, None
+        held[0].callback(None)
+        while "client_left" not in self.ledger.rows.values():
+            await deferLater(reactor, 0.01)
+        self.assertEqual(len(self.registry), 0)
+
+    async def test_child_that_prints_noise(self) -> None:
+        """A line that is no message disturbs nobody."""
+        self.child_command = (
+            "sh",
+            "-c",
+            f'echo hello; echo "[1,2"; exec {" ".join(self.child_command)}',
+        )
+        session = await self.open()
+        answer = await self.send(call(1, "echo"), session)
+        self.assertEqual(answer.message["id"], 1)
+
+
+INITIALIZE = {
+    "jsonrpc": "2.0",
+    "id": 0,
+    "method": "initialize",
+    "params": {"protocolVersion": "2025-06-18"},
+}
+
+
+class PolicyTests(RelayTestCase):
+    """What a read-only grant may do."""
+
+    async def test_read_only_grant(self) -> None:
+        """Writing, unknown and unclassified tools: ask for more scope."""
+        session = await self.open("reader")
+        for name in ("create_issue", "echo", "no_such_tool"):
+            answer = await self.send(call(1, name), session, token="reader")
+            self.assertEqual(answer.status, 403)
+            self.assertIn("insufficient_scope", answer.headers["www-authenticate"])
+            self.assertEqual(answer.json["id"], 1)
+        allowed = await self.send(call(1, "list_my_repos"), session, token="reader")
+        self.assertEqual(allowed.status, 200)
+
+    async def test_lists_of_tools(self) -> None:
+        """Who chose read-only sees no writing tool; who was asked for it does."""
+        for token, count in (("reader", 3), ("hider", 1)):
+            session = await self.open(token)
+            listed = await self.send(
+                {"jsonrpc": "2.0", "id": 1, "method": "tools/list"},
+                session,
+                token=token,
+            )
+            self.assertEqual(len(listed.message["result"]["tools"]), count)
+
+    async def test_tool_denied_to_everybody(self) -> None:
+        """An error of the call: no other token would help."""
+        session = await self.open()
+        answer = await self.send(call(1, "download_release_attachment"), session)
+        self.assertEqual(answer.status, 200)
+        self.assertIn("disabled", answer.json["error"]["message"])
+
+
+class StopTests(RelayTestCase):
+    """The end of the daemon."""
+
+    async def test_idle_stop_is_quick(self) -> None:
+        """Nothing in flight: within two seconds, and no child is left."""
+        for token in ("alice", "bob", "bob"):
+            await self.open(token)
+        before = time.monotonic()
+        await self.registry.stop(10)
+        self.assertLess(time.monotonic() - before, 2)
+        self.assertEqual([child.pid for child in self.children], [None] * 3)
+        self.assertEqual(set(self.ledger.rows.values()), {"open"})
+
+    async def test_requests_in_flight_finish(self) -> None:
+        """They are answered; new ones are sent away meanwhile."""
+        session = await self.open()
+        answer = await self.begin(call(1, "sleep", {"seconds": 0.5}), session)
+        await deferLater(reactor, 0.1)
+        stopped = Deferred.fromCoroutine(self.registry.stop(10))
+        refused = await self.send(call(2, "echo"), session)
+        self.assertEqual(refused.status, 503)
+        self.assertEqual((await self.send(INITIALIZE)).status, 503)
+        self.assertIn("result", (await answer.closed).message)
+        await stopped
+
+    async def test_deadline_holds(self) -> None:
+        """A request that never ends is given up in time, a deaf child killed."""
+        session = await self.open()
+        answer = await self.begin(call(1, "mute"), session)
+        await deferLater(reactor, 0.1)
+        before = time.monotonic()
+        await self.registry.stop(1)
+        self.assertLess(time.monotonic() - before, 2)
+        self.assertEqual(
+            (await answer.closed).message["error"]["data"],
+            {"reason": "daemon_stopping"},
+        )
+
+
+class LoadTests(RelayTestCase):
+    """Big and slow."""
+
+    timeout = 120
+
+    async def test_big_answer(self) -> None:
+        """50 MiB pass in linear time."""
+        session = await self.open()
+        times = []
+        for size in (5, 50):
+            before = time.monotonic()
+            answer = await self.send(
+                call(1, "big", {"bytes": size * 1024 * 1024}), session
+            )
+            times.append(time.monotonic() - before)
+            self.assertEqual(answer.message["result"]["value"], "x" * size * 1024**2)
+        self.assertLess(times[1], 30 * max(times[0], 0.1))
+
+    async def test_slow_reader(self) -> None:
+        """Memory stays bounded, and the child is held up for five seconds only."""
+        session = await self.open()
+        answer = await self.begin(
+            call(1, "notify", {"count": 2000, "bytes": 10_000}, progress=1), session
+        )
+        transport: Any = answer.transport
+        await answer.until(lambda: b"\r\n\r\n" in answer.raw)
+        transport.pauseProducing()
+        await deferLater(reactor, 1)
+        before = time.monotonic()
+        other = await self.send(call(2, "echo", {"n": 2}), session)
+        held_up = time.monotonic() - before
+        self.assertEqual(other.message["id"], 2)
+        self.assertGreater(held_up, 1)
+        self.assertLess(held_up, 8)
+        transport.resumeProducing()
+        await answer.closed
+        self.assertNotIn(b'"done"', answer.raw)
+        self.assertTrue(self.children[0].usable)
