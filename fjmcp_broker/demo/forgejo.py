@@ -24,10 +24,10 @@ from fjmcp_broker.demo import forgejo_http as http
 from fjmcp_broker.demo.forgejo_api import Api
 from fjmcp_broker.demo.forgejo_controls import Controls
 from fjmcp_broker.demo.forgejo_core import ForgejoCore
-from fjmcp_broker.demo.forgejo_faults import RecordedRequest
 from fjmcp_broker.demo.forgejo_http import page, text_answer
 from fjmcp_broker.demo.forgejo_oauth import OAuthEndpoints
 from fjmcp_broker.demo.forgejo_pages import Pages
+from fjmcp_broker.demo.forgejo_panel import Panel
 from fjmcp_broker.demo.forgejo_state import Application
 from fjmcp_broker.demo.forgejo_world import World, demo_world
 
@@ -72,7 +72,9 @@ class StandInForgejo:
         self._core.state.add_user("bob", "Bob Example")
         self.world = demo_world(self._core.state, self._core.now())
         self.controls = Controls(self._core)
-        self.resource: IResource = _Front(self._core, self.world)
+        self.resource: IResource = _Front(
+            self._core, self.world, Panel(self.controls, controls_key)
+        )
 
     @property
     def base_url(self) -> str:
@@ -109,8 +111,9 @@ class _Front(Resource):
 
     isLeaf = True
 
-    def __init__(self, core: ForgejoCore, world: World) -> None:
+    def __init__(self, core: ForgejoCore, world: World, panel: Panel) -> None:
         super().__init__()
+        self._panel = panel
         self._core = core
         self._oauth = OAuthEndpoints(core).app.resource()
         self._api = Api(core, world).app.resource()
@@ -133,10 +136,14 @@ class _Front(Resource):
             self._write(request, text_answer("Not found.", 404))
             return
         path = path.removeprefix(base)
+        if self._panel.is_for(path):
+            method, body = request.method.decode(), http.json_body(request)
+            self._write(request, self._panel.answer(method, path, body))
+            return
         is_token = path == "/login/oauth/access_token"
         detail = http.form(request).get("grant_type", "") if is_token else ""
         record = self._core.traffic.arrived(request, path, detail)
-        answer = await self._before(record)
+        answer = await self._core.traffic.before(record)
         if answer is not None:
             self._write(request, answer)
             return
@@ -149,9 +156,6 @@ class _Front(Resource):
             cast(Request, request).write(body)
             cast(Request, request).finish()
 
-    async def _before(self, record: RecordedRequest) -> Response | None:
-        return await self._core.traffic.before(record)
-
     def _target(self, path: str) -> IResource:
         if path.startswith(OAUTH_PATHS):
             return self._oauth
@@ -161,8 +165,10 @@ class _Front(Resource):
 
     def _write(self, request: IRequest, response: Response) -> None:
         plain = cast(Request, request)
-        body = response._applyToRequest(request)
-        plain.write(body)
+        plain.setResponseCode(response.code)
+        for name, value in response.headers.items():
+            plain.setHeader(name, value)
+        plain.write(response.body)
         plain.finish()
 
     def _failed(self, failure: Failure, request: IRequest) -> None:
