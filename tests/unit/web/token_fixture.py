@@ -6,7 +6,7 @@ import json
 import secrets
 from collections.abc import Mapping
 from sqlite3 import Connection
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 from urllib.parse import urlencode
 
 import attrs
@@ -37,11 +37,9 @@ from fjmcp_broker.web.discovery import Discovery
 from fjmcp_broker.web.health import Health
 from fjmcp_broker.web.origins import OriginPolicy
 from fjmcp_broker.web.revoke import RevocationEndpoint
-from fjmcp_broker.web.token import TokenEndpoint
 from fjmcp_broker.web.routes import token_side_routes
+from fjmcp_broker.web.token import TokenEndpoint
 from tests.unit.store.memory import memory_database
-
-T = TypeVar("T")
 
 NOW = 1_800_000_000
 PUBLIC_URL = "https://mcp.example.org"
@@ -62,11 +60,13 @@ class Answer:
     @ivar status: HTTP status.
     @ivar headers: values by lower-case name; several are joined.
     @ivar body: the bytes.
+    @ivar length: as announced.
     """
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+    length: object
 
     @property
     def document(self) -> dict[str, Any]:
@@ -298,6 +298,7 @@ class TokenWorld:
                 for name, values in response.headers.getAllRawHeaders()
             },
             content,
+            response.length,
         )
 
     def post(
