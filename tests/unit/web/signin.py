@@ -15,98 +15,34 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
-from zope.interface import implementer
 
 from fjmcp_broker.oauth.tokens import code_challenge
-from fjmcp_broker.store import users
 from fjmcp_broker.store.database import Database
 from fjmcp_broker.store.sealing import Sealer
-from fjmcp_broker.upstream.interfaces import (
-    IUpstreamTokens,
-    SignedInUser,
-    UpstreamAccessToken,
-)
-from fjmcp_broker.web.app import Route, build_web_resource
+from fjmcp_broker.web.app import build_web_resource
 from fjmcp_broker.web.authorize import AuthorizeEndpoint
 from fjmcp_broker.web.callback import CallbackEndpoint
 from fjmcp_broker.web.consent import ConsentEndpoint, Departure
 from fjmcp_broker.web.consent_page import ConsentPage
 from fjmcp_broker.web.cookies import BrowserCookies
 from fjmcp_broker.web.origins import OriginPolicy
-from fjmcp_broker.web.pages import FrontPage, error_page
+from fjmcp_broker.web.pages import FrontPage
 from fjmcp_broker.web.register import RegisterEndpoint
+from fjmcp_broker.web.routes import sign_in_routes
 from tests.unit.store.memory import NOW, memory_database
+from tests.unit.web.sign_in_fakes import (
+    FORGEJO_URL,
+    CountingBytes,
+    SmallUpstream,
+    forgejo_authorize_url,
+)
 
 T = TypeVar("T")
 
 PUBLIC_URL = "https://mcp.example.org"
-FORGEJO_URL = "https://git.example.org/forgejo"
 WEB_REDIRECT = "https://claude.ai/api/mcp/auth_callback"
 VERIFIER = "client-verifier-" + "v" * 40
 CHALLENGE = code_challenge(VERIFIER)
-USER = SignedInUser(
-    user_id=7, login="alice", display_name="Alice", scope="openid read:user"
-)
-
-
-class CountingBytes:
-    """
-    Random bytes that never repeat and are the same in every run.
-    """
-
-    def __init__(self) -> None:
-        self._count = 0
-
-    def __call__(self, length: int) -> bytes:
-        self._count += 1
-        return self._count.to_bytes(8, "big").rjust(length, b"\xa5")
-
-
-def forgejo_authorize_url(state: str, challenge: str) -> str:
-    """
-    @return: an address at Forgejo that carries both.
-    """
-    query = urlencode({"state": state, "code_challenge": challenge})
-    return f"{FORGEJO_URL}/login/oauth/authorize?{query}"
-
-
-@implementer(IUpstreamTokens)
-class SmallUpstream:
-    """
-    Knows the codes that C{expect} was told, and writes the user as the real one does.
-    """
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self.calls: list[tuple[str, str, str]] = []
-        self.outcomes: list[Exception | SignedInUser] = []
-        self.before_answer: Callable[[], Deferred[None] | None] = lambda: None
-
-    async def sign_in(self, pending_id: str, code: str, verifier: str) -> SignedInUser:
-        """
-        Give the next outcome.
-        """
-        self.calls.append((pending_id, code, verifier))
-        outcome = self.outcomes.pop(0) if self.outcomes else USER
-        if isinstance(outcome, Exception):
-            raise outcome
-        await self._database.write(
-            lambda c: users.upsert_user(
-                c, outcome.user_id, outcome.login, outcome.display_name, NOW
-            )
-        )
-        waiting = self.before_answer()
-        if waiting is not None:
-            await waiting
-        return outcome
-
-    async def access_token(
-        self, user_id: int, minimum_life_seconds: int = 120
-    ) -> UpstreamAccessToken:
-        """
-        Nothing of a sign-in asks for it.
-        """
-        raise NotImplementedError
 
 
 class _Forms(HTMLParser):
@@ -232,18 +168,8 @@ class Site:
             forgejo_url=FORGEJO_URL,
         )
         front = FrontPage(public_url, FORGEJO_URL)
-
         self.resource = build_web_resource(
-            [
-                Route("GET", "/", front.show, error_page=error_page),
-                Route("POST", "/oauth/register", register.register, any_origin=True),
-                Route("GET", "/oauth/authorize", authorize.get, error_page=error_page),
-                Route(
-                    "POST", "/oauth/authorize", authorize.post, error_page=error_page
-                ),
-                Route("POST", "/oauth/consent", consent.post, error_page=error_page),
-                Route("GET", "/oauth/callback", callback.get, error_page=error_page),
-            ],
+            sign_in_routes(front, register, authorize, consent, callback),
             OriginPolicy(public_url),
         )
 

@@ -1,6 +1,8 @@
 """The authorization endpoint and its consent page."""
 
-from typing import Any
+from collections.abc import Callable
+from sqlite3 import Connection
+from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 from hypothesis import given, settings
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from fjmcp_broker.store import pending
+from fjmcp_broker.store.database import Database
 from tests.unit.web.signin import (
     CHALLENGE,
     PUBLIC_URL,
@@ -16,6 +19,32 @@ from tests.unit.web.signin import (
     Site,
     authorize_target,
 )
+
+T = TypeVar("T")
+
+
+class VanishingDatabase(Database):
+    """
+    Loses every client after it was read, once armed.
+    """
+
+    def __init__(self, inner: Database) -> None:
+        self._inner = inner
+        self.armed = False
+
+    async def read(self, query: Callable[[Connection], T]) -> T:
+        """
+        As the real one.
+        """
+        return await self._inner.read(query)
+
+    async def write(self, transaction: Callable[[Connection], T]) -> T:
+        """
+        As the real one, after the loss.
+        """
+        if self.armed:
+            await self._inner.write(lambda c: c.execute("DELETE FROM clients").rowcount)
+        return await self._inner.write(transaction)
 
 
 class AuthorizeTests(SynchronousTestCase):
@@ -99,6 +128,22 @@ class AuthorizeTests(SynchronousTestCase):
         self.assertEqual(page.cookies, [])
         self.assertIn("text/html", page.header("Content-Type"))
         self.assertEqual(self.site.dump(), before)
+
+    def test_client_may_vanish_meanwhile(self) -> None:
+        """The collector removes a client between reading and writing: a page."""
+        made: list[VanishingDatabase] = []
+
+        def wrap(inner: Database) -> Database:
+            made.append(VanishingDatabase(inner))
+            return made[0]
+
+        site = Site(self, wrap=wrap)
+        client_id = site.register()
+        made[0].armed = True
+        page = Browser(site).get(authorize_target(client_id))
+        self.assertEqual(page.status, 400)
+        self.assertIn("not registered here", page.text)
+        self.assertEqual(site.count("pending_authorizations"), 0)
 
     def test_unregistered_redirect_uri_gets_a_page(self) -> None:
         """RFC 9700 section 4.11.1: no open redirector, whatever else is wrong too."""

@@ -1,74 +1,32 @@
 """The way back from Forgejo: one browser, one state, once."""
 
 from hashlib import sha256
-from urllib.parse import parse_qsl, urlsplit
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.trial.unittest import SynchronousTestCase
+from zope.interface.verify import verifyObject
 
 from fjmcp_broker.oauth.tokens import code_challenge
 from fjmcp_broker.store import clients, grants, tokens
-from fjmcp_broker.store.errors import StoreUnavailable
-from fjmcp_broker.upstream.errors import (
-    CodeRefused,
-    IdentityMismatch,
-    ScopeMismatch,
-    SignInNeeded,
-    UpstreamMisconfigured,
-    UpstreamUnavailable,
-)
+from fjmcp_broker.upstream.interfaces import IUpstreamTokens
+from tests.unit.web.callback_case import CallbackCase
+from tests.unit.web.sign_in_fakes import USER
 from tests.unit.web.signin import (
     CHALLENGE,
-    FORGEJO_URL,
     PUBLIC_URL,
-    USER,
     WEB_REDIRECT,
-    Answer,
     Browser,
-    Site,
     authorize_target,
     callback_target,
 )
 
 
-class CallbackCase(SynchronousTestCase):
-    """A browser that has approved and been to Forgejo."""
+class FakeTests(CallbackCase):
+    """The stand-in for the upstream side."""
 
-    def setUp(self) -> None:
-        self.site = Site(self)
-        self.client_id = self.site.register()
-        self.browser = Browser(self.site)
-
-    def leave(self, decision: str = "full", **changes: str | None) -> Answer:
-        """
-        @return: the redirect to Forgejo after the consent page.
-        """
-        page = self.browser.get(authorize_target(self.client_id, **changes))
-        return self.browser.submit(page, decision)
-
-    def assert_page(self, answer: Answer, status: int) -> None:
-        """
-        A page, nothing issued.
-        """
-        self.assertEqual(answer.status, status)
-        self.assertIn("text/html", answer.header("Content-Type"))
-        self.assertFalse(answer.headers.hasHeader("Location"))
-        self.assertEqual(self.site.count("grants"), 0)
-        self.assertEqual(self.site.count("authorization_codes"), 0)
-
-    def assert_error(self, answer: Answer, code: str) -> None:
-        """
-        A redirect to the client with an error, nothing issued.
-        """
-        self.assertEqual(answer.status, 303)
-        self.assertTrue(answer.location.startswith(f"{WEB_REDIRECT}?"))
-        self.assertEqual(answer.query["error"], code)
-        self.assertEqual(answer.query["state"], "client-state")
-        self.assertEqual(answer.query["iss"], PUBLIC_URL)
-        self.assertNotIn("code", answer.query)
-        self.assertEqual(self.site.count("grants"), 0)
-        self.assertEqual(self.site.count("authorization_codes"), 0)
+    def test_stand_in_has_the_interface(self) -> None:
+        """Its methods take what the real one's take."""
+        verifyObject(IUpstreamTokens, self.site.upstream)
 
 
 class SuccessTests(CallbackCase):
@@ -282,154 +240,3 @@ class BindingTests(CallbackCase):
         for extra in ("state=x", "code=y", "error=a&error=b"):
             self.assert_page(self.browser.get(f"{target}&{extra}"), 400)
         self.assertIn("code", self.browser.get(target).query)
-
-
-class ForgejoErrorTests(CallbackCase):
-    """What Forgejo answers with instead of a code."""
-
-    def test_errors_are_translated(self) -> None:
-        """Forgejo's own codes are never relayed: clients act on unauthorized_client
-        by throwing their registration away."""
-        for theirs, ours in [
-            ("access_denied", "access_denied"),
-            ("temporarily_unavailable", "temporarily_unavailable"),
-            ("server_error", "server_error"),
-            ("unauthorized_client", "server_error"),
-            ("invalid_request", "server_error"),
-            ("invalid_scope", "server_error"),
-            ("invalid_grant", "server_error"),
-            ("<script>", "server_error"),
-        ]:
-            answer = self.browser.get(
-                callback_target(
-                    self.leave(), error=theirs, error_description="their words"
-                )
-            )
-            self.assert_error(answer, ours)
-            self.assertNotIn("their", answer.location)
-            self.assertEqual(self.site.count("pending_authorizations"), 0)
-            self.assertEqual(list(self.browser.cookies), ["__Host-fjmcp_consent"])
-        self.assertEqual(self.site.upstream.calls, [])
-
-    def test_error_needs_the_right_browser(self) -> None:
-        """Nobody else can end a sign-in with a forged error."""
-        leaving = self.leave()
-        target = callback_target(leaving, error="access_denied")
-        self.assert_page(Browser(self.site).get(target), 400)
-        self.assertIn(
-            "code", self.browser.get(callback_target(leaving, code="x")).query
-        )
-
-
-class ExchangeFailureTests(CallbackCase):
-    """What can go wrong with the exchange of Forgejo's code."""
-
-    def finish(self, failure: Exception) -> Answer:
-        """
-        @return: the answer to a callback whose exchange fails.
-        """
-        self.site.upstream.outcomes = [failure]
-        return self.browser.get(callback_target(self.leave(), code="gta_x"))
-
-    def test_outage_is_told_as_such(self) -> None:
-        """The client may try again later; nothing is its fault."""
-        for failure in (
-            UpstreamUnavailable("timeout"),
-            StoreUnavailable("disk full"),
-        ):
-            self.assert_error(self.finish(failure), "temporarily_unavailable")
-
-    def test_refused_code_is_a_server_error(self) -> None:
-        """To the client it is a fault between us and Forgejo."""
-        failure = CodeRefused("not authorised", restart=False)
-        self.assert_error(self.finish(failure), "server_error")
-
-    def test_refused_user_is_denied(self) -> None:
-        """Forgejo does not let this user in."""
-        self.assert_error(self.finish(SignInNeeded("disabled")), "access_denied")
-
-    def test_operator_faults_have_an_incident(self) -> None:
-        """What the client shows leads the operator to the log."""
-        for failure in (
-            UpstreamMisconfigured("bad secret"),
-            IdentityMismatch("two users"),
-        ):
-            answer = self.finish(failure)
-            self.assert_error(answer, "server_error")
-            self.assertRegex(
-                answer.query["error_description"], r"incident [0-9a-f]{16}\Z"
-            )
-
-    def test_burnt_code_restarts_once_without_asking(self) -> None:
-        """Another token request of the same user burnt the code: Forgejo gives a
-        new one at once. A second time it is told to the client."""
-        burnt = CodeRefused("counter", restart=True)
-        again = self.finish(burnt)
-        self.assertEqual(again.status, 303)
-        self.assertTrue(again.location.startswith(FORGEJO_URL))
-        approvals = [name for name in self.browser.cookies if "approval" in name]
-        self.assertEqual(len(approvals), 1)
-        answer = self.browser.get(callback_target(again, code="gta_y"))
-        self.assertIn("code", answer.query)
-        self.assertEqual(answer.query["state"], "client-state")
-        ((_, _, first), (_, code, second)) = self.site.upstream.calls
-        self.assertEqual(code, "gta_y")
-        self.assertNotEqual(first, second)
-        self.assertEqual(self.site.count("pending_authorizations"), 0)
-
-    def test_burnt_code_restarts_only_once(self) -> None:
-        """No loop between us and Forgejo."""
-        burnt = CodeRefused("counter", restart=True)
-        again = self.finish(burnt)
-        self.site.upstream.outcomes = [burnt]
-        answer = self.browser.get(callback_target(again, code="gta_y"))
-        self.assert_error(answer, "server_error")
-
-    def test_restart_keeps_the_policy(self) -> None:
-        """The user is not asked again, so what was chosen stays."""
-        self.site.upstream.outcomes = [CodeRefused("counter", restart=True)]
-        leaving = self.leave("read-only")
-        again = self.browser.get(callback_target(leaving, code="gta_x"))
-        self.browser.get(callback_target(again, code="gta_y"))
-        rows = self.site.read(
-            lambda c: c.execute("SELECT policy FROM grants").fetchall()
-        )
-        self.assertEqual(rows, [("read-only",)])
-
-    def test_other_scopes_are_explained(self) -> None:
-        """The page says what to do in Forgejo and leads back to the same request."""
-        hostile = "<script>x</script>"
-        answer = self.finish(ScopeMismatch("read:user", hostile))
-        self.assert_page(answer, 409)
-        self.assertIn(f'href="{FORGEJO_URL}/user/settings/applications"', answer.text)
-        self.assertNotIn("<script", answer.text)
-        again = answer.text.partition('href="/oauth/authorize?')[2].partition('"')[0]
-        again = "/oauth/authorize?" + again.replace("&amp;", "&")
-        parameters = dict(parse_qsl(urlsplit(again).query))
-        self.assertEqual(parameters["state"], "client-state")
-        page = self.browser.get(again)
-        self.assertEqual(page.status, 200)
-        leaving = self.browser.submit(page, "full")
-        answer = self.browser.get(callback_target(leaving, code="gta_y"))
-        self.assertIn("code", answer.query)
-
-    def test_unexpected_failure_is_a_page_with_an_incident(self) -> None:
-        """A fault of ours has an id that stands in the log."""
-        answer = self.finish(RuntimeError("secret detail"))
-        self.assert_page(answer, 500)
-        self.assertNotIn("secret detail", answer.text)
-        (failure,) = self.flushLoggedErrors(RuntimeError)
-        self.assertIn("secret detail", str(failure.value))
-        self.assertRegex(answer.text, r"<code>[0-9a-f]{16}</code>")
-
-    def test_vanished_client_is_told_on_a_page(self) -> None:
-        """There is nobody to send a code to."""
-        leaving = self.leave()
-
-        def vanish() -> None:
-            self.site.write(
-                lambda c: c.execute("DELETE FROM clients").rowcount,
-            )
-
-        self.site.upstream.before_answer = vanish
-        self.assert_page(self.browser.get(callback_target(leaving, code="x")), 400)

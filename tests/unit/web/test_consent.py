@@ -8,8 +8,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from fjmcp_broker.oauth.tokens import code_challenge
 from fjmcp_broker.store import pending
+from tests.unit.web.sign_in_fakes import FORGEJO_URL
 from tests.unit.web.signin import (
-    FORGEJO_URL,
     PUBLIC_URL,
     WEB_REDIRECT,
     Answer,

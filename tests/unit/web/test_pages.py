@@ -16,8 +16,8 @@ from fjmcp_broker.store.database import Database
 from fjmcp_broker.store.errors import StoreUnavailable
 from fjmcp_broker.web.html import element
 from fjmcp_broker.web.pages import render
+from tests.unit.web.sign_in_fakes import FORGEJO_URL
 from tests.unit.web.signin import (
-    FORGEJO_URL,
     PUBLIC_URL,
     Browser,
     Site,
