@@ -73,7 +73,8 @@ def _checkout_revision(directory: Path) -> str:
     git = shutil.which("git")
     if git is None or not (directory / ".git").exists():
         return UNKNOWN
-    command = [git, "-C", str(directory), "rev-parse", "HEAD"]
+    # By name: with a damaged .git, git would look for one further up.
+    command = [git, f"--git-dir={directory / '.git'}", "rev-parse", "HEAD"]
     try:
         answer = subprocess.run(  # noqa: S603 - a fixed command, no shell
             command, capture_output=True, text=True, timeout=_GIT_SECONDS, check=True
