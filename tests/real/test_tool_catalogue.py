@@ -10,7 +10,8 @@ from typing import Any
 from twisted.internet import reactor as _reactor
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.trial.unittest import TestCase
-from twisted.web.server import Site
+from twisted.web.resource import IResource, Resource
+from twisted.web.server import Request, Site
 
 from fjmcp_broker.demo.forgejo import StandInForgejo
 from fjmcp_broker.mcp.catalogue import ToolCatalogue
@@ -107,6 +108,22 @@ def plain_value(rule: dict[str, Any]) -> object:
     return {"number": 1, "integer": 1, "boolean": True}.get(rule["type"], "text")
 
 
+class Foreign(Resource):
+    """A host that is nobody's Forgejo and keeps what it is sent."""
+
+    isLeaf = True
+
+    def __init__(self) -> None:
+        """Nothing yet."""
+        super().__init__()
+        self.seen: list[str] = []
+
+    def render_GET(self, request: Request) -> bytes:
+        """Take the header, give a file."""
+        self.seen.append(str(request.getHeader("Authorization")))
+        return b"file"
+
+
 class ToolCatalogueTests(TestCase):
     """What the data file says is true of the oldest and the newest forgejo-mcp."""
 
@@ -116,16 +133,24 @@ class ToolCatalogueTests(TestCase):
         """A Forgejo, and the child that works with it as alice."""
         binary = require(version)
         self.forgejo = StandInForgejo(reactor)
-        endpoint = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
-        port: Any = await endpoint.listen(Site(self.forgejo.resource))
-        self.addCleanup(port.stopListening)
-        self.forgejo.base_url = f"http://127.0.0.1:{port.getHost().port}"
+        self.forgejo.base_url = await self.listen(self.forgejo.resource)
         self.forgejo.add_application("http://127.0.0.1/callback")
         token = self.forgejo.controls.issue_tokens("alice").access_token
         child = RealForgejoMcp.spawn(reactor, binary, self.forgejo.base_url, token)
         self.addCleanup(child.stop)
         await child.begin()
         return child
+
+    async def listen(self, resource: IResource) -> str:
+        """
+        Serve it until the test ends.
+
+        @return: the URL.
+        """
+        endpoint = TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1")
+        port: Any = await endpoint.listen(Site(resource))
+        self.addCleanup(port.stopListening)
+        return f"http://127.0.0.1:{port.getHost().port}"
 
     async def methods_of(self, child: RealForgejoMcp, tool: dict[str, Any]) -> set[str]:
         """
@@ -246,3 +271,34 @@ class ToolCatalogueTests(TestCase):
     async def test_writing_tools_write_newest(self) -> None:
         """No tool of 2.34.1 is marked as writing without need."""
         await self.check_writes("2.34.1")
+
+    async def test_the_child_reads_keys_in_any_case(self) -> None:
+        """
+        Why a message with C{"Name"} is refused: both versions take it for C{"name"},
+        and the last of two.
+        """
+        for version in ("2.18.0", "2.34.1"):
+            child = await self.start(version)
+            for params in (
+                {"NAME": "get_my_user_info"},
+                {"name": "delete_org", "\u006eaMe": "get_my_user_info"},
+            ):
+                result = await child.ask("tools/call", params | {"arguments": {}})
+                self.assertIn("alice", result.decode(), params)
+
+    async def test_denied_tool_sends_the_token_to_a_foreign_host(self) -> None:
+        """
+        Why C{download_release_attachment} is denied: where a release names a file on
+        another host, that host gets the user's token.
+        """
+        child = await self.start("2.34.1")
+        foreign = Foreign()
+        self.forgejo.base_url = await self.listen(foreign)
+        (tool,) = [
+            each
+            for each in await child.tools()
+            if each["name"] == "download_release_attachment"
+        ]
+        await child.call(tool["name"], arguments_for(tool, {}))
+        (authorization,) = foreign.seen
+        self.assertTrue(authorization.startswith("token "))
