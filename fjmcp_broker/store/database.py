@@ -346,6 +346,10 @@ def _reading(
             connection.execute("PRAGMA query_only = ON")
             connection.execute("BEGIN")
             return _fetched(query(connection))
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_READONLY:
+                raise RuntimeError("a query that writes, in a read") from error
+            raise
         finally:
             if connection.in_transaction:
                 connection.execute("COMMIT")
