@@ -167,7 +167,8 @@ class MatchingTests(SynchronousTestCase):
         """A client may register several and name any of them."""
         registered = ("https://a.test/1", "http://localhost/cb")
         self.assertEqual(
-            find_registered(registered, "http://localhost:7/cb"), "http://localhost:7/cb"
+            find_registered(registered, "http://localhost:7/cb"),
+            "http://localhost:7/cb",
         )
         self.assertIsNone(find_registered(registered, "https://a.test/3"))
 
