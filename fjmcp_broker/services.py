@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -115,6 +116,7 @@ class _Composition:
         self._reactor = reactor
         self._on_ready = on_ready
         self._port: IListeningPort | None = None
+        self._is_stopping = False
         self._lock = StoreLock(config.database.path)
         self._database = Database(config.database.path, reactor=reactor)
         self._sealer = Sealer(
@@ -314,8 +316,28 @@ class _Composition:
 
     async def _protect(self) -> None:
         self._launcher = Launcher.detect()
+        # Twisted puts its own handlers in place when it begins to run.
+        self._reactor.callWhenRunning(self._handle_signals)
         if not protect_memory():
             self.log.warn("other processes of this user can read this one's memory")
+
+    def _handle_signals(self) -> None:
+        """
+        Make SIGTERM and SIGINT an orderly end with exit status 0. Twisted would stop
+        the reactor and then die of the signal, which looks like a failure.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._signalled)
+
+    def _signalled(self, number: int, frame: object) -> None:
+        self._reactor.callFromThread(self._stop_on_signal, signal.Signals(number).name)
+
+    def _stop_on_signal(self, name: str) -> None:
+        if self._is_stopping:
+            return
+        self._is_stopping = True
+        self.log.info("stopping on {signal}", signal=name)
+        self._reactor.stop()
 
     async def _take_lock(self) -> None:
         await self._lock.acquire(self._reactor, LOCK_WAIT_SECONDS)

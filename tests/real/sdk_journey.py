@@ -39,6 +39,7 @@ class Storage:
         self.tokens: OAuthToken | None = None
         self.client: OAuthClientInformationFull | None = None
         self.refreshed = -1
+        self.secrets: list[str] = []
 
     async def get_tokens(self) -> OAuthToken | None:
         return self.tokens
@@ -46,6 +47,7 @@ class Storage:
     async def set_tokens(self, tokens: OAuthToken) -> None:
         self.tokens = tokens
         self.refreshed += 1
+        self.secrets += [tokens.access_token, tokens.refresh_token or "-"]
 
     async def get_client_info(self) -> OAuthClientInformationFull | None:
         return self.client
@@ -63,6 +65,7 @@ class Person:
         self._browser = Browser()
         self._returned = ""
         self.sign_ins = 0
+        self.secrets: list[str] = []
 
     async def visit(self, url: str) -> None:
         self.sign_ins += 1
@@ -77,6 +80,7 @@ class Person:
 
     async def answer(self) -> AuthorizationCodeResult:
         query = parse_qs(urlsplit(self._returned).query)
+        self.secrets += [query["code"][0], query["state"][0]]
         return AuthorizationCodeResult(
             code=query["code"][0], state=query["state"][0], iss=query["iss"][0]
         )
@@ -133,6 +137,8 @@ async def journey(options: argparse.Namespace) -> dict[str, Any]:
             seen["rotated"] = before != storage.tokens
             seen["refreshes"] = storage.refreshed
             seen["sign_ins"] = person.sign_ins
+    if options.show_secrets:
+        seen["secrets"] = storage.secrets + person.secrets
     assert storage.tokens is not None and storage.client is not None
     access_token = storage.tokens.access_token
     revocation = urlencode(
@@ -187,6 +193,7 @@ def main() -> None:
     parser.add_argument("--password", required=True)
     parser.add_argument("--decision", default="full")
     parser.add_argument("--mode", default="auto")
+    parser.add_argument("--show-secrets", action="store_true")
     parser.add_argument("--calls", type=json.loads, default=[])
     options = parser.parse_args()
     json.dump(asyncio.run(journey(options)), sys.stdout)

@@ -1,0 +1,187 @@
+"""
+The main job from outside: the official Python MCP SDK signs in at a real daemon and
+calls the tools of a real child.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from typing import Any
+
+from twisted.trial.unittest import TestCase
+
+from tests.real import real_forgejo_mcp
+from tests.real.daemon import Daemon, Program, free_port, processes
+from tests.real.forgejo import RunningForgejo, start_forgejo
+
+STAND_IN = f"{sys.executable},-m,fjmcp_broker.demo.child,--transport,stdio"
+
+SECRET_SHAPES = re.compile(
+    r"fjmcp_(?:at|rt|code|cs)_[A-Za-z0-9_-]{8}|gt[ao]_[A-Za-z0-9]{8}|eyJ[A-Za-z0-9_-]{16}"
+)
+"""Ours, Forgejo's codes and client secrets, and JSON web tokens."""
+
+
+class Journey(TestCase):
+    """What every journey needs: a stand-in Forgejo, a daemon, a client."""
+
+    timeout = 180
+
+    async def launch(
+        self, settings: dict[str, str], *, path: str = ""
+    ) -> tuple[Daemon, RunningForgejo]:
+        """
+        Start a daemon and its Forgejo, both to be stopped with the test.
+        """
+        port = free_port()
+        forgejo = await start_forgejo(self, f"http://127.0.0.1:{port}", path=path)
+        daemon = Daemon.launch(
+            {
+                **forgejo.settings,
+                "FJMCP_BROKER_STORE_PATH": os.path.abspath(self.mktemp()),
+                **settings,
+            },
+            port=port,
+        )
+        self.addCleanup(daemon.stop)
+        await daemon.until_ready()
+        return daemon, forgejo
+
+    async def travel(
+        self, daemon: Daemon, forgejo: RunningForgejo, *arguments: str
+    ) -> dict[str, Any]:
+        """
+        @return: what the client saw.
+        """
+        client = Program.start(
+            [
+                sys.executable,
+                "-m",
+                "tests.real.sdk_journey",
+                daemon.url,
+                "--password",
+                forgejo.password("alice"),
+                *arguments,
+            ]
+        )
+        await client.wait(90)
+        if client.exit_code != 0:
+            self.fail(f"the client failed:\n{client.text}\nthe daemon:\n{daemon.text}")
+        seen: dict[str, Any] = json.loads(client.output)
+        return seen
+
+    def check(self, seen: dict[str, Any], login: str = "alice") -> None:
+        """
+        What holds for every journey.
+        """
+        self.assertIn("Forgejo", seen["server"])
+        self.assertIn(f'"login":"{login}"', seen["get_my_user_info"].replace(": ", ":"))
+        self.assertEqual(
+            seen["get_my_user_info"], seen["get_my_user_info after the refresh"]
+        )
+        self.assertTrue(seen["rotated"])
+        self.assertEqual((seen["refreshes"], seen["sign_ins"]), (1, 1))
+        self.assertEqual(seen["revoked"], 200)
+        self.assertEqual(seen["status after the revocation"], 401)
+        self.assertIn('error="invalid_token"', seen["challenge after the revocation"])
+
+
+class StandInChildJourneyTests(Journey):
+    """The journey with the packaged stand-in child."""
+
+    async def test_discover_sign_in_call_refresh_revoke(self) -> None:
+        """A client that knows only the URL gets to its user's repositories."""
+        daemon, forgejo = await self.launch({"FJMCP_BROKER_CHILD_COMMAND": STAND_IN})
+        seen = await self.travel(
+            daemon, forgejo, "--calls", '[["get_my_user_info",{}],["who_am_i",{}]]'
+        )
+        self.check(seen)
+        self.assertEqual(seen["who_am_i"], '{"Result":"alice"}')
+        await daemon.stop()
+        self.assertEqual(daemon.exit_code, 0, daemon.text)
+        self.assertEqual(processes(forgejo.stand_in.base_url), [])
+
+    async def test_forgejo_under_a_path(self) -> None:
+        """A Forgejo at https://host/git works like one of its own host."""
+        daemon, forgejo = await self.launch(
+            {"FJMCP_BROKER_CHILD_COMMAND": STAND_IN}, path="/git"
+        )
+        seen = await self.travel(
+            daemon, forgejo, "--calls", '[["get_my_user_info",{}]]'
+        )
+        self.check(seen)
+
+    async def test_the_client_insists_on_the_older_revisions(self) -> None:
+        """A client that never tries the newest revision makes the same journey."""
+        daemon, forgejo = await self.launch({"FJMCP_BROKER_CHILD_COMMAND": STAND_IN})
+        seen = await self.travel(
+            daemon,
+            forgejo,
+            "--mode=legacy",
+            "--calls",
+            '[["get_my_user_info",{}],["slow",{"seconds":0.5}]]',
+        )
+        self.check(seen)
+
+    async def test_no_secret_is_logged(self) -> None:
+        """Nothing that a journey makes secret stands in the daemon's output."""
+        daemon, forgejo = await self.launch(
+            {"FJMCP_BROKER_CHILD_COMMAND": STAND_IN, "FJMCP_BROKER_DEBUG": "1"}
+        )
+        seen = await self.travel(
+            daemon,
+            forgejo,
+            "--show-secrets",
+            "--calls",
+            '[["get_my_user_info",{}]]',
+        )
+        self.check(seen)
+        await daemon.stop()
+        secrets = [
+            *seen["secrets"],
+            forgejo.password("alice"),
+            forgejo.settings["FORGEJO_OAUTH_CLIENT_SECRET"],
+        ]
+        self.assertGreaterEqual(len(secrets), 8)
+        for secret in secrets:
+            self.assertNotIn(secret, daemon.text)
+        self.assertIsNone(SECRET_SHAPES.search(daemon.text))
+        # What the check looks at is really the log of the journey.
+        self.assertIn("/oauth/callback", daemon.text)
+
+
+class RealForgejoMcpJourneyTests(Journey):
+    """The journey with the real forgejo-mcp."""
+
+    async def journey(self, version: str) -> dict[str, Any]:
+        daemon, forgejo = await self.launch(
+            {"FORGEJO_MCP_BINARY": str(real_forgejo_mcp.require(version))}
+        )
+        repository = '{"owner":"alice","repo":"hello"}'
+        seen = await self.travel(
+            daemon,
+            forgejo,
+            "--calls",
+            f'[["get_my_user_info",{{}}],["list_branches",{repository}]]',
+        )
+        self.check(seen)
+        await daemon.stop()
+        self.assertEqual(daemon.exit_code, 0, daemon.text)
+        self.assertEqual(processes(forgejo.stand_in.base_url), [])
+        return seen
+
+    async def test_version_2_18(self) -> None:
+        """forgejo-mcp 2.18.0: eighty tools, called with the user's own rights."""
+        seen = await self.journey("2.18.0")
+        self.assertEqual(len(seen["tools"]), 80)
+        self.assertEqual(seen["annotated"], 80)
+
+    async def test_version_2_34(self) -> None:
+        """forgejo-mcp 2.34.1: all its tools but the denied one."""
+        seen = await self.journey("2.34.1")
+        self.assertEqual(len(seen["tools"]), 140)
+        self.assertNotIn("download_release_attachment", seen["tools"])
+        self.assertEqual(seen["annotated"], 140)
