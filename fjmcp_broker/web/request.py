@@ -266,9 +266,32 @@ class BrokerChannel(HTTPChannel):
     """
 
     maxHeaders = 100  # noqa: N815 - Twisted's
+    # The site, set by its buildProtocol.
+    site: Any
     _receiving = False
     _handling = False
     _deadline: IDelayedCall | None = None
+
+    def connectionMade(self) -> None:
+        """A client has connected."""
+        super().connectionMade()
+        self.site.channel_opened(self)
+
+    def close_when_idle(self) -> None:
+        """
+        Close the connection now, or behind the answer that it owes.
+        """
+        if self._handling:
+            self.persistent = 0
+        else:
+            self.loseConnection()
+
+    def abort(self) -> None:
+        """
+        Close the connection at once, whatever is not sent yet.
+        """
+        transport: Any = self.transport
+        transport.abortConnection()
 
     def request_line(self) -> tuple[bytes, bytes, bytes]:
         """
@@ -309,6 +332,7 @@ class BrokerChannel(HTTPChannel):
         self._handling = True
         self._cancel_deadline()
         super().connectionLost(reason)
+        self.site.channel_closed(self)
 
     def _seconds(self) -> float:
         return RECEIVE_SECONDS + (self.length or 0) / SLOWEST_BYTES_PER_SECOND

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger, LogLevel
 from twisted.web.http import Request
@@ -57,6 +58,9 @@ class BodyLimit:
 class BrokerSite(Site):
     """
     The site of the daemon.
+
+    @ivar instance: random; part of every request id.
+    @ivar channels: the open connections.
     """
 
     log_events = Logger()
@@ -90,6 +94,9 @@ class BrokerSite(Site):
             reactor=reactor,
         )
         self.instance = secrets.token_hex(3)
+        self.channels: set[BrokerChannel] = set()
+        self._draining = False
+        self._drained: Deferred[None] | None = None
         self._number = 0
         self._admissions = {
             b"/oauth/register": BodyLimit(REGISTER_BODY_BYTES),
@@ -111,6 +118,44 @@ class BrokerSite(Site):
         @return: the L{IAdmission}.
         """
         return self._admissions.get(path, self._default)
+
+    async def drain(self, seconds: float) -> None:
+        """
+        The end: close every connection, those with an answer on its way when it is
+        out, and all of them after a while.
+
+        @param seconds: how long answers may take.
+        """
+        self._draining = True
+        for channel in list(self.channels):
+            channel.close_when_idle()
+        if self.channels:
+            self._drained = drained = Deferred[None]()
+            overdue = self.reactor.callLater(seconds, self._abort_all)
+            await drained
+            if overdue.active():
+                overdue.cancel()
+
+    def channel_opened(self, channel: BrokerChannel) -> None:
+        """
+        @param channel: a new connection.
+        """
+        self.channels.add(channel)
+        if self._draining:
+            channel.close_when_idle()
+
+    def channel_closed(self, channel: BrokerChannel) -> None:
+        """
+        @param channel: its connection is lost.
+        """
+        self.channels.discard(channel)
+        if self._drained is not None and not self.channels:
+            drained, self._drained = self._drained, None
+            drained.callback(None)
+
+    def _abort_all(self) -> None:
+        for channel in list(self.channels):
+            channel.abort()
 
     def startFactory(self) -> None:  # noqa: N802 - Twisted's
         """No log file, and no clock that ticks every second for its sake."""

@@ -147,7 +147,7 @@ class RelayTestCase(TestCase):
         }
         self.ledger = StubLedger()
         self.tokens = StubTokens(reactor)
-        self.child_command = ECHO
+        self.child_command: tuple[str, ...] = ECHO
         self.children: list[Child] = []
         self.registry = SessionRegistry(
             clock=reactor,
@@ -205,7 +205,7 @@ class RelayTestCase(TestCase):
     async def connect(self) -> Answer:
         """Open a connection."""
         endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", self.port.getHost().port)
-        answer = await connectProtocol(endpoint, Answer())
+        answer: Answer = await connectProtocol(endpoint, Answer())
         self.connections.append(answer)
         return answer
 
@@ -241,7 +241,7 @@ class RelayTestCase(TestCase):
 
     async def send(self, *arguments: Any, **named: Any) -> Answer:
         """Send a request and wait for the whole answer."""
-        answer = await self.begin(*arguments, **named)
+        answer: Answer = await self.begin(*arguments, **named)
         return await answer.closed
 
     async def open(self, token: str = "alice", version: str = "2025-06-18") -> str:
