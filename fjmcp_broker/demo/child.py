@@ -65,7 +65,7 @@ def main(arguments: list[str]) -> int:
     @return: the exit code.
     """
     descriptors = open_descriptors()
-    if "--version" in arguments or arguments[:1] == ["version"]:
+    if arguments[:1] in (["--version"], ["version"]):
         os.write(1, f"fjmcp-standin-child {VERSION}\n".encode())
         return 0
     if "--help" in arguments or "-h" in arguments:

@@ -25,7 +25,7 @@ class FaultTests(StandInTestCase):
         """
         Send a refresh without expecting an answer yet.
         """
-        started: Deferred[IResponse] = cast(HTTPClient, self.stub).post(
+        started = cast(HTTPClient, self.stub).post(
             f"{self.base_url}/login/oauth/access_token",
             data={
                 "client_id": self.application.client_id,
@@ -34,7 +34,7 @@ class FaultTests(StandInTestCase):
                 "refresh_token": self.tokens.refresh_token,
             },
         )
-        return started
+        return cast(Deferred[IResponse], started)
 
     def status(self, started: Deferred[IResponse]) -> int:
         """
