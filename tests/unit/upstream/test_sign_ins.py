@@ -376,7 +376,7 @@ class CancellationTests(TokenTestCase):
     def steps_of_a_sign_in(self, scope: str) -> int:
         """How many gates a whole sign-in passes."""
         world = self.world
-        sign_in = world.sign_in(scope=scope)
+        world.signed_in(scope=scope)
         world.gates.is_open = False
         steps = 0
         sign_in = world.sign_in(scope=scope)
@@ -392,6 +392,7 @@ class CancellationTests(TokenTestCase):
         world = self.world
         steps = self.steps_of_a_sign_in(scope)
         self.assertGreaterEqual(steps, at_least)
+        asked = self.controls.count("introspect")
         for count in range(steps):
             world.gates.is_open = False
             sign_in = world.sign_in(scope=scope)
@@ -401,8 +402,9 @@ class CancellationTests(TokenTestCase):
             self.failureResultOf(sign_in, CancelledError)
             world.gates.open()
             self.assertTrue(world.is_newest("alice"), count)
-            self.assertEqual(world.set_of(world.alice).scope, scope)
             self.assertEqual(world.parked(), [])
+            # The whole sign-in went on, to its last step.
+            self.assertEqual(self.controls.count("introspect"), asked + count + 1)
             world.done(world.tokens.access_token(world.alice, 7200))
         self.assertEqual(world.suspended, [])
 

@@ -117,6 +117,24 @@ class RefreshTests(TokenTestCase):
             self.assertTrue(world.is_newest("alice"))
         self.assertEqual(world.suspended, [])
 
+    def test_caller_that_looked_before_a_refresh(self) -> None:
+        """Somebody who saw the old set just before it was replaced does not spend
+        the new one."""
+        world = self.world
+        world.signed_in()
+        world.expire()
+        world.gates.is_open = False
+        late = world.begin(world.tokens.access_token(world.alice))
+        prompt = world.begin(world.tokens.access_token(world.alice))
+        while not prompt.called:
+            world.gates.step(1)
+        self.assertNoResult(late)
+        world.gates.open()
+        self.assertEqual(
+            self.successResultOf(late).text, self.successResultOf(prompt).text
+        )
+        self.assertEqual(self.controls.count(REFRESH), 1)
+
     def test_users_do_not_wait_for_each_other(self) -> None:
         """Single flight is per user."""
         world = self.world
@@ -200,6 +218,21 @@ class JudgementTests(TokenTestCase):
         token = self.successResultOf(caller)
         self.assertEqual(token.text, world.set_of(world.alice).access_token)
         self.assertEqual(world.suspended, [])
+
+    def test_sign_in_overtakes_a_refresh_that_succeeds(self) -> None:
+        """When the refresh came first at Forgejo but is heard of last, the sign-in's
+        set stays and everybody gets that."""
+        world = self.world
+        world.signed_in()
+        world.expire()
+        fault = self.controls.hold_answer(REFRESH)
+        caller = world.begin(world.tokens.access_token(world.alice))
+        world.signed_in()
+        fault.end()
+        world.remote.flush()
+        token = self.successResultOf(caller)
+        self.assertEqual(token.text, world.set_of(world.alice).access_token)
+        self.assertTrue(world.is_newest("alice"))
 
     def test_refusal_waits_for_exchanges_in_flight(self) -> None:
         """An exchange whose answer is on its way may be this user's."""
