@@ -166,5 +166,5 @@ def _make_file(path: str) -> None:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     except OSError as error:
         raise StoreRefused(
-            f"the store {path} cannot be used: {error.strerror}"
+            f"the store {path} cannot be used: it cannot be written: {error.strerror}"
         ) from error
