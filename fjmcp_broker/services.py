@@ -8,15 +8,11 @@ runs before C{twistd} becomes a daemon.
 
 from __future__ import annotations
 
-import os
 import secrets
-import signal
-import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
-from twisted.application.internet import TimerService
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort
@@ -25,7 +21,6 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.web.resource import IResource
 
 from fjmcp_broker.config import Config
-from fjmcp_broker.errors import BrokerError
 from fjmcp_broker.mcp.catalogue import ToolCatalogue
 from fjmcp_broker.oauth.vocabulary import MCP_PATH
 from fjmcp_broker.ordered import OrderedService, Part
@@ -35,6 +30,7 @@ from fjmcp_broker.preflight import (
     preflight,
     tls_options,
 )
+from fjmcp_broker.process import OrderlyExit
 from fjmcp_broker.secret import Secret
 from fjmcp_broker.sessions.child import Child
 from fjmcp_broker.sessions.ending import ChildObserver
@@ -47,6 +43,7 @@ from fjmcp_broker.store.keys import load_or_create_keys
 from fjmcp_broker.store.lock import StoreLock
 from fjmcp_broker.store.sealing import Sealer
 from fjmcp_broker.store.token_endpoint import TokenTransactions
+from fjmcp_broker.timers import steady_timer
 from fjmcp_broker.upstream.forgejo import Forgejo, ForgejoSettings
 from fjmcp_broker.upstream.http import build_http
 from fjmcp_broker.upstream.tokens import UpstreamTokens
@@ -116,7 +113,7 @@ class _Composition:
         self._reactor = reactor
         self._on_ready = on_ready
         self._port: IListeningPort | None = None
-        self._is_stopping = False
+        self._exit = OrderlyExit(reactor)
         self._lock = StoreLock(config.database.path)
         self._database = Database(config.database.path, reactor=reactor)
         self._sealer = Sealer(
@@ -153,8 +150,10 @@ class _Composition:
             limits=Limits(config.sessions.max, config.sessions.max_per_user),
         )
         self._timers = [
-            self._timer(COLLECT_SECONDS, self._collect, "collect garbage"),
-            self._timer(FLUSH_SECONDS, self._registry.flush_activity, "note activity"),
+            steady_timer(COLLECT_SECONDS, self._collect, "collect garbage", reactor),
+            steady_timer(
+                FLUSH_SECONDS, self._registry.flush_activity, "note activity", reactor
+            ),
         ]
         site = self._make_site()
         options = tls_options(config)
@@ -294,50 +293,13 @@ class _Composition:
         )
         return build_web_resource(routes, origins)
 
-    def _timer(
-        self, seconds: float, work: Callable[[], Awaitable[None]], what: str
-    ) -> TimerService:
-        async def tick() -> None:
-            # One uncaught error would end the loop for good.
-            try:
-                await work()
-            except BrokerError as problem:
-                self.log.warn(
-                    "could not {what}: {problem}", what=what, problem=str(problem)
-                )
-            except Exception:
-                self.log.failure("could not {what}", what=what)
-
-        timer = TimerService(seconds, tick)
-        timer.clock = self._reactor
-        return timer
-
     # The parts' two ends
 
     async def _protect(self) -> None:
         self._launcher = Launcher.detect()
-        # Twisted puts its own handlers in place when it begins to run.
-        self._reactor.callWhenRunning(self._handle_signals)
+        self._exit.arrange()
         if not protect_memory():
             self.log.warn("other processes of this user can read this one's memory")
-
-    def _handle_signals(self) -> None:
-        """
-        Make SIGTERM and SIGINT an orderly end with exit status 0. Twisted would stop
-        the reactor and then die of the signal, which looks like a failure.
-        """
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._signalled)
-
-    def _signalled(self, number: int, frame: object) -> None:
-        self._reactor.callFromThread(self._stop_on_signal, signal.Signals(number).name)
-
-    def _stop_on_signal(self, name: str) -> None:
-        if self._is_stopping:
-            return
-        self._is_stopping = True
-        self.log.info("stopping on {signal}", signal=name)
-        self._reactor.stop()
 
     async def _take_lock(self) -> None:
         await self._lock.acquire(self._reactor, LOCK_WAIT_SECONDS)
@@ -392,15 +354,7 @@ class _Composition:
 
     def _failed(self) -> None:
         self.daemon.exit_status = 1
-        # Nothing in twistd or twist lets a service choose the exit status.
-        self._reactor.addSystemEventTrigger("after", "shutdown", _exit_with_failure)
-        self._reactor.stop()
-
-
-def _exit_with_failure() -> None:
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(1)
+        self._exit.fail()
 
 
 def _forgejo_settings(config: Config) -> ForgejoSettings:

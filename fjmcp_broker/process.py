@@ -1,0 +1,70 @@
+"""How the process of the daemon ends: its signals and its exit status."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Any, Final
+
+from twisted.logger import Logger
+
+log: Final = Logger()
+
+
+class OrderlyExit:
+    """
+    Makes SIGTERM and SIGINT an orderly end with exit status 0. Left alone, Twisted
+    stops its reactor and then dies of the signal, which supervisors take for a
+    failure.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        """
+        @param reactor: Twisted's; it is C{Any} because it provides a dozen interfaces.
+        """
+        self._reactor = reactor
+        self._is_stopping = False
+
+    def arrange(self) -> None:
+        """
+        Handle the signals as soon as the reactor runs: it puts its own handlers in
+        place when it begins to.
+        """
+        self._reactor.callWhenRunning(self._install)
+
+    def fail(self) -> None:
+        """
+        Stop the reactor, and have the process end with status 1: neither C{twistd}
+        nor C{twist} lets a service choose.
+        """
+        self._reactor.addSystemEventTrigger("after", "shutdown", _exit_with_failure)
+        self._stop()
+
+    def _install(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._signalled)
+
+    def _signalled(self, number: int, frame: object) -> None:
+        # What a handler may do is little; the reactor does the rest.
+        self._reactor.callFromThread(self._stop_on_signal, signal.Signals(number).name)
+
+    def _stop_on_signal(self, name: str) -> None:
+        if not self._is_stopping:
+            log.info("stopping on {signal}", signal=name)
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._is_stopping:
+            return
+        self._is_stopping = True
+        if self._reactor.running:
+            self._reactor.stop()
+        else:
+            self._reactor.callWhenRunning(self._reactor.stop)
+
+
+def _exit_with_failure() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
