@@ -127,9 +127,7 @@ class _Demo:
         shown = f"[{host}]" if ":" in host else host
         self._url = f"http://{shown}:{arguments.port}"
         self._forgejo = StandInForgejo(
-            reactor,
-            f"http://{shown}:{arguments.forgejo_port}",
-            controls_key=os.environ.get("FJMCP_DEMO_CONTROLS_KEY") or None,
+            reactor, f"http://{shown}:{arguments.forgejo_port}"
         )
         application = self._forgejo.add_application(f"{self._url}/oauth/callback")
         self._child = find_child(os.environ)

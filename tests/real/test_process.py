@@ -1,0 +1,84 @@
+"""How the process ends, seen from the one that started it."""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+from twisted.trial.unittest import TestCase
+
+from tests.real.daemon import Program, pause
+
+SCRIPT = """
+import sys
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from fjmcp_broker.errors import BrokerError
+from fjmcp_broker.ordered import OrderedService, Part
+from fjmcp_broker.process import OrderlyExit
+
+class Refused(BrokerError):
+    pass
+
+leaving = OrderlyExit(reactor)
+
+async def start():
+    leaving.arrange()
+
+async def refuse():
+    if "later" in sys.argv:
+        gate = Deferred()
+        reactor.callLater(0, gate.callback, None)
+        await gate
+    if "refuse" in sys.argv:
+        raise Refused("no")
+
+async def stop():
+    print("stopped", flush=True)
+    if "slowly" in sys.argv:
+        gate = Deferred()
+        reactor.callLater(0.5, gate.callback, None)
+        await gate
+    print("all stopped", flush=True)
+
+service = OrderedService(
+    [Part("first", start, stop), Part("second", refuse)],
+    clock=reactor, on_failure=leaving.fail,
+)
+reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
+service.startService()
+reactor.callWhenRunning(reactor.callLater, 0, print, "running", flush=True)
+reactor.run()
+"""
+
+
+class OrderlyExitTests(TestCase):
+    """The exit status says whether all was well."""
+
+    timeout = 60
+
+    def start(self, *words: str) -> Program:
+        return Program.start([sys.executable, "-c", SCRIPT, *words])
+
+    async def test_a_failed_start(self) -> None:
+        """At once or later: what was started is stopped, and the status is 1."""
+        for words in (["refuse"], ["refuse", "later"]):
+            program = self.start(*words)
+            await program.wait()
+            self.assertEqual(program.exit_code, 1, program.text)
+            self.assertIn("all stopped", program.text)
+
+    async def test_a_signal(self) -> None:
+        """SIGTERM and SIGINT are an orderly end; a second one changes nothing."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            program = self.start("slowly")
+            while b"running" not in program.output:
+                await pause(0.02)
+            program.signal_with(number)
+            while b"stopped" not in program.output:
+                await pause(0.02)
+            program.signal_with(number)
+            await program.wait()
+            self.assertEqual(program.exit_code, 0, program.text)
+            self.assertIn("all stopped", program.text)
+            self.assertNotIn("Traceback", program.text)
