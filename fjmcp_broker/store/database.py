@@ -7,7 +7,8 @@ is therefore written together.
 """
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Protocol, TypeVar, cast
 
@@ -272,11 +273,14 @@ def set_up_writer(connection: sqlite3.Connection) -> None:
 
     @param connection: opened with C{isolation_level=None}.
     @raise sqlite3.Error: SQLite refuses.
+    @raise StoreRefused: the file system cannot do it.
     """
     try:
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA trusted_schema = OFF")
-        connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        if mode not in ("wal", "memory"):
+            raise StoreRefused("its file system has no write-ahead logging")
         # NORMAL could lose the last transactions with the power; a lost rotation
         # logs a user out.
         connection.execute("PRAGMA synchronous = FULL")
@@ -309,25 +313,37 @@ def _fetched(result: T) -> T:
     return result
 
 
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """
+    Put C{BEGIN IMMEDIATE} and C{COMMIT} around a block, or C{ROLLBACK} when it raises.
+
+    @param connection: opened with C{isolation_level=None}, in no transaction.
+    @raise RuntimeError: the block ended the transaction by itself.
+    """
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        if not connection.in_transaction:
+            raise RuntimeError("the transaction was ended from within")
+        connection.execute("COMMIT")
+    except BaseException:
+        # SQLite has rolled back by itself after some errors, a full disk say.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
 def _writing(
-    transaction: Callable[[sqlite3.Connection], T],
+    work: Callable[[sqlite3.Connection], T],
 ) -> Callable[[sqlite3.Connection], T]:
     """
-    Put C{BEGIN IMMEDIATE} and C{COMMIT} around a function.
+    Put a transaction that may write around a function.
     """
 
     def write(connection: sqlite3.Connection) -> T:
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            result = _fetched(transaction(connection))
-            if not connection.in_transaction:
-                raise RuntimeError("the function ended the transaction by itself")
-            connection.execute("COMMIT")
-        except BaseException:
-            # SQLite has rolled back by itself after some errors, a full disk say.
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
+        with transaction(connection):
+            result = _fetched(work(connection))
         return result
 
     return write
@@ -347,7 +363,7 @@ def _reading(
             connection.execute("BEGIN")
             return _fetched(query(connection))
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode == sqlite3.SQLITE_READONLY:
+            if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY:
                 raise RuntimeError("a query that writes, in a read") from error
             raise
         finally:

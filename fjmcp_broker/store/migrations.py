@@ -11,6 +11,7 @@ from typing import Final
 
 import attrs
 
+from .database import transaction
 from .errors import StoreRefused
 
 _SCHEMA_MIGRATIONS: Final = """
@@ -161,12 +162,5 @@ def migrate(
 
     @param connection: opened with C{isolation_level=None}, in no transaction.
     """
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        applied = apply(connection, now, migrations)
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-    return applied
+    with transaction(connection):
+        return apply(connection, now, migrations)

@@ -14,7 +14,7 @@ from fjmcp_broker.secret import Secret
 
 from . import instance as instances
 from . import migrations
-from .database import MEMORY, connection_target, set_up_writer
+from .database import MEMORY, connection_target, set_up_writer, transaction
 from .errors import StoreRefused, primary_code
 from .instance import Instance
 from .keys import key_path, load_or_create_keys
@@ -105,18 +105,9 @@ def _prepare(
             instances.check(connection, instance)
         keys = _keys(connection, path, encryption_keys)
         set_up_writer(connection)
-        (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
-        if mode != "wal":
-            raise StoreRefused("its file system has no write-ahead logging")
-        connection.execute("BEGIN IMMEDIATE")
-        try:
+        with transaction(connection):
             migrations.apply(connection, now)
             instances.claim(connection, instance, now)
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
     except StoreRefused as refused:
         if path in str(refused):
             raise

@@ -275,15 +275,12 @@ class UnavailableTests(DatabaseTestCase):
         Damage that appears while the daemon runs does not look like a client's
         mistake.
         """
-        await self.database.write(
-            lambda c: (
-                [
-                    users.upsert_user(c, number, "x" * 200, "x", NOW)
-                    for number in range(2000)
-                ]
-                and None
-            )
-        )
+
+        def fill(connection: Connection) -> None:
+            for number in range(2000):
+                users.upsert_user(connection, number, "x" * 200, "x", NOW)
+
+        await self.database.write(fill)
         await self.database.close()
         size = os.path.getsize(self.path)
         with open(self.path, "r+b") as file:

@@ -254,6 +254,23 @@ class RefusedStoreTests(PreflightTestCase):
         self.assertRegex(self.refusal(), r"^it is damaged; restore a backup")
         self.assertEqual(Path(self.path).read_bytes(), damaged)
 
+    def test_rows_that_contradict_the_schema(self) -> None:
+        """
+        Damage that only a check of the rows finds is told with what it found.
+        """
+        self.prepare()
+        with closing(self.connect()) as connection:
+            connection.execute("CREATE TABLE extra (x)")
+            connection.execute("INSERT INTO extra VALUES (NULL)")
+            connection.execute("PRAGMA writable_schema = ON")
+            connection.execute(
+                "UPDATE sqlite_schema SET sql = 'CREATE TABLE extra (x NOT NULL)'"
+                " WHERE name = 'extra'"
+            )
+        self.assertEqual(
+            self.refusal(), "it is damaged; restore a backup (NULL value in extra.x)"
+        )
+
     def test_database_of_another_program(self) -> None:
         """
         Tables that are not ours are left alone.

@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 
 from fjmcp_broker.oauth.errors import OAuthError
 from fjmcp_broker.store import users
+from fjmcp_broker.store.database import set_up_writer
 from fjmcp_broker.store.errors import StoreRefused, StoreUnavailable
 
 from .memory import NOW, inline_database
@@ -79,6 +80,18 @@ class WriteTests(StoreTestCase):
 
 
 class ReadTests(StoreTestCase):
+    def test_wrong_statement_is_a_bug(self) -> None:
+        """
+        A statement that cannot work is not told as a store that is not available.
+        """
+        self.failureResultOf(
+            Deferred.fromCoroutine(
+                self.database.read(lambda c: c.execute("SELECT * FROM x").fetchall())
+            ),
+            sqlite3.OperationalError,
+        )
+        self.assertEqual(self.count("users"), 1)
+
     def test_reading_cannot_write(self) -> None:
         """
         A statement that writes fails in a read, as the bug that it is, and the
@@ -156,6 +169,28 @@ class LifeTests(StoreTestCase):
         self.assertEqual(
             str(failure.value),
             f"the store {path} is not available: unable to open database file",
+        )
+
+    def test_store_without_a_write_ahead_log_is_refused(self) -> None:
+        """
+        Readers and the writer work side by side only with a write-ahead log; a
+        database without a name, say, has none.
+        """
+        connection = sqlite3.connect("", isolation_level=None)
+        self.addCleanup(connection.close)
+        error = self.assertRaises(StoreRefused, set_up_writer, connection)
+        self.assertEqual(str(error), "its file system has no write-ahead logging")
+        self.assertRaises(sqlite3.ProgrammingError, connection.execute, "SELECT 1")
+
+    def test_failed_opening_leaves_it_closed(self) -> None:
+        """
+        Whatever goes wrong while opening, nothing is left open.
+        """
+        reader = inline_database(path := self.mktemp())
+        self.assertEqual(reader.path, path)
+        self.failureResultOf(Deferred.fromCoroutine(reader.open()), StoreRefused)
+        self.failureResultOf(
+            Deferred.fromCoroutine(reader.read(lambda c: None)), StoreUnavailable
         )
 
     def test_foreign_keys_cascade(self) -> None:
