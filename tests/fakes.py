@@ -185,6 +185,8 @@ class FakeSpawner:
     @ivar processes: every process started so far.
     @ivar on_start: called with each new process before it is used, if set.
     @ivar refuse: raised by the next start, if set.
+    @ivar reaped_at_once: whether a process is dead before its start returns, its
+        output still in the pipes.
     """
 
     def __init__(self) -> None:
@@ -192,6 +194,7 @@ class FakeSpawner:
         self.processes: list[FakeProcess] = []
         self.on_start: Callable[[FakeProcess], None] | None = None
         self.refuse: Exception | None = None
+        self.reaped_at_once = False
 
     def spawnProcess(  # type: ignore[no-untyped-def]  # as Twisted's
         self,
@@ -216,6 +219,9 @@ class FakeSpawner:
         if self.on_start is not None:
             self.on_start(process)
         processProtocol.makeConnection(process)
+        if self.reaped_at_once:
+            # Twisted may find it dead while it registers it.
+            process.exit(1, held=True)
         return process
 
     def kill_group(self, pid: int, number: int) -> None:

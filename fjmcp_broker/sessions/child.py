@@ -154,9 +154,11 @@ class Child(ProcessProtocol):
             raise ChildCannotStart(
                 f"child could not be launched: {type(error).__name__}"
             ) from None
-        self._timer = self._clock.callLater(
-            self._settings.start_timeout_seconds, self._start_timed_out
-        )
+        if not self._exited:
+            # A quick one may have been reaped in there already.
+            self._timer = self._clock.callLater(
+                self._settings.start_timeout_seconds, self._start_timed_out
+            )
 
     def mark_ready(self) -> None:
         """

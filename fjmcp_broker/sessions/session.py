@@ -205,15 +205,16 @@ class Session:
         try:
             child.start()
             child.send(correlation.request(request, self.digest, opening))
-            response = await opening.response
+            response: Response | None = await opening.response
         except ChildGone:
-            # Between start and send; its end is reported on its own.
-            raise ChildCannotStart("the child ended at once") from None
+            # Between start and send; what it said is still on its way.
+            await child.when_ended()
+            response = None
         finally:
             self._opening = False
         if self._ended is not None:
             raise SessionGone("the session was closed")
-        if not child.usable:
+        if response is None or not child.usable:
             said = f": {child.last_stderr}" if child.last_stderr else ""
             raise ChildCannotStart(f"the child ended before it was ready{said}")
         if response.result is not None:

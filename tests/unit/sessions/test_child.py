@@ -267,6 +267,18 @@ class ChildTests(SynchronousTestCase):
         self.process.exit(0)
         self.assertEqual(self.recorder.lines, [b"1"])
 
+    def test_reaped_before_the_start_returns(self) -> None:
+        """A program that ends at once leaves no deadline behind."""
+        self.child.mark_ready()
+        self.spawner.reaped_at_once = True
+        child = self.make()
+        child.start()
+        self.assertFalse(child.usable)
+        self.process.complain(b"no\n")
+        self.process.loseConnection()
+        self.assertEqual(self.successResultOf(child.when_ended()).last_stderr, "no")
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
     def test_missing_program(self) -> None:
         """The message names the program, and no directory is left."""
         child = self.make(command=("no-such-program-anywhere",))

@@ -76,6 +76,17 @@ class OpeningTests(McpWorld):
         self.assertEqual(wire.status, 404)
         self.assertEqual(len(self.registry), 0)
 
+    def test_child_that_is_dead_at_once(self) -> None:
+        """What it said last reaches the client, although it came after its end."""
+        self.spawner.reaped_at_once = True
+        wire = self.send(initialize())
+        self.assertEqual(wire.value(), b"")
+        process = self.spawner.processes[0]
+        process.complain(b"no such library\n")
+        process.loseConnection()
+        self.assertEqual(wire.status, 502)
+        self.assertIn("no such library", wire.json["error"]["message"])
+
     def test_token_that_has_expired_already(self) -> None:
         """The session ends at once, and nothing goes wrong."""
         self.tokens.life_seconds = -5
