@@ -10,7 +10,7 @@ from OpenSSL.SSL import Error as TLSError
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 from twisted.web.client import ResponseFailed
 from twisted.web.http_headers import Headers
 from zope.interface import implementer
@@ -20,7 +20,7 @@ from fjmcp_broker.version import VERSION
 
 from . import answers
 from .answers import Answer
-from .errors import UpstreamError, UpstreamUnavailable
+from .errors import UpstreamError, UpstreamMisconfigured, UpstreamUnavailable
 from .http import MAXIMUM_BODY_BYTES, read_body
 from .interfaces import IForgejo, Introspection, TokenAnswer, UserInfo
 
@@ -213,7 +213,9 @@ class Forgejo:
         )
         if answer.status != 200:
             error = refused(answer)
-            self._log.warn(
+            is_ours = isinstance(error, UpstreamMisconfigured)
+            self._log.emit(
+                LogLevel.error if is_ours else LogLevel.warn,
                 "Forgejo refused {what}: status {status}, {error}",
                 what=what,
                 status=answer.status,

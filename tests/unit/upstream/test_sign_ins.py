@@ -273,6 +273,45 @@ class HomelessTests(TokenTestCase):
         self.assertEqual(world.parked(), [])
         self.assertTrue(world.is_newest("alice"))
 
+    def test_stop_before_it_could_be_parked(self) -> None:
+        """What the store would not take is offered once more at the stop."""
+        world = self.world
+        outage = self.controls.bad_gateway("userinfo")
+        fault = self.controls.hold_answer(EXCHANGE)
+        sign_in = world.sign_in(scope=WITHOUT_OPENID)
+        world.database.fail_writes = 1
+        fault.end()
+        world.remote.flush()
+        self.failureResultOf(sign_in, UpstreamUnavailable)
+        self.assertEqual(world.parked(), [])
+        world.done(world.tokens.stop())
+        self.assertEqual(world.parked(), ["p_1"])
+        outage.end()
+        world.tokens = world.new_tokens()
+        self.start()
+        self.assertTrue(world.is_newest("alice"))
+
+    def test_dead_set_and_a_broken_store(self) -> None:
+        """A dead set that cannot be forgotten now is forgotten at the next start."""
+        world = self.world
+        self.interrupted()
+        self.controls.revoke_grant("alice")
+        world.database.fail_writes = -1
+        self.start()
+        self.assertEqual(world.parked(), ["p_1"])
+        world.database.fail_writes = 0
+        world.tokens = world.new_tokens()
+        self.start()
+        self.assertEqual(world.parked(), [])
+
+    def test_vanished_sign_in(self) -> None:
+        """Without its pending row a set lives in memory until userinfo answers."""
+        world = self.world
+        code = world.remote.code(scope=WITHOUT_OPENID)
+        user = world.done(world.tokens.sign_in("p_none", code, VERIFIER))
+        self.assertEqual(user.user_id, world.alice)
+        self.assertTrue(world.is_newest("alice"))
+
     def interrupted(self) -> None:
         """A broker that ended between the exchange and userinfo."""
         world = self.world

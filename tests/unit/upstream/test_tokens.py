@@ -227,6 +227,8 @@ class JudgementTests(TokenTestCase):
         world.expire()
         fault = self.controls.hold_answer(REFRESH)
         caller = world.begin(world.tokens.access_token(world.alice))
+        # Within one second the two access tokens would be the same bytes.
+        world.remote.advance(1)
         world.signed_in()
         fault.end()
         world.remote.flush()
