@@ -28,6 +28,7 @@ from fjmcp_broker.demo.forgejo_http import page, text_answer
 from fjmcp_broker.demo.forgejo_oauth import OAuthEndpoints
 from fjmcp_broker.demo.forgejo_pages import Pages
 from fjmcp_broker.demo.forgejo_panel import Panel
+from fjmcp_broker.demo.forgejo_site import SitePages
 from fjmcp_broker.demo.forgejo_state import Application
 from fjmcp_broker.demo.forgejo_world import World, demo_world
 
@@ -118,6 +119,7 @@ class _Front(Resource):
         self._oauth = OAuthEndpoints(core).app.resource()
         self._api = Api(core, world).app.resource()
         self._pages = Pages(core).app.resource()
+        self._site = SitePages(core, world).app.resource()
 
     def render(self, request: IRequest) -> int:
         """
@@ -161,7 +163,9 @@ class _Front(Resource):
             return self._oauth
         if path.startswith("/api/"):
             return self._api
-        return self._pages
+        if path.startswith(("/user/", "/login/")):
+            return self._pages
+        return self._site
 
     def _write(self, request: IRequest, response: Response) -> None:
         plain = cast(Request, request)

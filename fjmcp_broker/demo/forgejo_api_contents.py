@@ -3,7 +3,6 @@ The stand-in's API: files, branches and commits of a repository, with real state
 """
 
 from base64 import b64decode
-from binascii import Error as Base64Error
 
 from klein import Response
 
@@ -91,7 +90,7 @@ def change_file(call: ApiCall, owner: str, name: str, path: str) -> Response:
     if call.method != "DELETE":
         try:
             content = b64decode(str(call.body.get("content", "")), validate=True)
-        except Base64Error as error:
+        except ValueError as error:
             raise ApiError(422, str(error)) from error
     target = str(call.body.get("new_branch") or branch)
     if target != branch:

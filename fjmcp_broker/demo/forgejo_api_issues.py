@@ -225,7 +225,9 @@ def one_label(call: ApiCall, owner: str, name: str, label_id: str) -> Response:
     raise not_found()
 
 
-def _named_labels(repository: Repository, wanted: list[Any]) -> list[Label]:
+def _named_labels(repository: Repository, wanted: Any) -> list[Label]:
+    if not isinstance(wanted, list):
+        raise ApiError(422, "[Labels]: not a list")
     return [
         label
         for label in repository.labels
@@ -246,7 +248,7 @@ def issue_labels(call: ApiCall, owner: str, name: str, index: str) -> Response:
         repository = call.own_repository(owner, name)
         if call.method == "PUT":
             issue.labels.clear()
-        for label in _named_labels(repository, list(call.body.get("labels") or [])):
+        for label in _named_labels(repository, call.body.get("labels", [])):
             if label not in issue.labels:
                 issue.labels.append(label)
     return json_answer([call.shapes.label(each) for each in issue.labels])

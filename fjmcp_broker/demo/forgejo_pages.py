@@ -3,12 +3,10 @@ The stand-in's pages for people: sign in, consent, and removing an application.
 """
 
 from html import escape
-from typing import cast
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import urlsplit
 
 from klein import Klein, Response
 from twisted.web.iweb import IRequest
-from twisted.web.server import Request
 
 from fjmcp_broker.demo import forgejo_http as http
 from fjmcp_broker.demo.forgejo_core import ForgejoCore
@@ -19,10 +17,8 @@ from fjmcp_broker.demo.forgejo_http import (
     text_answer,
     with_parameters,
 )
-from fjmcp_broker.demo.forgejo_state import Application, User, WebSession
-
-SESSION_COOKIE = b"i_like_gitea"
-RETURN_COOKIE = b"redirect_to"
+from fjmcp_broker.demo.forgejo_sessions import RETURN_COOKIE, BrowserSessions
+from fjmcp_broker.demo.forgejo_state import Application, User
 
 
 class Pages:
@@ -37,6 +33,7 @@ class Pages:
         @param core: the stand-in's state, clock and settings.
         """
         self._core = core
+        self._sessions = BrowserSessions(core)
 
     async def deliver(self, request: IRequest, response: Response) -> Response:
         """
@@ -44,59 +41,7 @@ class Pages:
         """
         return await self._core.traffic.deliver(request, response)
 
-    # Sessions
-
-    def _session(self, request: IRequest) -> WebSession:
-        text = (request.getCookie(SESSION_COOKIE) or b"").decode("ascii", "replace")
-        return self._core.state.web_sessions.get(text) or self._new_session(request)
-
-    def _new_session(self, request: IRequest) -> WebSession:
-        text = self._core.state.random_text()
-        session = self._core.state.web_sessions[text] = WebSession()
-        self._set_cookie(request, SESSION_COOKIE, text)
-        return session
-
-    def _set_cookie(self, request: IRequest, name: bytes, value: str) -> None:
-        cast(Request, request).addCookie(
-            name,
-            value,
-            path=(self._core.base_path or "/"),
-            httpOnly=True,
-            sameSite="lax",
-            secure=self._core.base_url.startswith("https:"),
-        )
-
-    def _user(self, request: IRequest) -> User | None:
-        user = self._core.state.users.get(self._session(request).user_id or 0)
-        if user is None or not user.may_sign_in:
-            return None
-        self._core.traffic.name_user(request, user.login)
-        return user
-
-    def _sign_in_first(self, request: IRequest) -> Response:
-        target = urlsplit(request.uri.decode("utf-8", "replace"))
-        self._set_cookie(
-            request, RETURN_COOKIE, quote(f"{target.path}?{target.query}", safe="")
-        )
-        return redirect(self._core.url("/user/login"))
-
     # Signing in
-
-    @serve(app, "/", "GET", "HEAD")
-    def home(self, request: IRequest) -> Response:
-        """
-        Who is signed in here.
-        """
-        user = self._user(request)
-        if user is None:
-            return redirect(self._core.url("/user/login"))
-        return page(
-            "Stand-in Forgejo",
-            f"<p>Signed in as <b>{escape(user.login)}</b>.</p>"
-            f'<p><a href="{self._core.url("/user/settings/applications")}">'
-            "Authorized applications</a></p>"
-            f'<p><a href="{self._core.url("/user/logout")}">Sign out</a></p>',
-        )
 
     @serve(app, "/user/login", "GET", "HEAD")
     def login_form(self, request: IRequest) -> Response:
@@ -138,29 +83,18 @@ class Pages:
             return self._login_page("Username or password is incorrect.")
         if not user.may_sign_in:
             return page("Sign-in prohibited", "<p>Ask your administrator.</p>", 403)
-        self._new_session(request).user_id = user.id
+        self._sessions.new(request).user_id = user.id
         self._core.traffic.name_user(request, user.login)
-        location = self._return_location(request)
-        self._set_cookie(request, RETURN_COOKIE, "")
+        location = self._sessions.return_location(request)
+        self._sessions.set_cookie(request, RETURN_COOKIE, "")
         return redirect(location)
-
-    def _return_location(self, request: IRequest) -> str:
-        """
-        The page to go back to: only ever one of this stand-in.
-        """
-        text = (request.getCookie(RETURN_COOKIE) or b"").decode("ascii", "replace")
-        path = unquote(text)
-        if path.startswith(f"{self._core.base_path}/") and not path.startswith("//"):
-            root = self._core.base_url.removesuffix(self._core.base_path)
-            return root + path
-        return self._core.url("/")
 
     @serve(app, "/user/logout", "GET", "POST")
     def logout(self, request: IRequest) -> Response:
         """
         End the session.
         """
-        self._session(request).user_id = None
+        self._sessions.of(request).user_id = None
         return redirect(self._core.url("/"))
 
     # Authorization
@@ -170,9 +104,9 @@ class Pages:
         """
         Check an authorization request; show the consent page, or skip it.
         """
-        user = self._user(request)
+        user = self._sessions.user(request)
         if user is None:
-            return self._sign_in_first(request)
+            return self._sessions.sign_in_first(request)
         form = http.query(request)
         if request.method == b"POST":
             form |= http.form(request)
@@ -185,7 +119,7 @@ class Pages:
         problem = _problem(form, application)
         if problem is not None:
             return _error_redirect(redirect_uri, form.get("state", ""), *problem)
-        session = self._session(request)
+        session = self._sessions.of(request)
         # Kept in the session, as Forgejo does: the latest request only.
         if form.get("code_challenge_method"):
             session.values["method"] = form["code_challenge_method"]
@@ -234,10 +168,10 @@ class Pages:
         """
         if not self._is_same_origin(request):
             return text_answer("cross-origin request detected", 403)
-        user = self._user(request)
+        user = self._sessions.user(request)
         if user is None:
-            return self._sign_in_first(request)
-        session, form = self._session(request), http.form(request)
+            return self._sessions.sign_in_first(request)
+        session, form = self._sessions.of(request), http.form(request)
         names = ("client_id", "state", "redirect_uri")
         if any(session.values.get(name) != form.get(name, "") for name in names):
             return text_answer("Bad Request", 400)
@@ -277,13 +211,6 @@ class Pages:
         origin = http.header(request, "origin")
         return not origin or urlsplit(origin).netloc == http.header(request, "host")
 
-    @serve(app, "/attachments/<uuid>", "GET", "HEAD")
-    def attachment(self, request: IRequest, uuid: str) -> Response:
-        """
-        The one file that all attachments of the stand-in have.
-        """
-        return Response(200, {"Content-Type": "text/plain"}, b"hello\n")
-
     # Applications of a user
 
     @serve(app, "/user/settings/applications", "GET")
@@ -291,9 +218,9 @@ class Pages:
         """
         The applications a user gave access to, each with a button to remove it.
         """
-        user = self._user(request)
+        user = self._sessions.user(request)
         if user is None:
-            return self._sign_in_first(request)
+            return self._sessions.sign_in_first(request)
         items = "".join(
             f"<li>{escape(self._core.state.applications[grant.application_id].name)}"
             f" <code>{escape(grant.scope)}</code>"
@@ -312,7 +239,7 @@ class Pages:
         """
         if not self._is_same_origin(request):
             return text_answer("cross-origin request detected", 403)
-        user = self._user(request)
+        user = self._sessions.user(request)
         grant = self._core.state.grants.get(grant_id)
         if user is not None and grant is not None and grant.user_id == user.id:
             self._core.state.remove_grant(grant)
