@@ -7,10 +7,8 @@ is therefore written together.
 """
 
 import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Final, Protocol, TypeVar, cast
+from collections.abc import Callable
+from typing import Protocol, TypeVar, cast
 
 from twisted.enterprise import adbapi
 from twisted.internet.defer import Deferred
@@ -19,12 +17,18 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
+from .connection import (
+    MEMORY,
+    connection_target,
+    reading,
+    set_up_reader,
+    set_up_writer,
+    touch,
+    writing,
+)
 from .errors import StoreRefused, StoreUnavailable, is_unavailable
 
 T = TypeVar("T")
-
-#: The path of a database that lives in one connection: for tests only.
-MEMORY: Final = ":memory:"
 
 
 class ThreadPoolFactory(Protocol):
@@ -136,9 +140,9 @@ class Database:
                 "store-reader", self._readers_wanted, read_only=True
             )
         try:
-            await self._run(writer, _nothing)
+            await self._run(writer, touch)
             if self._readers is not None:
-                await self._run(self._readers, _nothing)
+                await self._run(self._readers, touch)
         except StoreUnavailable as error:
             await self.close()
             raise StoreRefused(str(error)) from error
@@ -177,7 +181,7 @@ class Database:
         @return: what it returned, after the commit.
         @raise StoreUnavailable: busy, locked, full, read-only, damaged or closed.
         """
-        return await self._run(self._opened(self._writer), _writing(transaction))
+        return await self._run(self._opened(self._writer), writing(transaction))
 
     async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
         """
@@ -189,7 +193,7 @@ class Database:
         @raise StoreUnavailable: as for L{Database.write}.
         """
         pool = self._opened(self._writer if self._path == MEMORY else self._readers)
-        return await self._run(pool, _reading(query))
+        return await self._run(pool, reading(query))
 
     def _opened(self, pool: _Pool | None) -> _Pool:
         if pool is None:
@@ -210,7 +214,7 @@ class Database:
             cp_reactor=self._reactor,
             cp_min=connections,
             cp_max=connections,
-            cp_openfun=_set_up_reader if read_only else set_up_writer,
+            cp_openfun=set_up_reader if read_only else set_up_writer,
         )
 
     def _run(
@@ -254,122 +258,3 @@ class Database:
             for idle in waiting:
                 if not idle.called:
                     idle.callback(None)
-
-
-def connection_target(path: str) -> str:
-    """
-    @param path: of a database file that exists, or C{:memory:}.
-    @return: the same as a URI that never creates a file.
-    """
-    if path == MEMORY:
-        return "file::memory:"
-    return f"{Path(path).absolute().as_uri()}?mode=rw"
-
-
-def set_up_writer(connection: sqlite3.Connection) -> None:
-    """
-    Give a new connection the settings that every writer needs; close it when they
-    cannot be had.
-
-    @param connection: opened with C{isolation_level=None}.
-    @raise sqlite3.Error: SQLite refuses.
-    @raise StoreRefused: the file system cannot do it.
-    """
-    try:
-        connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute("PRAGMA trusted_schema = OFF")
-        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
-        if mode not in ("wal", "memory"):
-            raise StoreRefused("its file system has no write-ahead logging")
-        # NORMAL could lose the last transactions with the power; a lost rotation
-        # logs a user out.
-        connection.execute("PRAGMA synchronous = FULL")
-    except BaseException:
-        connection.close()
-        raise
-
-
-def _set_up_reader(connection: sqlite3.Connection) -> None:
-    """
-    As L{set_up_writer}, for a connection that only reads.
-    """
-    set_up_writer(connection)
-    connection.execute("PRAGMA query_only = ON")
-
-
-def _nothing(connection: sqlite3.Connection) -> None:
-    """
-    Open the connection and touch the file.
-    """
-    connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-
-
-def _fetched(result: T) -> T:
-    """
-    Refuse what would be read after the transaction.
-    """
-    if isinstance(result, sqlite3.Cursor):
-        raise TypeError("fetch the rows before the transaction ends")
-    return result
-
-
-@contextmanager
-def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """
-    Put C{BEGIN IMMEDIATE} and C{COMMIT} around a block, or C{ROLLBACK} when it raises.
-
-    @param connection: opened with C{isolation_level=None}, in no transaction.
-    @raise RuntimeError: the block ended the transaction by itself.
-    """
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        if not connection.in_transaction:
-            raise RuntimeError("the transaction was ended from within")
-        connection.execute("COMMIT")
-    except BaseException:
-        # SQLite has rolled back by itself after some errors, a full disk say.
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-
-
-def _writing(
-    work: Callable[[sqlite3.Connection], T],
-) -> Callable[[sqlite3.Connection], T]:
-    """
-    Put a transaction that may write around a function.
-    """
-
-    def write(connection: sqlite3.Connection) -> T:
-        with transaction(connection):
-            result = _fetched(work(connection))
-        return result
-
-    return write
-
-
-def _reading(
-    query: Callable[[sqlite3.Connection], T],
-) -> Callable[[sqlite3.Connection], T]:
-    """
-    Put a transaction that cannot write around a function.
-    """
-
-    def read(connection: sqlite3.Connection) -> T:
-        was_query_only = connection.execute("PRAGMA query_only").fetchone()[0]
-        try:
-            connection.execute("PRAGMA query_only = ON")
-            connection.execute("BEGIN")
-            return _fetched(query(connection))
-        except sqlite3.OperationalError as error:
-            if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_READONLY:
-                raise RuntimeError("a query that writes, in a read") from error
-            raise
-        finally:
-            if connection.in_transaction:
-                connection.execute("COMMIT")
-            if not was_query_only:
-                connection.execute("PRAGMA query_only = OFF")
-
-    return read

@@ -11,7 +11,7 @@ from typing import Final
 
 import attrs
 
-from .database import transaction
+from .connection import transaction
 from .errors import StoreRefused
 
 _SCHEMA_MIGRATIONS: Final = """

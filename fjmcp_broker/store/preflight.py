@@ -14,7 +14,7 @@ from fjmcp_broker.secret import Secret
 
 from . import instance as instances
 from . import migrations
-from .database import MEMORY, connection_target, set_up_writer, transaction
+from .connection import MEMORY, connection_target, set_up_writer, transaction
 from .errors import StoreRefused, primary_code
 from .instance import Instance
 from .keys import key_path, load_or_create_keys

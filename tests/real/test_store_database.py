@@ -3,108 +3,22 @@ The store on a real file, with real threads.
 """
 
 import os
-import shutil
-import sqlite3
-import tempfile
 import threading
-from contextlib import closing
 from sqlite3 import Connection
-from typing import cast
 
-from twisted.internet import reactor
-from twisted.internet.defer import CancelledError, Deferred, gatherResults
-from twisted.internet.interfaces import IReactorCore, IReactorTime
-from twisted.internet.task import deferLater
-from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
-from twisted.trial.unittest import TestCase
+from twisted.internet.defer import Deferred, gatherResults
 
 from fjmcp_broker.store import users
-from fjmcp_broker.store.database import Database
 from fjmcp_broker.store.errors import StoreUnavailable
-from fjmcp_broker.store.instance import Instance
-from fjmcp_broker.store.preflight import prepare
 
-from .test_store_preflight import NOW, open_files
-
-#: Threads that wait for the test give up then, so that a failure does not hang.
-PATIENCE_SECONDS = 20
-
-
-def add_user(connection: Connection, user_id: int = 1) -> None:
-    """
-    Write something.
-    """
-    users.upsert_user(connection, user_id, "ada", "Ada", NOW)
-
-
-def count_users(connection: Connection) -> int:
-    """
-    Read something.
-    """
-    number: int = connection.execute("SELECT count(*) FROM users").fetchone()[0]
-    return number
-
-
-class Gate:
-    """
-    Holds a thread until the test lets it go on.
-    """
-
-    def __init__(self) -> None:
-        self.reached: Deferred[None] = Deferred()
-        self._opened = threading.Event()
-
-    def hold(self) -> None:
-        """
-        In the thread: say that it is here, then wait.
-        """
-        reactor.callFromThread(self.reached.callback, None)  # type: ignore[attr-defined]
-        assert self._opened.wait(PATIENCE_SECONDS)
-
-    def open(self) -> None:
-        """
-        In the test: let the thread go on.
-        """
-        self._opened.set()
-
-
-class DatabaseTestCase(TestCase):
-    timeout = 60
-
-    async def setUp(self) -> None:  # type: ignore[override]
-        # The reactor has made its own handles once it has turned.
-        await deferLater(cast(IReactorTime, reactor), 0)
-        self.folder = tempfile.mkdtemp()
-        self.addCleanup(shutil.rmtree, self.folder)
-        self.path = os.path.join(self.folder, "store.db")
-        prepare(self.path, [], Instance("https://git.example", "app"), NOW)
-        self.before = open_files(), threading.enumerate()
-        self.database = self.make()
-        await self.database.open()
-        self.addCleanup(self.close)
-
-    def make(self, busy_timeout_seconds: float = 5.0) -> Database:
-        return Database(
-            self.path,
-            reactor=cast(IReactorCore, reactor),
-            busy_timeout_seconds=busy_timeout_seconds,
-        )
-
-    def close(self) -> "Deferred[None]":
-        return Deferred.fromCoroutine(self.database.close())
-
-    def other_program(self) -> Connection:
-        connection = sqlite3.connect(self.path, isolation_level=None)
-        self.addCleanup(connection.close)
-        return connection
-
-    async def turn(self) -> None:
-        """
-        Let the reactor do everything that is due, results of threads included.
-        """
-        for _ in range(20):
-            await self.database.read(count_users)
-            await deferLater(cast(IReactorTime, reactor), 0)
+from .stores import (
+    NOW,
+    PATIENCE_SECONDS,
+    DatabaseTestCase,
+    Gate,
+    add_user,
+    count_users,
+)
 
 
 class SettingsTests(DatabaseTestCase):
@@ -297,134 +211,3 @@ class UnavailableTests(DatabaseTestCase):
             str(raised.exception),
             f"the store {self.path} is not available: database disk image is malformed",
         )
-
-
-class CancellationTests(DatabaseTestCase):
-    def begun(self, gate: Gate) -> "Deferred[None]":
-        """
-        @return: a caller whose transaction waits in the middle.
-        """
-
-        def transaction(connection: Connection) -> None:
-            add_user(connection, 1)
-            gate.hold()
-            add_user(connection, 2)
-
-        async def call() -> None:
-            await self.database.write(transaction)
-
-        return Deferred.fromCoroutine(call())
-
-    async def test_cancelled_caller_does_not_stop_its_transaction(self) -> None:
-        """
-        A browser that goes away in the middle of a transaction changes nothing: it
-        is committed as a whole.
-        """
-        gate = Gate()
-        caller = self.begun(gate)
-        await gate.reached
-        caller.cancel()
-        self.failureResultOf(caller, CancelledError)
-        gate.open()
-        self.assertEqual(await self.database.write(count_users), 2)
-
-    async def test_cancelled_caller_does_not_take_back_what_it_asked_for(self) -> None:
-        """
-        A transaction that still waits for its turn runs too: a code may be spent.
-        """
-        gate = Gate()
-        first = self.begun(gate)
-        await gate.reached
-        second = Deferred.fromCoroutine(self.database.write(lambda c: add_user(c, 3)))
-        second.cancel()
-        self.failureResultOf(second, CancelledError)
-        gate.open()
-        await first
-        self.assertEqual(await self.database.write(count_users), 3)
-
-    async def test_failure_that_nobody_waits_for_is_logged(self) -> None:
-        """
-        A dropped result is dropped, a dropped failure is not silent.
-        """
-        events: list[LogEvent] = []
-        observer = cast(ILogObserver, events.append)
-        globalLogPublisher.addObserver(observer)
-        self.addCleanup(globalLogPublisher.removeObserver, observer)
-        gate = Gate()
-
-        def fail(connection: Connection) -> None:
-            add_user(connection)
-            gate.hold()
-            raise LookupError("nobody hears this")
-
-        caller = Deferred.fromCoroutine(self.database.write(fail))
-        await gate.reached
-        caller.cancel()
-        self.failureResultOf(caller, CancelledError)
-        gate.open()
-        self.assertEqual(await self.database.write(count_users), 0)
-        self.assertIn(
-            "nobody hears this", [str(event.get("error")) for event in events]
-        )
-
-
-class CloseTests(DatabaseTestCase):
-    async def test_nothing_is_open_before_or_after(self) -> None:
-        """
-        Between open and close there are handles and threads, before and after there
-        are none: a daemon may fork before, and leaves nothing behind.
-        """
-        await self.database.write(add_user)
-        await gatherResults(
-            [Deferred.fromCoroutine(self.database.read(count_users)) for _ in range(10)]
-        )
-        self.assertNotEqual((open_files(), threading.enumerate()), self.before)
-        await self.database.close()
-        self.assertEqual((open_files(), threading.enumerate()), self.before)
-        again = self.make()
-        self.assertEqual((open_files(), threading.enumerate()), self.before)
-        for _ in range(20):
-            await again.open()
-            await again.read(count_users)
-            await again.close()
-        self.assertEqual((open_files(), threading.enumerate()), self.before)
-        self.assertEqual(
-            sorted(os.listdir(self.folder)),
-            ["store.db", "store.db.key", "store.db.lock"],
-        )
-
-    async def test_failed_open_leaves_nothing(self) -> None:
-        """
-        A store that cannot be opened costs no handle and no thread.
-        """
-        await self.database.close()
-        self.path = os.path.join(self.folder, "missing.db")
-        for _ in range(3):
-            database = self.make()
-            with self.assertRaises(Exception) as raised:
-                await database.open()
-            self.assertIn("unable to open database file", str(raised.exception))
-        self.assertEqual((open_files(), threading.enumerate()), self.before)
-
-    async def test_close_waits_for_what_has_been_asked(self) -> None:
-        """
-        Transactions under way and in the queue are finished; new ones are refused.
-        """
-        gate = Gate()
-
-        def slow(connection: Connection) -> None:
-            gate.hold()
-            add_user(connection, 1)
-
-        first = Deferred.fromCoroutine(self.database.write(slow))
-        second = Deferred.fromCoroutine(self.database.write(lambda c: add_user(c, 2)))
-        await gate.reached
-        closing_now = self.close()
-        with self.assertRaises(StoreUnavailable):
-            await self.database.write(add_user)
-        self.assertNoResult(closing_now)
-        gate.open()
-        await closing_now
-        await gatherResults([first, second])
-        with closing(sqlite3.connect(self.path)) as connection:
-            self.assertEqual(count_users(connection), 2)

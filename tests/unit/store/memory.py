@@ -12,7 +12,8 @@ from twisted.python.threadpool import ThreadPool
 from twisted.trial.unittest import SynchronousTestCase
 
 from fjmcp_broker.store import migrations
-from fjmcp_broker.store.database import MEMORY, Database
+from fjmcp_broker.store.connection import MEMORY
+from fjmcp_broker.store.database import Database
 
 #: When tests happen, unless they say otherwise.
 NOW = 1_800_000_000

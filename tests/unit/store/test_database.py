@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 
 from fjmcp_broker.oauth.errors import OAuthError
 from fjmcp_broker.store import users
-from fjmcp_broker.store.database import set_up_writer
+from fjmcp_broker.store.connection import set_up_writer
 from fjmcp_broker.store.errors import StoreRefused, StoreUnavailable
 
 from .memory import NOW, inline_database
