@@ -22,7 +22,7 @@ LEVELS: Final = (
     ("store", "trace"),
     ("config",),
     ("oauth", "mcp"),
-    ("metrics", "limits", "logs", "ordered"),
+    ("metrics", "limits", "logs", "ordered", "process", "timers"),
     ("errors", "secret", "version"),
 )
 """A module may import from its own level and from those below it, the later ones."""
