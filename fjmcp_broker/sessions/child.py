@@ -37,6 +37,7 @@ from fjmcp_broker.sessions.spawn import (
     child_environment,
     make_working_directory,
     remove_working_directory,
+    send_to_group,
 )
 from fjmcp_broker.sessions.stderr import REDACTED, StderrLog
 from fjmcp_broker.sessions.stdin import StdinQueue
@@ -95,7 +96,6 @@ class Child(ProcessProtocol):
         self._process: Any = None
         self._pid: int | None = None
         self._directory: str | None = None
-        self._ready = False
         self._stopping: EndReason | None = None
         self._signalled = False
         self._exited = False
@@ -164,7 +164,6 @@ class Child(ProcessProtocol):
         """
         The answer to C{initialize} came: the start deadline is met.
         """
-        self._ready = True
         if self._stopping is None:
             self._cancel_timer()
 
@@ -224,7 +223,7 @@ class Child(ProcessProtocol):
         @param reason: what is reported, unless a stop has begun already.
         """
         if self._end is None and self._pid is not None:
-            self._note_stopping(reason)
+            self._stopping = self._stopping or reason
             self._cancel_timer()
             self._signalled = True
             self._signal_group(signal.SIGKILL)
@@ -342,13 +341,9 @@ class Child(ProcessProtocol):
         )
         self.kill(EndReason.START_TIMEOUT)
 
-    def _note_stopping(self, reason: EndReason) -> None:
-        if self._stopping is None:
-            self._stopping = reason
-
     def _begin_stop(self, reason: EndReason, grace_seconds: float) -> None:
         first = self._stopping is None
-        self._note_stopping(reason)
+        self._stopping = self._stopping or reason
         if self._pid is None or self._exited:
             return
         if first:
@@ -376,24 +371,12 @@ class Child(ProcessProtocol):
         self._signal_group(signal.SIGCONT)
 
     def _signal_group(self, number: int) -> None:
-        """
-        Right after the child was reaped its group id cannot have been reused: it is
-        taken as long as a member lives, and nothing was started in between.
-        """
-        if self._pid is None:
-            return
-        try:
-            if self._launcher.own_group:
-                self._kill_group(self._pid, number)
-                return
-        except ProcessLookupError:
-            # Nobody left there; or the child had no time yet to make its group.
-            pass
-        except PermissionError:
-            self.log.warn("child {child} changed its user", child=self._name)
-        if not self._exited:
-            with suppress(ProcessExitedAlready):
-                self._process.signalProcess(number)
+        if self._pid is not None:
+            group = self._pid if self._launcher.own_group else None
+            if not send_to_group(self._kill_group, group, number, self._name):
+                if not self._exited:
+                    with suppress(ProcessExitedAlready):
+                        self._process.signalProcess(number)
 
     def _drop_pipes(self) -> None:
         self._timer = None

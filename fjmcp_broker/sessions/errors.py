@@ -1,5 +1,8 @@
 """What can go wrong between a session and its child."""
 
+# The names say what happened; an "Error" behind each would add nothing.
+# ruff: noqa: N818
+
 from fjmcp_broker.errors import BrokerError
 
 

@@ -232,6 +232,33 @@ def remove_working_directory(path: str) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def send_to_group(
+    kill_group: Callable[[int, int], None], group: int | None, number: int, name: str
+) -> bool:
+    """
+    Send a signal to a child's process group. Right after the child was reaped its
+    group id cannot have been reused: it is taken as long as a member lives, and
+    nothing was started in between.
+
+    @param kill_group: C{os.killpg}.
+    @param group: the child's process id, L{None} where it has no group of its own.
+    @param number: of the signal.
+    @param name: of the child in the log.
+    @return: whether somebody got it. Nobody does when all are gone, or when the child
+        has had no time yet to make its group.
+    """
+    if group is None:
+        return False
+    try:
+        kill_group(group, number)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        log.warn("child {child} changed its user", child=name)
+        return False
+    return True
+
+
 def protect_memory() -> bool:
     """
     Keep other processes of the same user from reading the daemon's memory and
