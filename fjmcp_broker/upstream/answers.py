@@ -34,6 +34,9 @@ _MAXIMUM_LIFE_SECONDS: Final = 10 * 365 * 86_400
 _Token = Annotated[str, msgspec.Meta(pattern=r"\A[\x21-\x7e]{1,65536}\Z")]
 """Visible ASCII only: it goes into headers and into a child's environment."""
 
+_Subject = Annotated[str, msgspec.Meta(pattern=r"\A[1-9][0-9]{0,18}\Z")]
+"""Forgejo's number of a user, as OpenID Connect writes it."""
+
 _Count = Annotated[int, msgspec.Meta(ge=0, le=_MAXIMUM_INTEGER)]
 _Text = Annotated[str, msgspec.Meta(max_length=1024)]
 
@@ -53,22 +56,22 @@ class _RefreshClaims(msgspec.Struct):
 
 
 class _IdClaims(msgspec.Struct):
-    sub: Annotated[str, msgspec.Meta(pattern=r"\A[1-9][0-9]{0,18}\Z")]
+    sub: _Subject
     aud: str | list[str]
     preferred_username: str | None = None
     name: str | None = None
 
 
 class _UserBody(msgspec.Struct):
-    sub: Annotated[str, msgspec.Meta(pattern=r"\A[1-9][0-9]{0,18}\Z")]
+    sub: _Subject
     preferred_username: Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
     name: _Text | None = None
 
 
 class _IntrospectionBody(msgspec.Struct):
     active: bool
-    scope: str = ""
-    username: str = ""
+    scope: Annotated[str, msgspec.Meta(max_length=4096)] = ""
+    username: _Text = ""
     aud: str | list[str] = msgspec.field(default_factory=list)
 
 

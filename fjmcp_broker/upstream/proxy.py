@@ -259,7 +259,7 @@ class ProxyingAgent:
         bodyProducer: IBodyProducer | None = None,  # noqa: N803 - IAgent
     ) -> Deferred[IResponse]:
         """
-        As L{IAgent.request}.
+        As C{IAgent.request}.
 
         @param method: of HTTP.
         @param uri: absolute.

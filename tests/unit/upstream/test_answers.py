@@ -345,5 +345,9 @@ class IntrospectionTests(SynchronousTestCase):
 
     def test_everything_else_is_transient(self) -> None:
         """Other statuses and shapes say nothing about the token."""
-        for answer in (Answer(500, b""), Answer(200, b'{"active":"true"}')):
+        for answer in (
+            Answer(500, b""),
+            Answer(200, b'{"active":"true"}'),
+            Answer(200, b'{"active":true,"scope":"%b"}' % (b"x" * 5000)),
+        ):
             self.assertRaises(UpstreamUnavailable, introspection, answer, CLIENT_ID)
