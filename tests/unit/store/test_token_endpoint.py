@@ -31,7 +31,7 @@ from fjmcp_broker.oauth.token_request import (
 from fjmcp_broker.oauth.tokens import digest
 from fjmcp_broker.store import bearer_check, migrations, tokens
 from fjmcp_broker.store.collector import collect
-from fjmcp_broker.store.database import set_up_writer
+from fjmcp_broker.store.connection import set_up_writer
 from fjmcp_broker.store.revocation import Refused, Revoked, revoke_token
 from fjmcp_broker.store.sealing import Sealer
 from fjmcp_broker.store.token_endpoint import TokenAnswer, TokenTransactions
@@ -151,12 +151,18 @@ class RefreshMachine(RuleBasedStateMachine):
 
     @rule(
         seconds=st.one_of(
-            st.sampled_from([1, 59, 60, 61, 3599, 3600, 86_400, REFRESH_LIFETIME]),
-            st.integers(0, 120),
+            st.integers(0, 70),
+            st.sampled_from([1, 59, 60, 61, 61, 3599, 3600, 3600, 86_400]),
         )
     )
     def time_passes(self, seconds: int) -> None:
         """Nobody does anything."""
+        self.now += seconds
+
+    @precondition(lambda self: len(self.refreshes) > 2 and not self.ended)
+    @rule(seconds=st.sampled_from([REFRESH_LIFETIME - 5, REFRESH_LIFETIME]))
+    def long_time_passes(self, seconds: int) -> None:
+        """A client is forgotten for a month."""
         self.now += seconds
 
     @rule(data=st.data())
@@ -220,6 +226,7 @@ class RefreshMachine(RuleBasedStateMachine):
         )
         access.used = access.used or accepted
 
+    @precondition(lambda self: not self.ended)
     @rule(data=st.data())
     def foreign_client_presents(self, data: st.DataObject) -> None:
         """It gets nothing and breaks nothing."""
@@ -227,7 +234,7 @@ class RefreshMachine(RuleBasedStateMachine):
         answer = self.ask(RefreshRequest(token.text), ClientCredentials("other"))
         assert isinstance(answer, Refused) and answer.ended_grant_id is None
 
-    @precondition(lambda self: not self.ended)
+    @precondition(lambda self: not self.ended and len(self.accesses) > 2)
     @rule(data=st.data())
     def revoke_access(self, data: st.DataObject) -> None:
         """The client drops an access token (RFC 7009)."""
@@ -238,11 +245,20 @@ class RefreshMachine(RuleBasedStateMachine):
         assert isinstance(outcome, Revoked) and outcome.ended_grant_id is None
         access.revoked = access.revoked or outcome.token_digest is not None
 
-    @rule()
-    def suspend_or_revive(self) -> None:
+    @rule(data=st.data())
+    def suspended_for_a_while(self, data: st.DataObject) -> None:
         """Forgejo refuses the user's refresh token; the user signs in again."""
-        self.suspended = not self.suspended
-        state = "needs_sign_in" if self.suspended else "usable"
+        self.set_state("needs_sign_in")
+        self.suspended = True
+        self.present(data)
+        self.use(data)
+        self.set_state("usable")
+        self.suspended = False
+
+    def set_state(self, state: str) -> None:
+        """
+        Set the state of the user's upstream token set.
+        """
         self.write(
             lambda connection: (
                 connection.execute(
@@ -304,5 +320,5 @@ class RefreshMachineTests(SynchronousTestCase):
         """The store does what the model says."""
         run_state_machine_as_test(
             RefreshMachine,
-            settings=settings(max_examples=100, stateful_step_count=40, deadline=None),
+            settings=settings(max_examples=250, stateful_step_count=30, deadline=None),
         )

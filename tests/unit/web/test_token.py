@@ -261,6 +261,16 @@ class RefreshTests(TokenTestCase):
         self.assertEqual((answer["access_token"], answer["refresh_token"]), pair)
         self.assertEqual(answer["expires_in"], ACCESS_LIFETIME - 60)
 
+    def test_same_pair_although_used_at_the_end_of_the_minute(self) -> None:
+        """The last second of the minute belongs to it."""
+        first = self.world.signed_in()["refresh_token"]
+        pair = self.pair(first)
+        self.world.clock.advance(60)
+        self.assertTrue(self.world.use(pair[0]))
+        self.assertEqual(self.pair(first), pair)
+        self.assertEqual(self.world.refresh(pair[1]).status, 200)
+        self.assertEqual(self.pair(first), pair)
+
     def test_same_pair_later_while_unused(self) -> None:
         """The answer was lost."""
         first = self.world.signed_in()["refresh_token"]
