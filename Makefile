@@ -86,7 +86,8 @@ build: $(VENV)/.installed-dev
 		$(BIN)/python -m build --outdir dist .
 
 changelog: $(VENV)/.installed-dev
-	$(BIN)/towncrier build --yes
+	$(BIN)/towncrier build --yes --version "$$($(BIN)/python -c \
+		'from fjmcp_broker.version import VERSION; print(VERSION)')"
 
 clean:
 	rm -rf build dist docs/api _trial_temp* .coverage* .mypy_cache .ruff_cache \

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import sys
 import urllib.error
 import urllib.request
@@ -20,7 +21,7 @@ _USUAL_PORT: Final = 8080
 
 
 def _port(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text[:6]) < 65536):
+    if not re.fullmatch("[0-9]{1,5}", text) or int(text) > 65535:
         raise argparse.ArgumentTypeError("must be a port from 0 to 65535")
     return int(text)
 

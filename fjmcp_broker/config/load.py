@@ -1,5 +1,6 @@
 """From all sources to one checked L{Config}."""
 
+import re
 import ssl
 from collections.abc import Mapping
 from urllib.parse import urlsplit
@@ -110,7 +111,7 @@ def _obey_port(
     key = KEYS_BY_NAME["server.listen_addr"]
     found = [(n, environment[n].strip()) for n in PORT_VARIABLES if environment.get(n)]
     for name, text in found:
-        if not (text.isascii() and text.isdigit() and 0 < int(text[:6]) < 65536):
+        if not re.fullmatch("[0-9]{1,5}", text) or not 0 < int(text) < 65536:
             what = f"must be a port from 1 to 65535{shown(key, text)}"
             problems.of_key(key, what, name)
             return

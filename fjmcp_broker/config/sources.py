@@ -18,6 +18,7 @@ PROGRAM_VARIABLE: Final = "FORGEJO_MCP_BINARY"
 
 _FOREIGN_TABLES: Final = ("mcias", "sso")
 _FOREIGN_KEYS: Final = ("server.grpc_addr",)
+_SHOWN_CHARACTERS: Final = 80
 _MOST_SECRET_BYTES: Final = 64 * 1024
 
 
@@ -81,12 +82,17 @@ def _unknown(name: str, is_table: bool) -> str:
     if is_table:
         near = get_close_matches(name, SECTIONS, 1)
         hint = f"; did you mean [{near[0]}]?" if near else ""
-        return f"unknown table [{name[:64]}]{hint}"
+        return f"unknown table [{_printable(name)}]{hint}"
     last = name.rpartition(".")[2]
     elsewhere = [key.file_key for key in KEYS_BY_NAME.values() if key.name == last]
     near = elsewhere or get_close_matches(name, KEYS_BY_NAME, 1)
     hint = f"; did you mean {near[0]}?" if near else ""
-    return f"unknown key {name[:128]}{hint}"
+    return f"unknown key {_printable(name)}{hint}"
+
+
+def _printable(name: str) -> str:
+    # A quoted key may hold anything, line ends and terminal controls too.
+    return ascii(name)[1:-1][:_SHOWN_CHARACTERS]
 
 
 def from_file(key: Key, tables: Tables, path: str, problems: Problems) -> Given | None:

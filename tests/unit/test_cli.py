@@ -103,7 +103,7 @@ class ArgumentTests(CommandCase):
         self.assertEqual(
             (parsed.host, parsed.port, parsed.forgejo_port), ("127.0.0.1", 8080, 3000)
         )
-        for port in ("x", "-1", "65536", "9" * 4999):
+        for port in ("x", "-1", "65536", "00000099999", "9" * 4999):
             self.assertEqual(self.command("demo", "--port", port), 2)
 
     def test_nothing_and_nonsense(self) -> None:

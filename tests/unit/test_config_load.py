@@ -293,6 +293,13 @@ class ProblemTests(Loading):
         ):
             self.assertIn(hint, found)
 
+    def test_strange_keys_cannot_forge_lines(self) -> None:
+        """A quoted key may hold anything; the message stays one line per problem."""
+        path = self.file('["a\\n  - b"]\n[server]\n"\\u001b[2J" = 1\n')
+        error = self.assertRaises(ConfigError, load, path, ENVIRONMENT)
+        self.assertEqual(len(str(error).splitlines()), 3)
+        self.assertNotIn("\x1b", str(error))
+
     def test_foreign_tables_are_one_note(self) -> None:
         """Platforms put their own tables into every configuration file."""
         path = self.file('[mcias]\nx = 1\n[sso]\n[server]\ngrpc_addr = ":1"\n')
@@ -323,7 +330,11 @@ class ProblemTests(Loading):
 
     def test_ports(self) -> None:
         """No nonsense, and no two different ones."""
-        for changes in ({"PORT": "x"}, {"PORT": "0"}, {"PORT": "1", "PORT_HTTP": "2"}):
+        cases: list[dict[str, str | None]] = [
+            *({"PORT": text} for text in ("x", "0", "65536", "0000080", "٣", " ")),
+            {"PORT": "1", "PORT_HTTP": "2"},
+        ]
+        for changes in cases:
             self.assertEqual(len(self.problems(self.environment(**changes))), 1)
         loaded = load(None, self.environment(PORT="5", PORT_HTTP="5"))
         self.assertEqual(loaded.config.server.listen_addr.port, 5)
