@@ -6,7 +6,10 @@ from urllib.parse import quote_plus
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.error import ConnectionDone
+from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.server import Site
 
@@ -45,7 +48,9 @@ class JunkTests(SynchronousTestCase):
         self.world.refresh(self.tokens["refresh_token"])
         self.code = self.world.code()
         self.before = self.world.dump()
-        self.site = Site(self.world.resource, parsePOSTFormSubmission=False)
+        self.site = Site(
+            self.world.resource, reactor=Clock(), parsePOSTFormSubmission=False
+        )
         self.addCleanup(self.check_tables)
 
     def send(
@@ -80,6 +85,7 @@ class JunkTests(SynchronousTestCase):
         assert protocol is not None
         protocol.makeConnection(transport)
         protocol.dataReceived(b"\r\n".join(head) + b"\r\n\r\n" + body)
+        protocol.connectionLost(Failure(ConnectionDone()))
         answer = transport.value()
         if answer == NOT_HTTP:
             return 400, b'{"error":"invalid_request"}'
