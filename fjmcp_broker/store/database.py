@@ -110,6 +110,8 @@ class Database:
         @param threads: makes the threads.
         """
         self._path = path
+        # Absolute now: a daemon may change its directory before it opens the store.
+        self._target = connection_target(path)
         self._reactor = reactor
         self._readers_wanted = readers
         self._busy_timeout_seconds = busy_timeout_seconds
@@ -206,7 +208,7 @@ class Database:
         """
         return _Pool(
             self._threads(connections, connections, name),
-            connection_target(self._path),
+            self._target,
             uri=True,
             isolation_level=None,
             check_same_thread=False,

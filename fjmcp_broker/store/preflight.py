@@ -22,6 +22,9 @@ from .lock import DEFAULT_WAIT_SECONDS, StoreLock
 from .resealing import key_ids_in_use
 from .sealing import Sealer
 
+#: The first one with strict tables, the newest thing that the schema uses.
+OLDEST_SQLITE: Final = (3, 37, 0)
+
 _REASONS: Final = {
     sqlite3.SQLITE_BUSY: "another program has locked it",
     sqlite3.SQLITE_LOCKED: "another program has locked it",
@@ -60,6 +63,7 @@ def prepare(
     @return: the keys for a L{Sealer<sealing.Sealer>}.
     @raise StoreRefused: with one clear line.
     """
+    check_sqlite(sqlite3.sqlite_version_info)
     if path == MEMORY or not path:
         raise StoreRefused("the store must be a file")
     _make_folder(path)
@@ -82,6 +86,18 @@ def prepare(
             raise StoreRefused(f"the store {path} cannot be used: {reason}") from error
     finally:
         lock.release()
+
+
+def check_sqlite(version: tuple[int, ...]) -> None:
+    """
+    @param version: of the SQLite library that Python brings or finds.
+    @raise StoreRefused: it is too old for the schema.
+    """
+    if version < OLDEST_SQLITE:
+        raise StoreRefused(
+            f"SQLite {'.'.join(map(str, OLDEST_SQLITE))} or newer is needed, and this"
+            f" Python has {'.'.join(map(str, version))}"
+        )
 
 
 def _prepare(

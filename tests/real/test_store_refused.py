@@ -6,8 +6,10 @@ import os
 from contextlib import closing
 from pathlib import Path
 
+from fjmcp_broker.store.errors import StoreRefused
 from fjmcp_broker.store.instance import Instance
 from fjmcp_broker.store.migrations import embedded
+from fjmcp_broker.store.preflight import check_sqlite
 
 from .stores import (
     HOLDER,
@@ -167,6 +169,17 @@ class RefusedStoreTests(PreflightTestCase):
         """
         os.mkdir(self.path)
         self.assertEqual(self.refusal(), "it cannot be written: Is a directory")
+
+    def test_old_sqlite(self) -> None:
+        """
+        A library that does not know our schema is named before a file is made.
+        """
+        check_sqlite((3, 37, 0))
+        error = self.assertRaises(StoreRefused, check_sqlite, (3, 34, 1))
+        self.assertEqual(
+            str(error),
+            "SQLite 3.37.0 or newer is needed, and this Python has 3.34.1",
+        )
 
     def test_no_file_at_all(self) -> None:
         """

@@ -2,6 +2,7 @@
 Transactions, one at a time, with threads that run inline.
 """
 
+import os
 import sqlite3
 from sqlite3 import Connection
 
@@ -170,6 +171,22 @@ class LifeTests(StoreTestCase):
             str(failure.value),
             f"the store {path} is not available: unable to open database file",
         )
+
+    def test_relative_path_survives_a_change_of_directory(self) -> None:
+        """
+        A path means what it meant when the daemon was configured, wherever the
+        daemon runs later.
+        """
+        os.mkdir(folder := self.mktemp())
+        before = os.getcwd()
+        os.chdir(folder)
+        try:
+            open("store.db", "w").close()
+            database = inline_database("store.db")
+        finally:
+            os.chdir(before)
+        self.successResultOf(Deferred.fromCoroutine(database.open()))
+        self.successResultOf(Deferred.fromCoroutine(database.close()))
 
     def test_store_without_a_write_ahead_log_is_refused(self) -> None:
         """
