@@ -146,7 +146,7 @@ class StubLedger:
 
     async def opened(
         self, digest: bytes, grant_id: str, revision: str, initialize: bytes, now: int
-    ) -> None:
+    ) -> bool:
         """As the real one."""
         if self.holding is not None:
             held: Deferred[None] = Deferred()
@@ -154,8 +154,11 @@ class StubLedger:
             await held
         if self.error is not None:
             raise self.error
+        if grant_id in self.dead_grants:
+            return False
         self.rows[digest] = "open"
         self.grants[digest] = grant_id
+        return True
 
     async def closed(self, digest: bytes, now: int, reason: str) -> None:
         """As the real one."""

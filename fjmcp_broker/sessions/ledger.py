@@ -21,13 +21,14 @@ class ISessionLedger(Interface):
 
     async def opened(
         digest: bytes, grant_id: str, revision: str, initialize: bytes, now: int
-    ) -> None:
+    ) -> bool:
         """
         @param digest: SHA-256 of the session id.
         @param grant_id: the grant that it belongs to.
         @param revision: the negotiated protocol revision.
         @param initialize: the client's raw C{initialize} params, stored sealed.
         @param now: seconds since the epoch.
+        @return: whether it was written; not when the grant has ended meanwhile.
         @raise StoreError: the store cannot be used.
         """
 

@@ -157,13 +157,15 @@ class SessionRegistry:
                 return Opened(response)
             session.revision = revision_of_session(answered_version(result))
             session.catalogue = self._catalogue.for_server(result)
-            await self._ledger.opened(
+            written = await self._ledger.opened(
                 session.digest,
                 session.grant_id,
                 session.revision,
                 request.params or NULL,
                 self._now(),
             )
+            if not written:
+                raise SessionGone("the grant has ended")
             if session.has_ended:
                 self._write_closed(session, "ended_while_opening")
                 raise SessionGone("the session was closed")

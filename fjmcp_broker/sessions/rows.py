@@ -27,13 +27,14 @@ class SessionRows:
 
     async def opened(
         self, digest: bytes, grant_id: str, revision: str, initialize: bytes, now: int
-    ) -> None:
+    ) -> bool:
         """
         @param digest: SHA-256 of the session id.
         @param grant_id: the grant that it belongs to.
         @param revision: the negotiated protocol revision.
         @param initialize: the client's raw C{initialize} params.
         @param now: seconds since the epoch.
+        @return: whether it was written; not when the grant has ended meanwhile.
         @raise StoreError: the store cannot be used.
         """
         record = sessions.SessionRecord(
@@ -46,9 +47,15 @@ class SessionRows:
             created_at=now,
             last_active_at=now,
         )
-        await self._database.write(
-            lambda connection: sessions.insert(connection, record)
-        )
+
+        def insert(connection: Connection) -> bool:
+            grant = grants.find(connection, grant_id)
+            if grant is None or grant.revoked_at is not None:
+                return False
+            sessions.insert(connection, record)
+            return True
+
+        return await self._database.write(insert)
 
     async def closed(self, digest: bytes, now: int, reason: str) -> None:
         """

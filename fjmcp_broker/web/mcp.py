@@ -6,6 +6,7 @@ A plain twisted.web resource. L{fjmcp_broker.web.mcp_admission} has judged every
 that the headers tell before the body is there; what is left needs the message.
 """
 
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
@@ -37,10 +38,15 @@ from fjmcp_broker.mcp.versions import (
     unsupported_version,
 )
 from fjmcp_broker.oauth.bearer import Principal
+from fjmcp_broker.sessions.errors import SessionError
 from fjmcp_broker.sessions.registry import SessionRegistry
 from fjmcp_broker.sessions.session import INITIALIZED, Session
 from fjmcp_broker.sessions.stream import Formats, OutputThrottle, ResponseStream
-from fjmcp_broker.web.bearer import BearerAuthenticator
+from fjmcp_broker.web.bearer import (
+    BearerAuthenticator,
+    BearerRefused,
+    authorization_header,
+)
 from fjmcp_broker.web.mcp_admission import METHODS
 from fjmcp_broker.web.mcp_answers import (
     SERVER_ERROR,
@@ -52,9 +58,11 @@ from fjmcp_broker.web.mcp_answers import (
     finish_with,
     not_allowed,
     refusal,
+    unauthorized,
 )
 from fjmcp_broker.web.request import BrokerRequest, Refusal
 
+_TRUSTED_SECONDS: Final = 1.0
 _CORS_HEADERS: Final = (
     b"Authorization, Content-Type, Accept, Mcp-Session-Id, MCP-Protocol-Version,"
     b" Mcp-Method, Mcp-Name, Last-Event-ID"
@@ -136,6 +144,7 @@ class McpEndpoint(Resource):
             answer = not_allowed("DELETE needs the id of a session")
         else:
             try:
+                principal = await self._still(request, principal)
                 session = await self._registry.find(
                     session_id.decode("latin-1"), principal
                 )
@@ -146,10 +155,22 @@ class McpEndpoint(Resource):
         if request.is_open:
             finish_with(request, answer)
 
+    async def _still(self, request: BrokerRequest, principal: Principal) -> Principal:
+        """
+        A body may take minutes, and a grant may end meanwhile.
+
+        @return: who the request comes from now.
+        @raise BearerRefused: nobody any more.
+        """
+        if self._clock.seconds() - request.started_at < _TRUSTED_SECONDS:
+            return principal
+        return await self._authenticator.authenticate(authorization_header(request))
+
     async def _post(self, request: BrokerRequest, principal: Principal) -> None:
-        body = request.body()
+        body = request.take_body()
         id = NULL
         try:
+            principal = await self._still(request, principal)
             session_id = request.getHeader(b"mcp-session-id")
             message = parse(body, allow_batch=session_id is not None)
             if isinstance(message, Request):
@@ -158,7 +179,11 @@ class McpEndpoint(Resource):
         except Exception as error:
             answer = self._answer_to(error, id, request)
         if answer is not None and request.is_open:
-            finish_with(request, answer)
+            if request.startedWriting:
+                # Its stream has begun; an error in the middle of it only misleads.
+                request.loseConnection()
+            else:
+                finish_with(request, answer)
 
     async def _route(
         self,
@@ -271,7 +296,9 @@ class McpEndpoint(Resource):
             verdict = decide(principal.policy, message, session.catalogue)
             if not isinstance(message, Request):
                 if not isinstance(verdict, Refused):
-                    self._deliver(session, message)
+                    # Nobody can be told when the child does not take it.
+                    with suppress(SessionError):
+                        self._deliver(session, message)
                 continue
             assert batch is not None  # noqa: S101 - it was counted
             if isinstance(verdict, Refused):
@@ -343,6 +370,8 @@ class McpEndpoint(Resource):
     def _answer_to(
         self, error: Exception, id: bytes, request: BrokerRequest
     ) -> Refusal:
+        if isinstance(error, BearerRefused):
+            return unauthorized(error.challenge, "a valid access token is needed")
         challenge = self._authenticator.refused("sign in to Forgejo again").challenge
         return answer_to_error(error, id, challenge, request.request_id)
 

@@ -100,11 +100,14 @@ class BrokerRequest(Request):
     _too_long = False
     _linger: IDelayedCall | None = None
 
-    def body(self) -> bytes:
+    def take_body(self) -> bytes:
         """
-        @return: the whole body, not copied.
+        @return: the whole body, not copied; the request does not keep it while its
+            answer takes its time.
         """
         whole: bytes = self.content.getvalue()
+        self.content.close()
+        self.content = BytesIO()
         return whole
 
     @property

@@ -87,6 +87,14 @@ class OpeningTests(McpWorld):
         self.assertEqual(wire.status, 502)
         self.assertIn("no such library", wire.json["error"]["message"])
 
+    def test_grant_that_has_ended_before(self) -> None:
+        """No session is opened for it, whatever the cache of bearers said."""
+        self.ledger.dead_grants.add("g_1")
+        wire = self.send(initialize())
+        self.assertEqual(wire.status, 404)
+        self.assertEqual((len(self.registry), self.ledger.rows), (0, {}))
+        self.assertTrue(self.spawner.processes[0].exited)
+
     def test_token_that_has_expired_already(self) -> None:
         """The session ends at once, and nothing goes wrong."""
         self.tokens.life_seconds = -5

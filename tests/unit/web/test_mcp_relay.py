@@ -101,6 +101,21 @@ class RelayTests(McpWorld):
         wire = self.send(request(21, "y"), session)
         self.assertEqual(wire.status, 200)
 
+    def test_notification_in_a_batch_for_a_busy_child(self) -> None:
+        """The rest of the batch is answered all the same."""
+        self.child_version = "2025-03-26"
+        session = self.open()
+        process = self.spawner.processes[0]
+        process.reads_input = False
+        child: Any = process.protocol
+        child._stdin._maximum = 10
+        self.send({**NOTE, "params": {"text": "y" * 9000}}, session)
+        while child._stdin.write(b"y" * 9000):
+            pass
+        wire = self.send([request(1, "y"), NOTE, request(2, "y")], session)
+        self.assertEqual([event["id"] for event in wire.events], [1, 2])
+        self.assertTrue(all("error" in event for event in wire.events))
+
     def test_error_without_an_id(self) -> None:
         """forgejo-mcp 2.34 after a panic: the only request in flight fails."""
         session = self.open()

@@ -210,6 +210,23 @@ class UncachedBearerTests(McpWorld):
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
 
+class LateBodyTests(McpWorld):
+    """A grant may end while a body is on its way."""
+
+    def test_bearer_is_judged_again(self) -> None:
+        """A body of more than a second does not outlive its grant."""
+        for ends in (False, True):
+            wire = self.connect()
+            whole = self.raw(INITIALIZE)
+            wire.protocol.dataReceived(whole[:-10])
+            self.clock.advance(2)
+            if ends:
+                del self.authenticator.principals["alice"]
+            wire.protocol.dataReceived(whole[-10:])
+            self.assertEqual(wire.status, 401 if ends else 200)
+        self.assertIn("invalid_token", wire.headers["www-authenticate"])
+
+
 class TimeoutTests(McpWorld):
     """Connections do not stay for ever."""
 

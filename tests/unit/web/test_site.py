@@ -141,7 +141,7 @@ class SiteTests(McpWorld):
             isLeaf = True
 
             def render(self, request: Any) -> int:
-                seen.append((type(request.content).__name__, request.body()))
+                seen.append((type(request.content).__name__, request.take_body()))
                 seen.append(request.args)
                 request.finish()
                 return NOT_DONE_YET
