@@ -25,6 +25,10 @@ ENDPOINTS: Final = {
 }
 
 
+# A demo may run for weeks; tests never come near.
+LONGEST_RECORD: Final = 20_000
+
+
 def endpoint_of(path: str) -> str:
     """
     @param path: a path below the base path.
@@ -165,6 +169,8 @@ class Traffic:
             self._clock.seconds(),
             detail,
         )
+        if len(self.requests) >= LONGEST_RECORD:
+            del self.requests[: LONGEST_RECORD // 2]
         self.requests.append(record)
         self._open[request] = record
         cast(Request, request).notifyFinish().addBoth(self._finished, request, record)

@@ -46,9 +46,11 @@ class Samples:
         return self._shapes.repository(self._repository, self._call.user)
 
     def _issue(self) -> Json:
-        return self._shapes.issue(
-            self._repository, next(iter(self._repository.issues.values()))
-        )
+        # A new repository has no issues: then one of the first repository.
+        repository = self._repository
+        if not repository.issues:
+            repository = next(iter(self._call.world.repositories.values()))
+        return self._shapes.issue(repository, repository.issues[1])
 
     def _commit(self) -> Json:
         return self._shapes.commit(self._repository, self._repository.commits[-1])

@@ -5,14 +5,21 @@ Drives a child over stdio against a stand-in Forgejo on a loopback port.
 import json
 import os
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import attrs
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessDone
 from twisted.internet.protocol import ProcessProtocol
+from twisted.internet.ssl import CertificateOptions
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SkipTest, TestCase
@@ -54,6 +61,29 @@ async def held(fault: Fault, count: int = 1) -> None:
             return
         await deferLater(reactor, 0.01)
     raise AssertionError("no request arrived")
+
+
+def own_certificate(
+    host: str,
+) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
+    """
+    @return: a key and a certificate for C{host}, signed by itself, for one day.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
+    now = datetime.now(UTC)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
+    )
+    return key, builder.sign(key, SHA256())
 
 
 @attrs.frozen
@@ -214,6 +244,12 @@ class DrivenTestCase(TestCase):
             "FORGEJO_ACCESS_TOKEN": self.token,
             "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
         }
+        # Where coverage is measured, the child's is measured too.
+        settings |= {
+            name: value
+            for name, value in os.environ.items()
+            if name.startswith("COVERAGE_")
+        }
         settings.update(variables)
         command = [*self.program, *(arguments or ("--transport", "stdio"))]
         child = ChildProcess()
@@ -225,6 +261,25 @@ class DrivenTestCase(TestCase):
         )
         self.addCleanup(self._reap, child)
         return child
+
+    def listen_with_tls(self) -> str:
+        """
+        Move the stand-in Forgejo to an https port with a certificate of its own.
+
+        @return: the path of a file with the certificate.
+        """
+        key, certificate = own_certificate("localhost")
+        # Twisted hands both to pyOpenSSL, which wants cryptography's objects.
+        options = CertificateOptions(
+            privateKey=cast(Any, key), certificate=cast(Any, certificate)
+        )
+        site = Site(self.forgejo.resource)
+        port = reactor.listenSSL(0, site, options, interface="127.0.0.1")
+        self.addCleanup(port.stopListening)
+        self.forgejo.base_url = f"https://localhost:{port.getHost().port}"
+        path = Path(self.mktemp()).resolve()
+        path.write_bytes(certificate.public_bytes(Encoding.PEM))
+        return str(path)
 
     async def serving(self, **variables: str | None) -> ChildProcess:
         """
@@ -256,9 +311,12 @@ class DrivenTestCase(TestCase):
     def _reap(self, child: ChildProcess) -> Deferred[None] | None:
         if not child.is_running:
             return None
-        child.signal("KILL")
 
         async def wait() -> None:
+            child.end_input()
+            killer = reactor.callLater(0.5, child.signal, "KILL")
             await child.ended()
+            if killer.active():
+                killer.cancel()
 
         return Deferred.fromCoroutine(wait())

@@ -77,6 +77,13 @@ class StandInLifeTests(DrivenTestCase):
         self.assertEqual((end.exit_code, end.rest.count(b"\n")), (0, 1))
         self.assertEqual(self.controls.count(), 0)
 
+    async def test_private_certificate_authority(self) -> None:
+        """An https Forgejo needs a known issuer; SSL_CERT_FILE makes one known."""
+        certificate = self.listen_with_tls()
+        await self.refused()
+        child = await self.serving(SSL_CERT_FILE=certificate)
+        self.assertEqual((await child.call("get_my_user_info"))["login"], "alice")
+
     async def test_early_message_waits(self) -> None:
         """While Forgejo hangs there is no answer and no time limit; then there is."""
         hold = self.controls.hold_request("api", times=1)

@@ -223,6 +223,56 @@ class RepositoryTests(ApiTestCase):
         self.assertEqual(self.api(f"{path}/x/y", self.alice, "DELETE").status, 204)
         self.assertEqual(self.api(f"{path}/main", self.alice, "DELETE").status, 403)
 
+    def test_what_is_not_there(self) -> None:
+        """404 for files, branches, commits and users that do not exist."""
+        hello = "/repos/alice/hello"
+        for method, path, body in (
+            ("GET", "/users/eve", None),
+            ("GET", f"{hello}/raw/none.txt", None),
+            ("GET", f"{hello}/contents/README.md?ref=none", None),
+            ("GET", f"{hello}/contents/none", None),
+            ("PUT", f"{hello}/contents/none", {}),
+            ("GET", f"{hello}/branches/none", None),
+            ("DELETE", f"{hello}/branches/none", None),
+            (
+                "POST",
+                f"{hello}/branches",
+                {"new_branch_name": "x", "old_branch_name": "none"},
+            ),
+            ("GET", f"{hello}/git/commits/none", None),
+            ("GET", f"{hello}/labels/99", None),
+            ("POST", f"{hello}/pulls", {"title": "T", "head": "none", "base": "main"}),
+        ):
+            answer = self.api(path, self.alice, method, body)
+            self.assertEqual(answer.status, 404, path)
+
+    def test_commits_name_their_files(self) -> None:
+        """A commit can be read, and used as a ref."""
+        (newest, *_) = self.api("/repos/alice/hello/commits", self.alice).json
+        sha = newest["sha"]
+        one = self.api(f"/repos/alice/hello/git/commits/{sha}", self.alice).json
+        self.assertEqual(one["commit"]["message"], "Say it in a sentence")
+        path = f"/repos/alice/hello/raw/src/hello.py?ref={sha}"
+        self.assertIn("how are you", self.api(path, self.alice).text)
+
+    def test_new_branch_with_a_change(self) -> None:
+        """A change may go to a branch of its own."""
+        path = "/repos/alice/hello/contents/new.txt"
+        body = {"content": "bmV3", "new_branch": "side"}
+        self.assertEqual(self.api(path, self.alice, "POST", body).status, 201)
+        self.assertEqual(self.api(path, self.alice).status, 404)
+        self.assertEqual(self.api(f"{path}?ref=side", self.alice).status, 200)
+        bad = {"content": "?", "branch": "side"}
+        self.assertEqual(self.api(f"{path}x", self.alice, "POST", bad).status, 422)
+
+    def test_public_things_are_open(self) -> None:
+        """Without a token public repositories can be read, and nothing written."""
+        self.assertEqual(self.api("/repos/alice/hello", None).status, 200)
+        self.assertEqual(self.api("/repos/alice/notes", None).status, 404)
+        body = {"title": "T"}
+        answer = self.api("/repos/alice/hello/issues", None, "POST", body)
+        self.assertEqual(answer.status, 401)
+
 
 class IssueTests(ApiTestCase):
     path = "/repos/alice/hello/issues"
@@ -274,6 +324,16 @@ class IssueTests(ApiTestCase):
         ):
             found = self.api(self.path + query, self.bob).json
             self.assertEqual([each["number"] for each in found], numbers, query)
+
+    def test_only_author_and_owner_edit(self) -> None:
+        """Somebody else gets 403; a pull request answers as one."""
+        body = {"title": "New"}
+        made = self.api(self.path, self.alice, "POST", {"title": "T"}).json
+        path = f"{self.path}/{made['number']}"
+        self.assertEqual(self.api(path, self.bob, "PATCH", body).status, 403)
+        self.assertEqual(self.api(path, self.alice, "PATCH", body).json["title"], "New")
+        pull = self.api("/repos/alice/hello/pulls/2", self.bob, "PATCH", body)
+        self.assertEqual((pull.status, pull.json["head"]["ref"]), (201, "longer"))
 
     def test_labels(self) -> None:
         """Labels are added, replaced and taken off."""

@@ -224,6 +224,29 @@ class AuthorizeTests(StandInTestCase):
         code = self.press(page).parameters["code"]
         self.assertEqual(self.exchange(code, code_verifier=CHALLENGE).status, 200)
 
+    def test_application_deleted_meanwhile(self) -> None:
+        """Consent for an application that is gone gets 400."""
+        page = self.authorize()
+        self.controls.delete_application()
+        self.assertEqual(self.press(page).status, 400)
+
+    def test_signed_out_meanwhile(self) -> None:
+        """Without a session the form and the settings ask to sign in."""
+        page = self.authorize()
+        self.get("/user/logout")
+        login = "http://forgejo.test/user/login"
+        self.assertEqual(self.press(page).location, login)
+        self.assertEqual(self.get("/user/settings/applications").location, login)
+
+    def test_parameters_may_be_posted(self) -> None:
+        """Authorize takes a form too."""
+        fields = {
+            "response_type": "code",
+            "client_id": self.application.client_id,
+            "redirect_uri": REDIRECT_URI,
+        }
+        self.assertEqual(self.post("/login/oauth/authorize", fields).status, 200)
+
     def test_user_revokes_in_settings(self) -> None:
         """Removing the application ends the grant; the next sign-in asks again."""
         self.press(self.authorize())

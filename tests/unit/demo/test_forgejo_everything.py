@@ -34,11 +34,14 @@ LISTS = (
     f"{REPOSITORY}/milestones",
     f"{REPOSITORY}/notifications",
     f"{REPOSITORY}/pulls",
+    f"{REPOSITORY}/forks",
+    f"{REPOSITORY}/pulls/2/commits",
     f"{REPOSITORY}/pulls/2/files",
     f"{REPOSITORY}/pulls/2/reviews",
     f"{REPOSITORY}/pulls/2/reviews/1/comments",
     f"{REPOSITORY}/releases",
     f"{REPOSITORY}/releases/1/assets",
+    f"{REPOSITORY}/tags",
     f"{REPOSITORY}/times",
     f"{REPOSITORY}/wiki/pages",
     "/repos/issues/search",
@@ -124,6 +127,13 @@ class KnownPathTests(StandInTestCase):
         """A member is 204, without a body."""
         answer = self.api("/orgs/friends/members/bob", self.alice)
         self.assertEqual((answer.status, answer.body), (204, b""))
+
+    def test_new_repository(self) -> None:
+        """A repository without issues answers too."""
+        self.api("/user/repos", self.alice, "POST", {"name": "new"})
+        for path in ("issues/1/times", "times", "releases", "commits/main/status"):
+            answer = self.api(f"/repos/alice/new/{path}", self.alice)
+            self.assertEqual(answer.status, 200, path)
 
     def test_head(self) -> None:
         """HEAD is GET without a body."""
