@@ -8,16 +8,18 @@ must not travel with another's request.
 
 from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import attrs
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import load_pem_x509_certificates
 from treq.client import HTTPClient
 from treq.cookies import IndexableCookieJar
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.interfaces import IPushProducer, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.ssl import Certificate, trustRootFromCertificates
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.client import (
     Agent,
@@ -31,6 +33,7 @@ from twisted.web.iweb import IAgent, IResponse
 
 from .errors import UpstreamMisconfigured, UpstreamUnavailable
 from .proxy import ProxyingAgent
+from .tasks import Tasks
 
 CONNECT_TIMEOUT_SECONDS: Final = 10.0
 MAXIMUM_BODY_BYTES: Final = 1024 * 1024
@@ -40,6 +43,8 @@ _IDLE_CONNECTION_SECONDS: Final = 10
 Long enough for the calls of one sign-in to share a connection. Not longer: Twisted
 does not retry a POST that meets a connection which the other side has just closed.
 """
+
+_CLOSE_SECONDS: Final = 1.0
 
 _CONNECTIONS_PER_HOST: Final = 8
 
@@ -52,13 +57,24 @@ class UpstreamHttp:
     @ivar client: for L{fjmcp_broker.upstream.forgejo.Forgejo}.
     """
 
+    _log = Logger()
+
     client: HTTPClient
     _pool: HTTPConnectionPool
+    _clock: IReactorTime
 
     async def close(self) -> None:
         """
-        Close the idle connections; none may be in use any more.
+        Close the idle connections; none may be in use any more. A peer that does
+        not say goodbye, as TLS asks, is not waited for long.
         """
+        closing = Tasks(self._clock).start(self._close(), "closing connections")
+        try:
+            await closing.ended().addTimeout(_CLOSE_SECONDS, self._clock)
+        except TimeoutError:
+            self._log.warn("a connection to Forgejo does not close")
+
+    async def _close(self) -> None:
         await self._pool.closeCachedConnections()
 
 
@@ -101,7 +117,7 @@ def build_http(
             pool=pool,
             connect_timeout_seconds=connect_timeout_seconds,
         )
-    return UpstreamHttp(HTTPClient(agent, cookiejar=_no_cookies()), pool)
+    return UpstreamHttp(HTTPClient(agent, cookiejar=_no_cookies()), pool, reactor)
 
 
 async def read_body(response: IResponse, maximum_bytes: int) -> bytes:
@@ -150,8 +166,9 @@ class _BoundedBody(Protocol):
             self.done.errback(reason)
 
     def _hang_up(self) -> None:
+        # Not loseConnection: with TLS that waits for the peer's own goodbye.
         if self.transport is not None:
-            self.transport.loseConnection()
+            cast(IPushProducer, self.transport).stopProducing()
 
 
 def _no_cookies() -> IndexableCookieJar:

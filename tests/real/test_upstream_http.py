@@ -16,6 +16,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.interfaces import IListeningPort, IProtocol
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.ssl import CertificateOptions
+from twisted.internet.tcp import Client
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from twisted.web.iweb import IRequest
@@ -57,8 +58,12 @@ class CountedConnection(Protocol):
     def dataReceived(self, data: bytes) -> None:
         server = cast(ScriptedServer, self.factory)
         server.received += data
-        if self.transport is not None and server.answer:
-            self.transport.write(server.answer)
+        transport: Any = self.transport
+        if server.answer:
+            transport.write(server.answer)
+        if server.is_deaf:
+            # Below TLS: not even a closing alert is read.
+            transport.transport.pauseProducing()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         server = cast(ScriptedServer, self.factory)
@@ -77,6 +82,7 @@ class ScriptedServer(Factory):
 
     def __init__(self, answer: bytes) -> None:
         self.answer = answer
+        self.is_deaf = False
         self.received = b""
         self.connected: list[CountedConnection] = []
         self.lost: Deferred[None] = Deferred()
@@ -207,6 +213,44 @@ class TroubleTests(HttpTestCase):
         )
         self.assertIn("within 0.2 seconds", await self.unavailable(forgejo))
         await server.lost
+
+    async def test_silence_in_the_middle_of_tls(self) -> None:
+        """TLS does not keep the connection open by waiting for a polite goodbye."""
+        authority, options = certificates(Path(self.mktemp()), "127.0.0.1")
+        server = ScriptedServer(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
+        settings = attrs.evolve(
+            SETTINGS,
+            url=f"https://127.0.0.1:{self.listen(server, tls=options)}",
+            call_timeout_seconds=1,
+        )
+        # A peer that hangs does not even answer the closing of TLS.
+        server.is_deaf = True
+        forgejo = self.client(settings, ca_file=str(authority))
+        self.assertIn("within 1 seconds", await self.unavailable(forgejo))
+        await tick()
+        left = [each for each in reactor.getReaders() if isinstance(each, Client)]
+        self.assertEqual(left, [])
+        transport: Any = server.connected[0].transport
+        transport.abortConnection()
+        await server.lost
+
+    async def test_stop_with_a_deaf_peer(self) -> None:
+        """An idle connection whose peer does not say goodbye does not hold a stop."""
+        authority, options = certificates(Path(self.mktemp()), "127.0.0.1")
+        server = ScriptedServer(
+            b"HTTP/1.1 200 OK\r\nContent-Length: 36\r\n\r\n"
+            b'{"sub":"1","preferred_username":"a"}'
+        )
+        server.is_deaf = True
+        url = f"https://127.0.0.1:{self.listen(server, tls=options)}"
+        http = build_http(reactor, ca_file=str(authority))
+        forgejo = Forgejo(attrs.evolve(SETTINGS, url=url), http.client, reactor)
+        await forgejo.userinfo(Secret("x"))
+        await http.close()
+        transport: Any = server.connected[0].transport
+        transport.abortConnection()
+        await server.lost
+        await tick()
 
     async def test_endless_body(self) -> None:
         """A body has a limit, and what is beyond is not read."""
