@@ -31,13 +31,6 @@ class StdinQueue:
         self._paused = False
         self._closing = False
 
-    @property
-    def queued_bytes(self) -> int:
-        """
-        @return: how much is waiting.
-        """
-        return self._queued_bytes
-
     def attach(self, transport: Any) -> None:
         """
         @param transport: the process transport; standard input is open.

@@ -1,0 +1,110 @@
+"""The sessions' rows in a store."""
+
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.trial.unittest import SynchronousTestCase
+
+from fjmcp_broker.sessions.rows import SessionRows
+from fjmcp_broker.store import grants, sessions, tokens
+from fjmcp_broker.store.sealing import Sealer
+from tests.unit.store import rows
+from tests.unit.store.memory import NOW, memory_database
+
+T = TypeVar("T")
+DIGEST = b"d" * 32
+
+
+class SessionRowsTests(SynchronousTestCase):
+    """What the registry has written down."""
+
+    def setUp(self) -> None:
+        """A store with one grant."""
+        self.database = memory_database(self)
+        self.sealer = Sealer([b"k" * 32])
+        self.rows = SessionRows(self.database, self.sealer)
+        self.run_(self.database.write(rows.insert_grant))
+
+    def run_(self, work: "Coroutine[Deferred[Any], Any, T]") -> T:
+        """Run to the end."""
+        result: T = self.successResultOf(Deferred.fromCoroutine(work))
+        return result
+
+    def open(self) -> bool:
+        """Write a session down."""
+        return self.run_(
+            self.rows.opened(DIGEST, rows.GRANT_ID, "2025-06-18", b'{"a":1}', NOW)
+        )
+
+    def row(self) -> sessions.SessionRecord | None:
+        """The session's row."""
+        return self.run_(self.database.read(lambda c: sessions.find(c, DIGEST)))
+
+    def test_opened(self) -> None:
+        """With the client's params sealed."""
+        self.assertTrue(self.open())
+        row = self.row()
+        assert row is not None
+        self.assertNotIn(b'{"a"', row.sealed_initialize)
+        self.assertEqual(
+            self.sealer.open(
+                row.sealed_initialize, row=sessions.initialize_row(DIGEST)
+            ),
+            b'{"a":1}',
+        )
+        self.assertEqual((row.grant_id, row.closed_at), (rows.GRANT_ID, None))
+
+    def test_not_opened_for_an_ended_grant(self) -> None:
+        """Revoked, or not there at all."""
+        self.run_(
+            self.database.write(lambda c: grants.revoke(c, rows.GRANT_ID, NOW, "x"))
+        )
+        self.assertFalse(self.open())
+        self.assertFalse(
+            self.run_(self.rows.opened(DIGEST, "g_no", "2025-06-18", b"{}", NOW))
+        )
+        self.assertIsNone(self.row())
+
+    def test_closed(self) -> None:
+        """With the reason."""
+        self.open()
+        self.run_(self.rows.closed(DIGEST, NOW + 1, "child_exited"))
+        row = self.row()
+        assert row is not None
+        self.assertEqual((row.closed_at, row.reason), (NOW + 1, "child_exited"))
+
+    def test_all_closed(self) -> None:
+        """By the next start."""
+        self.open()
+        self.run_(self.rows.close_all_open(NOW + 1, "daemon_restarted"))
+        row = self.row()
+        assert row is not None
+        self.assertEqual(row.reason, "daemon_restarted")
+
+    def test_touched(self) -> None:
+        """When it was last used."""
+        self.open()
+        self.run_(self.rows.touched({DIGEST: NOW + 5}))
+        row = self.row()
+        assert row is not None
+        self.assertEqual(row.last_active_at, NOW + 5)
+
+    def test_moved(self) -> None:
+        """To a grant that lives, and from the one that has it."""
+        self.open()
+        self.run_(
+            self.database.write(lambda c: grants.insert(c, rows.grant("g_other")))
+        )
+
+        def move(source: str, target: str) -> bool:
+            return self.run_(self.rows.moved(DIGEST, source, target, NOW))
+
+        self.assertFalse(move(rows.GRANT_ID, "g_other"))
+        token = rows.refresh(grant_id="g_other")
+        self.run_(self.database.write(lambda c: tokens.insert_refresh(c, token)))
+        self.assertTrue(move(rows.GRANT_ID, "g_other"))
+        self.assertFalse(move(rows.GRANT_ID, "g_other"))
+        row = self.row()
+        assert row is not None
+        self.assertEqual(row.grant_id, "g_other")
