@@ -238,8 +238,6 @@ class _Guard(Resource):
     def _refusal(self, request: IRequest, path: str) -> ErrorAnswer | None:
         if not path.startswith("/"):
             return ErrorAnswer(400, ErrorCode.INVALID_REQUEST, "not a path")
-        if not request.method.isalpha():
-            return ErrorAnswer(400, ErrorCode.INVALID_REQUEST, "not a method")
         if not path.isascii() or "%" in path or "//" in path:
             # Ours need no escape. Routing would decode it, and the rules below
             # would look at another path than the one that is served.

@@ -9,6 +9,8 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from fjmcp_broker.errors import BrokerError
+
 T = TypeVar("T")
 
 log = Logger()
@@ -28,10 +30,12 @@ def finish(coroutine: Coroutine[Deferred[Any], Any, T], what: str) -> "Deferred[
 
     def done(result: T | Failure) -> None:
         if isinstance(result, Failure):
-            if answer.called:
-                log.failure("{what} failed", result, what=what)
-            else:
+            if not answer.called:
                 answer.errback(result)
+            elif result.check(BrokerError):
+                log.warn("{what} failed: {why}", what=what, why=str(result.value))
+            else:
+                log.failure("{what} failed", result, what=what)
         elif not answer.called:
             answer.callback(result)
 

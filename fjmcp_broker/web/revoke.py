@@ -14,7 +14,7 @@ from fjmcp_broker.oauth.token_request import (
     parse_revocation_request,
 )
 from fjmcp_broker.store.database import Database
-from fjmcp_broker.store.revocation import Refused, revoke_token
+from fjmcp_broker.store.revocation import Refused, Revoked, revoke_token
 from fjmcp_broker.web.bearer import authorization_header
 from fjmcp_broker.web.errors import NO_STORE, answer_bytes
 from fjmcp_broker.web.forms import read_form
@@ -65,16 +65,20 @@ class RevocationEndpoint:
             parameters, authorization_header(request)
         )
         token = parse_revocation_request(parameters)
-        await finish(self._revoke(credentials, token), "a revocation")
+        outcome = await finish(self._revoke(credentials, token), "a revocation")
+        if isinstance(outcome, Refused):
+            raise outcome.error
         return answer_bytes(request, b"", "application/json", headers=NO_STORE)
 
-    async def _revoke(self, credentials: ClientCredentials, token: str) -> None:
+    async def _revoke(
+        self, credentials: ClientCredentials, token: str
+    ) -> Revoked | Refused:
         now = int(self._clock.seconds())
         outcome = await self._database.write(
             lambda connection: revoke_token(connection, credentials, token, now)
         )
         if isinstance(outcome, Refused):
-            raise outcome.error
+            return outcome
         if outcome.ended_grant_id is not None:
             self._log.info(
                 "grant {grant} ended by its client", grant=outcome.ended_grant_id
@@ -82,3 +86,4 @@ class RevocationEndpoint:
             self._on_grant_ended(outcome.ended_grant_id)
         if outcome.token_digest is not None:
             self._on_token_revoked(outcome.token_digest)
+        return outcome

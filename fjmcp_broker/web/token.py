@@ -69,7 +69,9 @@ class TokenEndpoint:
             parameters, authorization_header(request)
         )
         asked = parse_token_request(parameters, self._public_url)
-        tokens = await finish(self._decide(credentials, asked), "a token request")
+        tokens = await finish(self._answer(credentials, asked), "a token request")
+        if isinstance(tokens, Refused):
+            raise tokens.error
         return answer_json(
             request,
             {
@@ -82,27 +84,26 @@ class TokenEndpoint:
             headers=NO_STORE,
         )
 
-    async def _decide(
+    async def _answer(
         self, credentials: ClientCredentials, asked: CodeRequest | RefreshRequest
-    ) -> TokenAnswer:
+    ) -> TokenAnswer | Refused:
         now = int(self._clock.seconds())
         outcome = await self._database.write(
             lambda connection: self._transactions.answer(
                 connection, credentials, asked, now
             )
         )
-        if isinstance(outcome, Refused):
-            if outcome.ended_grant_id is not None:
-                self._log.warn(
-                    "grant {grant} ended: {reason}",
-                    grant=outcome.ended_grant_id,
-                    reason=outcome.reason,
-                )
-                self._on_grant_ended(outcome.ended_grant_id)
-            raise outcome.error
-        self._log.info(
-            "tokens of grant {grant} {what}",
-            grant=outcome.grant_id,
-            what=outcome.what,
-        )
+        if isinstance(outcome, TokenAnswer):
+            self._log.info(
+                "tokens of grant {grant} {what}",
+                grant=outcome.grant_id,
+                what=outcome.what,
+            )
+        elif outcome.ended_grant_id is not None:
+            self._log.warn(
+                "grant {grant} ended: {reason}",
+                grant=outcome.ended_grant_id,
+                reason=outcome.reason,
+            )
+            self._on_grant_ended(outcome.ended_grant_id)
         return outcome

@@ -6,7 +6,12 @@ from sqlite3 import Connection
 from typing import TypeVar
 
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionDone
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.server import Site
 
 from fjmcp_broker.store.database import Database
 from tests.unit.web.token_fixture import (
@@ -529,15 +534,19 @@ class CommitTests(TokenTestCase):
         self.assertTrue(self.world.use(access))
         self.world.clock.advance(100)
         held = self.held()
-        answer = self.post(
-            client_id="public",
-            grant_type="authorization_code",
-            code=code,
-            code_verifier=VERIFIER,
+        site = Site(self.world.resource, reactor=Clock(), parsePOSTFormSubmission=False)
+        protocol = site.buildProtocol(None)
+        assert protocol is not None
+        protocol.makeConnection(StringTransport())
+        body = f"grant_type=authorization_code&client_id=public&code={code}"
+        body += f"&code_verifier={VERIFIER}"
+        protocol.dataReceived(
+            b"POST /oauth/token HTTP/1.1\r\nHost: mcp.example.org\r\n"
+            b"Content-Type: application/x-www-form-urlencoded\r\n"
+            + f"Content-Length: {len(body)}\r\n\r\n{body}".encode()
         )
-        self.world.treq.flush()
-        answer.cancel()
-        self.failureResultOf(answer)
+        self.assertEqual(len(held), 1)
+        protocol.connectionLost(Failure(ConnectionDone()))
         self.assertEqual(self.world.ended, [])
         held.pop().callback(None)
         self.assertEqual(len(self.world.ended), 1)
