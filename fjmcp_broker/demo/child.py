@@ -50,7 +50,6 @@ from fjmcp_broker.demo.child_api import ForgejoApi, ForgejoError
 from fjmcp_broker.demo.child_options import Options
 from fjmcp_broker.demo.child_server import Server
 from fjmcp_broker.demo.child_wire import log, write_stderr
-from fjmcp_broker.version import VERSION
 
 USAGE = (
     "Usage of fjmcp-standin-child:\n"
@@ -66,6 +65,9 @@ def main(arguments: list[str]) -> int:
     """
     descriptors = open_descriptors()
     if arguments[:1] in (["--version"], ["version"]):
+        # Imported here because it needs more than the standard library.
+        from fjmcp_broker.version import VERSION
+
         os.write(1, f"fjmcp-standin-child {VERSION}\n".encode())
         return 0
     if "--help" in arguments or "-h" in arguments:
@@ -85,11 +87,11 @@ def main(arguments: list[str]) -> int:
     if not url.startswith(("http://", "https://")):
         log("FATAL", f'Invalid URL configuration\t{{"url": "{url}"}}')
         return 1
-    log("INFO", f"Starting Forgejo MCP Server {VERSION} (stand-in)")
+    log("INFO", "Starting Forgejo MCP Server (stand-in)")
     if "start" in options.words("HANG"):
         threading.Event().wait()
     token = os.environ.get("FORGEJO_ACCESS_TOKEN", "")
-    agent = os.environ.get("FORGEJO_USER_AGENT") or f"forgejo-mcp/{VERSION}"
+    agent = os.environ.get("FORGEJO_USER_AGENT") or "forgejo-mcp/stand-in"
     api = ForgejoApi(url, token, agent)
     if not options.text("NO_API"):
         try:

@@ -4,6 +4,7 @@ The stand-in child's misbehaviour, and its tools for tests.
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -357,3 +358,18 @@ class ToolsForTestsTests(DrivenTestCase):
         self.assertNotEqual(first["id"], "ping")
         rest = [(await child.message())["id"] for _ in range(106)]
         self.assertIn("ping", rest)
+
+
+class WeightTests(DrivenTestCase):
+    async def test_standard_library_only(self) -> None:
+        """Starting it imports nothing that was installed: it starts often."""
+        script = (
+            "import sys, fjmcp_broker.demo.child;"
+            "print(sorted(name for name, module in sys.modules.items()"
+            " if 'site-packages' in (getattr(module, '__file__', None) or '')))"
+        )
+        self.program = (sys.executable,)
+        end = await self.spawn("-c", script).ended()
+        self.assertEqual(end.exit_code, 0, end.stderr)
+        for name in ("attr", "twisted", "klein", "zope"):
+            self.assertNotIn(name, end.rest.decode())
