@@ -3,6 +3,7 @@
 import json
 import secrets
 import sqlite3
+import threading
 from collections import Counter
 from collections.abc import Callable
 from io import BytesIO
@@ -39,10 +40,13 @@ MANY = 20
 
 class CountingDatabase(Database):
     """
-    Counts the transactions that changed something.
+    Counts the transactions that changed something, and can hold one back when all
+    is done but the commit.
     """
 
     changes = 0
+    held: "Deferred[None] | None" = None
+    release: threading.Event
 
     async def write(self, transaction: Callable[[sqlite3.Connection], T]) -> T:
         """
@@ -53,6 +57,9 @@ class CountingDatabase(Database):
             before = connection.total_changes
             result = transaction(connection)
             self.changes += connection.total_changes != before
+            if self.held is not None:
+                reactor.callFromThread(self.held.callback, None)
+                self.release.wait(30)
             return result
 
         return await super().write(counting)
@@ -71,6 +78,7 @@ class ConcurrencyTests(TestCase):
         self.clock = Clock()
         self.clock.advance(NOW)
         self.database = CountingDatabase(path, reactor=reactor)
+        self.database.release = threading.Event()
         await self.database.open()
         self.addCleanup(lambda: Deferred.fromCoroutine(self.database.close()))
         sealer = Sealer([b"k" * 32])
@@ -183,6 +191,26 @@ class ConcurrencyTests(TestCase):
         answers = await self.at_once(*(self.refresh(token) for _ in range(MANY)))
         self.assertEqual(answers, ["invalid_grant"] * MANY)
         self.assertEqual(len(self.ended), 1)
+
+    async def test_no_answer_leaves_before_the_commit(self) -> None:
+        """Everything is written, nothing committed: the client has no token yet."""
+        token = (await self.signed_in())["refresh_token"]
+        held = self.database.held = Deferred()
+        self.addCleanup(self.database.release.set)
+        answer = Deferred.fromCoroutine(self.refresh(token))
+        await held
+        self.assertNoResult(answer)
+        count = "SELECT count(*) FROM refresh_tokens"
+        self.assertEqual(
+            await self.database.read(lambda c: c.execute(count).fetchone()), (1,)
+        )
+        self.assertNoResult(answer)
+        self.database.held = None
+        self.database.release.set()
+        self.assertIsInstance(await answer, dict)
+        self.assertEqual(
+            await self.database.read(lambda c: c.execute(count).fetchone()), (2,)
+        )
 
     async def test_tokens_survive_a_restart(self) -> None:
         """A commit is on the disk, and so is the key of the open window."""
