@@ -121,6 +121,27 @@ class CommitTests(DatabaseTestCase):
         other.execute("COMMIT")
         await answer
 
+    async def test_what_a_transaction_has_read_stays_true(self) -> None:
+        """
+        A transaction that reads first and writes later keeps other writers out from
+        its beginning; else it would fail, or decide on what is no longer so.
+        """
+        gate = Gate()
+
+        def read_then_write(connection: Connection) -> int:
+            count = count_users(connection)
+            gate.hold()
+            add_user(connection, 100 + count)
+            return count
+
+        answer = Deferred.fromCoroutine(self.database.write(read_then_write))
+        await gate.reached
+        other = self.other_program()
+        other.execute("PRAGMA busy_timeout = 0")
+        self.assertRaises(sqlite3.OperationalError, add_user, other)
+        gate.open()
+        self.assertEqual(await answer, 0)
+
     async def test_reader_sees_one_moment(self) -> None:
         """
         What is committed during a read is not seen by it.
