@@ -3,6 +3,7 @@ The store on a real file, with real threads.
 """
 
 import os
+import sqlite3
 import threading
 from sqlite3 import Connection
 
