@@ -18,11 +18,7 @@ from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessExitedAlready
-from twisted.internet.interfaces import (
-    IDelayedCall,
-    IReactorProcess,
-    IReactorTime,
-)
+from twisted.internet.interfaces import IDelayedCall, IReactorProcess, IReactorTime
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -266,7 +262,11 @@ class Child(ProcessProtocol):
         for line in lines:
             if token in line:
                 line = line.replace(token, REDACTED)
-            self._observer.child_line(line)
+            try:
+                self._observer.child_line(line)
+            except Exception:
+                # Raised further it would close the pipe.
+                self.log.failure("a line of child {child} failed", child=self._name)
 
     def errReceived(self, data: bytes) -> None:
         """
@@ -347,24 +347,24 @@ class Child(ProcessProtocol):
         if self._pid is None or self._exited:
             return
         if first:
-            self._schedule(grace_seconds, grace_seconds)
+            self._schedule(grace_seconds)
             self._stdin.close()
         elif self._timer is not None:
             left = self._timer.getTime() - self._clock.seconds()
             if grace_seconds < left:
-                self._schedule(grace_seconds, grace_seconds)
+                self._schedule(grace_seconds)
 
-    def _schedule(self, until_term: float, until_kill: float) -> None:
+    def _schedule(self, grace_seconds: float) -> None:
         self._cancel_timer()
-        if until_term <= 0:
-            self._terminate(until_kill)
+        if grace_seconds <= 0:
+            self._terminate(grace_seconds)
         else:
-            self._timer = self._clock.callLater(until_term, self._terminate, until_kill)
+            self._timer = self._clock.callLater(
+                grace_seconds, self._terminate, grace_seconds
+            )
 
-    def _terminate(self, until_kill: float) -> None:
-        self._timer = self._clock.callLater(
-            max(until_kill, 0.1), self.kill, EndReason.STOPPED
-        )
+    def _terminate(self, grace_seconds: float) -> None:
+        self._timer = self._clock.callLater(max(grace_seconds, 0.1), self.kill)
         self._signalled = True
         self._signal_group(signal.SIGTERM)
         # A stopped process gets its SIGTERM only when it goes on.

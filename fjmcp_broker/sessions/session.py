@@ -6,9 +6,8 @@ The session is the lasting thing; the child is attached to it and may be absent.
 """
 
 import json
-from typing import Final, Protocol
+from typing import Final
 
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
@@ -42,70 +41,9 @@ from fjmcp_broker.sessions.errors import (
     ChildGone,
     SessionGone,
 )
+from fjmcp_broker.sessions.waiting import Opening, SessionOwner, Waiter
 
 INITIALIZED: Final = "notifications/initialized"
-
-
-class Waiter(Protocol):
-    """
-    Who waits for the answer to one request.
-    """
-
-    @property
-    def takes_messages(self) -> bool:
-        """
-        @return: whether messages before the answer still reach the client.
-        """
-
-    def notified(self, message: bytes) -> None:
-        """
-        @param message: a notification or a question that belongs to the request.
-        """
-
-    def answered(self, response: Response) -> None:
-        """
-        @param response: the answer, under the client's id; nothing follows.
-        """
-
-    def cancelled(self) -> None:
-        """The client took its request back; nothing follows."""
-
-
-class SessionOwner(Protocol):
-    """
-    What a session tells the registry.
-    """
-
-    def session_ended(self, session: "Session", reason: str) -> None:
-        """
-        @param session: it has ended by itself or through its child.
-        @param reason: short, for the store and the log.
-        """
-
-    def session_answered(self, session: "Session") -> None:
-        """
-        @param session: one request less is in flight.
-        """
-
-
-class _Opening:
-    """Waits for the answer to C{initialize}."""
-
-    takes_messages = False
-
-    def __init__(self) -> None:
-        self.response: Deferred[Response] = Deferred()
-
-    def notified(self, message: bytes) -> None:
-        """Nothing may come before the answer to initialize."""
-
-    def answered(self, response: Response) -> None:
-        """The child is there, or refused."""
-        if not self.response.called:
-            self.response.callback(response)
-
-    def cancelled(self) -> None:
-        """Cannot happen: L{Correlation} never cancels initialize."""
 
 
 class Session:
@@ -200,7 +138,7 @@ class Session:
         child, correlation = self._child, self._correlation
         if child is None or correlation is None or self.has_ended:
             raise SessionGone("the session was closed")
-        opening = _Opening()
+        opening = Opening()
         self._opening = True
         try:
             child.start()
@@ -262,8 +200,7 @@ class Session:
             message = _failure(error.id, "unreadable", "the answer could not be read")
         event = correlation.receive(message)
         if isinstance(event, Answer):
-            event.pending.waiter.answered(event.response)
-            self._owner.session_answered(self)
+            self._answer(event)
         elif isinstance(event, RequestNotification):
             event.pending.waiter.notified(event.message)
         elif isinstance(event, ChildRequest):
@@ -354,6 +291,18 @@ class Session:
         ):
             raise SessionGone("the session's child has ended")
         return child, correlation
+
+    def _answer(self, event: Answer[Waiter]) -> None:
+        waiter = event.pending.waiter
+        try:
+            waiter.answered(event.response)
+        except Exception:
+            self.log.failure("session {session}: an answer failed", session=self.name)
+            waiter.answered(
+                _failure(event.pending.id, "unexpected", "the answer was lost")
+            )
+        finally:
+            self._owner.session_answered(self)
 
     def _question(self, correlation: Correlation[Waiter], asked: ChildRequest) -> None:
         """

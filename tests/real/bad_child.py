@@ -38,6 +38,15 @@ def flooding() -> None:
     sys.stdin.buffer.read()
 
 
+def sluggish() -> None:
+    """Reads nothing for a while, then tells how much it got, and that it was whole."""
+    time.sleep(0.5)
+    lines = sys.stdin.buffer.read().split(b"\n")
+    whole = all(len(line) == 65_000 for line in lines[:-1])
+    sys.stdout.write(json.dumps([len(lines) - 1, whole, len(lines[-1])]) + "\n")
+    sys.stdout.flush()
+
+
 def crashing() -> None:
     """Ends with status 3 after one line of regret."""
     sys.stderr.write("cannot go on\n")

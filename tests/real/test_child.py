@@ -1,130 +1,20 @@
 """The child supervisor against real processes, bad ones above all."""
 
-import gc
 import json
 import os
 import signal
-import sys
-import tempfile
-import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.task import deferLater
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
-from twisted.python.failure import Failure
-from twisted.trial.unittest import SkipTest, TestCase
 from zope.interface import implementer
 
-from fjmcp_broker.secret import Secret
-from fjmcp_broker.sessions.child import Child
 from fjmcp_broker.sessions.ending import ChildEnd, EndReason
-from fjmcp_broker.sessions.spawn import ChildSettings, Launcher
-
-reactor: Any = _reactor  # a module to mypy
-HERE = Path(__file__).parent
-LAUNCHER = Launcher.detect()
-
-
-def alive(pid: int) -> bool:
-    """
-    @return: whether a process runs; a zombie does not.
-    """
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state not in "ZX"
-
-
-async def until(true: Callable[[], bool], seconds: float = 10) -> None:
-    """
-    Wait for the world outside to become so.
-    """
-    deadline = time.monotonic() + seconds
-    while not true():
-        if time.monotonic() > deadline:
-            raise AssertionError("it did not happen")
-        await deferLater(reactor, 0.01)
-
-
-class Owner:
-    """Keeps what a child says, and tells when."""
-
-    def __init__(self) -> None:
-        """Nothing yet."""
-        self.lines: list[bytes] = []
-        self.ends: list[ChildEnd] = []
-        self.waiting: Deferred[bytes] | None = None
-
-    def child_line(self, line: bytes) -> None:
-        """Keep a line."""
-        self.lines.append(line)
-        if self.waiting is not None:
-            waiting, self.waiting = self.waiting, None
-            waiting.callback(line)
-
-    def child_ended(self, end: ChildEnd) -> None:
-        """Keep the end."""
-        self.ends.append(end)
-
-    async def next_line(self) -> bytes:
-        """Wait for a line."""
-        self.waiting = Deferred()
-        return await self.waiting
-
-
-class ChildTestCase(TestCase):
-    """Starts children and leaves none behind."""
-
-    timeout = 60
-
-    def setUp(self) -> None:
-        """Nothing runs; directories are made in a place of our own."""
-        self.children: list[Child] = []
-        self.owner = Owner()
-        self.directory = tempfile.mkdtemp(prefix="fjmcp-test-")
-        self.patch(tempfile, "tempdir", self.directory)
-
-    def tearDown(self) -> "Deferred[None]":  # type: ignore[override]  # trial's
-        """Kill what a failed test left; every directory is gone."""
-        return Deferred.fromCoroutine(self._clean_up())
-
-    async def _clean_up(self) -> None:
-        for child in self.children:
-            child.kill()
-            await child.when_ended()
-        self.assertEqual(os.listdir(self.directory), [])
-        os.rmdir(self.directory)
-
-    def start(self, *command: str, **settings: Any) -> Child:
-        """Start a child."""
-        if len(command) == 1:
-            command = (sys.executable, str(HERE / "bad_child.py"), *command)
-        child = Child(
-            spawner=reactor,
-            clock=reactor,
-            launcher=settings.pop("launcher", LAUNCHER),
-            settings=ChildSettings(
-                **{
-                    "command": command,
-                    "forgejo_url": "http://127.0.0.1:1",
-                    "stop_grace_seconds": 0.3,
-                    **settings,
-                }
-            ),
-            token=Secret("t0ken-of-the-user"),
-            observer=self.owner,
-            name="test",
-        )
-        child.start()
-        self.children.append(child)
-        return child
+from fjmcp_broker.sessions.errors import ChildBusy
+from fjmcp_broker.sessions.spawn import Launcher
+from tests.real.child_case import ChildTestCase, alive, reactor, until
 
 
 class SupervisorTests(ChildTestCase):
@@ -187,6 +77,29 @@ class SupervisorTests(ChildTestCase):
         self.assertEqual(await self.owner.next_line(), b'"done"')
         end = await child.stop()
         self.assertEqual(end.last_stderr, "last words")
+
+    async def test_child_that_reads_late(self) -> None:
+        """What it did not read is queued and arrives whole, as far as it was taken."""
+        child = self.start("sluggish", maximum_queued_bytes=3_000_000)
+        taken = 0
+        with self.assertRaises(ChildBusy):
+            while True:
+                child.send(b"x" * 65_000)
+                taken += 1
+        self.assertGreater(taken, 45)
+        self.assertLess(taken, 50)
+        await deferLater(reactor, 2)
+        end = await child.stop(5)
+        self.assertEqual(end.exit_code, 0)
+        self.assertEqual(json.loads(self.owner.lines[0]), [taken, True, 0])
+
+    async def test_child_that_never_reads(self) -> None:
+        """It is stopped although its input cannot be delivered."""
+        child = self.start("hanging")
+        for _ in range(20):
+            child.send(b"x" * 65_000)
+        end = await child.stop()
+        self.assertEqual(end.signal, signal.SIGTERM)
 
     async def test_crashing_child(self) -> None:
         """Exit status and last words are reported."""
@@ -275,126 +188,3 @@ class SupervisorTests(ChildTestCase):
         ends = [await stop for stop in stops]
         self.assertEqual(ends, [ends[0]] * 3)
         self.assertEqual(len(self.owner.ends), 1)
-
-
-class LeakTests(ChildTestCase):
-    """What a thousand children leave behind."""
-
-    timeout = 180
-
-    def count(self) -> dict[str, int]:
-        """What there is of everything that could leak."""
-        gc.collect()
-        return {
-            "descriptors": len(os.listdir("/proc/self/fd")),
-            "threads": threading.active_count(),
-            "delayed calls": len(reactor.getDelayedCalls()),
-            "readers": len(reactor.getReaders()),
-            "writers": len(reactor.getWriters()),
-            "directories": len(os.listdir(self.directory)),
-            "children": len(
-                Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-            ),
-        }
-
-    async def test_thousand_starts_and_stops_leave_nothing(self) -> None:
-        """No descriptor, thread, delayed call, directory or zombie."""
-        await self.cycle(0)
-        before = self.count()
-        for number in range(0, 1000, 20):
-            together = [
-                Deferred.fromCoroutine(self.cycle(number + n)) for n in range(20)
-            ]
-            for each in together:
-                await each
-        self.assertEqual(self.count(), before)
-        self.assertEqual(len(self.owner.ends), 1001)
-
-    async def cycle(self, number: int) -> None:
-        """One life; every kind of end has its turn."""
-        child = self.start("sh", "-c", "read line && echo $line && read line")
-        child.send(b"%d" % number)
-        if number % 4 == 0:
-            await until(lambda: b"%d" % number in self.owner.lines)
-            child.mark_ready()
-            await child.stop()
-        elif number % 4 == 1:
-            await child.stop()
-        elif number % 4 == 2:
-            child.kill()
-            await child.when_ended()
-        else:
-            child.send(b"end")
-            await child.when_ended()
-        self.children.remove(child)
-
-
-class _Collector(ProcessProtocol):
-    """Reads the process ids that the broker-like parent prints."""
-
-    def __init__(self, expected: int) -> None:
-        self.text = b""
-        self.expected = expected
-        self.all_there: Deferred[list[int]] = Deferred()
-        self.ended: Deferred[None] = Deferred()
-
-    def outReceived(self, data: bytes) -> None:
-        self.text += data
-        pids = self.text.split()
-        if len(pids) == self.expected and self.text.endswith(b"\n"):
-            self.all_there.callback([int(pid) for pid in pids])
-
-    def processEnded(self, reason: Failure) -> None:
-        self.ended.callback(None)
-
-
-class KilledBrokerTests(TestCase):
-    """The daemon is killed without a chance to clean up."""
-
-    timeout = 60
-
-    async def test_no_child_survives(self) -> None:
-        """Not the idle, the deaf, the hanging, nor one that is stopped."""
-        if not LAUNCHER.death_signal:
-            raise SkipTest("setpriv with --pdeathsig is not installed")
-        kinds = ["silent", "deaf", "hanging", "stopping"]
-        collector = _Collector(len(kinds))
-        script = str(HERE / "broker_like.py")
-        parent = reactor.spawnProcess(
-            collector,
-            sys.executable,
-            [sys.executable, script, *kinds],
-            env={**os.environ, "PYTHONPATH": str(HERE.parent.parent)},
-        )
-        pids = await collector.all_there
-
-        def stopped() -> bool:
-            return "T (stopped)" in Path(f"/proc/{pids[3]}/status").read_text()
-
-        await until(stopped)
-        self.assertTrue(all(alive(pid) for pid in pids))
-        parent.signalProcess("KILL")
-        await collector.ended
-        await until(lambda: not any(alive(pid) for pid in pids))
-
-
-class MemoryProtectionTests(TestCase):
-    """The daemon's own memory."""
-
-    timeout = 20
-
-    async def test_memory_is_protected(self) -> None:
-        """The flag is set; run in a process of its own, since it cannot be undone."""
-        collector = _Collector(3)
-        code = (
-            "from fjmcp_broker.sessions.spawn import protect_memory; import ctypes;"
-            "print(int(protect_memory()), ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), 7)"
-        )
-        reactor.spawnProcess(
-            collector,
-            sys.executable,
-            [sys.executable, "-c", code],
-            env={**os.environ, "PYTHONPATH": str(HERE.parent.parent)},
-        )
-        self.assertEqual(await collector.all_there, [1, 0, 7])
-        await collector.ended

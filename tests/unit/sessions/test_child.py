@@ -267,6 +267,19 @@ class ChildTests(SynchronousTestCase):
         self.process.exit(0)
         self.assertEqual(self.recorder.lines, [b"1"])
 
+    def test_mishandled_line_is_logged(self) -> None:
+        """A fault of the owner does not close the pipe."""
+        seen = self.recorder.lines
+
+        def broken(line: bytes) -> None:
+            seen.append(line)
+            raise ZeroDivisionError
+
+        self.recorder.child_line = broken  # type: ignore[method-assign]
+        self.process.protocol.outReceived(b"1\n2\n")
+        self.assertEqual(seen, [b"1", b"2"])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
+
     def test_reaped_before_the_start_returns(self) -> None:
         """A program that ends at once leaves no deadline behind."""
         self.child.mark_ready()

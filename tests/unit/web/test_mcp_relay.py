@@ -3,6 +3,7 @@
 from typing import Any
 
 from fjmcp_broker.sessions.registry import Limits
+from fjmcp_broker.web import mcp
 from tests.unit.web.mcp_world import McpWorld, initialize, request
 
 NOTE = {"jsonrpc": "2.0", "method": "notifications/x"}
@@ -135,6 +136,19 @@ class RelayTests(McpWorld):
         self.spawner.processes[0].say(b'{"jsonrpc":"2.0","id":2,"error":"text"}')
         self.assertEqual(wire.status, 200)
         self.assertIn("error", wire.json)
+        self.assertEqual(self.send(request(2, "y"), session).status, 200)
+
+    def test_fault_of_ours_in_an_answer(self) -> None:
+        """The request gets an error, the session and its other requests go on."""
+        session = self.open()
+
+        def broken(*arguments: Any, **named: Any) -> bytes:
+            raise ZeroDivisionError
+
+        self.patch(mcp, "overlay", broken)
+        wire = self.send(request(1, "tools/list"), session)
+        self.assertEqual(wire.json["error"]["data"], {"reason": "unexpected"})
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
         self.assertEqual(self.send(request(2, "y"), session).status, 200)
 
     def test_ping_of_the_child(self) -> None:

@@ -1,0 +1,81 @@
+"""Who waits for a session's answers, and who hears of its end."""
+
+from typing import TYPE_CHECKING, Protocol
+
+from twisted.internet.defer import Deferred
+
+from fjmcp_broker.mcp.messages import Response
+
+if TYPE_CHECKING:
+    from fjmcp_broker.sessions.session import Session
+
+
+class Waiter(Protocol):
+    """
+    Who waits for the answer to one request.
+    """
+
+    @property
+    def takes_messages(self) -> bool:
+        """
+        @return: whether messages before the answer still reach the client.
+        """
+
+    def notified(self, message: bytes) -> None:
+        """
+        @param message: a notification or a question that belongs to the request.
+        """
+
+    def answered(self, response: Response) -> None:
+        """
+        @param response: the answer, under the client's id; nothing follows.
+        """
+
+    def cancelled(self) -> None:
+        """The client took its request back; nothing follows."""
+
+
+class SessionOwner(Protocol):
+    """
+    What a session tells the registry.
+    """
+
+    def session_ended(self, session: "Session", reason: str) -> None:
+        """
+        @param session: it has ended by itself or through its child.
+        @param reason: short, for the store and the log.
+        """
+
+    def session_answered(self, session: "Session") -> None:
+        """
+        @param session: one request less is in flight.
+        """
+
+
+class Opening:
+    """
+    Waits for the answer to C{initialize}.
+
+    @ivar response: fires with it.
+    """
+
+    takes_messages = False
+
+    def __init__(self) -> None:
+        """No answer yet."""
+        self.response: Deferred[Response] = Deferred()
+
+    def notified(self, message: bytes) -> None:
+        """
+        @param message: dropped; nothing may come before the answer to initialize.
+        """
+
+    def answered(self, response: Response) -> None:
+        """
+        @param response: the child is there, or refused, or gone.
+        """
+        if not self.response.called:
+            self.response.callback(response)
+
+    def cancelled(self) -> None:
+        """Cannot happen: L{Correlation} never cancels initialize."""
