@@ -51,7 +51,7 @@ def token_side_routes(
             for path in (PROTECTED_RESOURCE_PATH, PROTECTED_RESOURCE_PATH + MCP_PATH)
         ),
         Route("POST", TOKEN_PATH, token.post, any_origin=True),
-        Route("POST", REVOKE_PATH, revocation.post, any_origin=True),
+        Route("POST", REVOKE_PATH, revocation.post),
     )
 
 

@@ -22,16 +22,16 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.ssl import CertificateOptions
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
-from twisted.trial.unittest import SkipTest, TestCase
+from twisted.trial.unittest import TestCase
 from twisted.web.server import Site
 
 from fjmcp_broker.demo.forgejo import StandInForgejo
 from fjmcp_broker.demo.forgejo_faults import Fault
+from tests.real import real_forgejo_mcp
 
 reactor: Any = _reactor  # a module to mypy
 
 STAND_IN = (sys.executable, "-m", "fjmcp_broker.demo.child")
-REAL_DIRECTORY = "FORGEJO_MCP_REAL_DIR"
 SECONDS = 20
 SCOPE = (
     "openid read:user write:repository write:issue read:organization write:notification"
@@ -43,13 +43,7 @@ def real_program(version: str) -> tuple[str, ...]:
     @return: the program of a real forgejo-mcp.
     @raise SkipTest: with the reason, when it is not there.
     """
-    directory = os.environ.get(REAL_DIRECTORY, "")
-    if not directory:
-        raise SkipTest(f"no real forgejo-mcp: {REAL_DIRECTORY} is not set")
-    program = Path(directory) / f"forgejo-mcp-{version}"
-    if not os.access(program, os.X_OK):
-        raise SkipTest(f"no real forgejo-mcp: {program} is not there")
-    return (str(program),)
+    return (str(real_forgejo_mcp.require(version)),)
 
 
 async def held(fault: Fault, count: int = 1) -> None:

@@ -6,64 +6,21 @@ import os
 import signal
 import socket
 import ssl
-import sys
 from pathlib import Path
 
 from twisted.internet.threads import deferToThread
-from twisted.trial.unittest import TestCase
 
+from tests.real.broker_case import STAND_IN, BrokerCase
 from tests.real.certificates import write_certificate
-from tests.real.client import McpClient
 from tests.real.daemon import CLOCK, Daemon, Program, free_port, pause, processes
-from tests.real.forgejo import RunningForgejo, start_forgejo
 
-STAND_IN = f"{sys.executable},-m,fjmcp_broker.demo.child,--transport,stdio"
 RUNNERS = {
     "twistd -n": ("twistd", "-n", "--pidfile=", "fjmcp"),
     "twist": ("twist", "fjmcp"),
 }
 
 
-class Operator(TestCase):
-    """What an operator has: a Forgejo, settings, a directory."""
-
-    timeout = 120
-
-    async def settings(self, port: int) -> tuple[dict[str, str], RunningForgejo]:
-        """
-        @return: an environment that is enough for a broker on that port.
-        """
-        forgejo = await start_forgejo(self, f"http://127.0.0.1:{port}")
-        self.directory = os.path.abspath(self.mktemp())
-        os.mkdir(self.directory)
-        return {
-            **forgejo.settings,
-            "FJMCP_BROKER_STORE_PATH": f"{self.directory}/broker.db",
-            "FJMCP_BROKER_CHILD_COMMAND": STAND_IN,
-        }, forgejo
-
-    async def launch(self, **more: str) -> tuple[Daemon, RunningForgejo]:
-        """
-        @return: a daemon that is ready, stopped with the test.
-        """
-        port = free_port()
-        settings, forgejo = await self.settings(port)
-        daemon = Daemon.launch({**settings, **more}, port=port)
-        self.addCleanup(daemon.stop)
-        await daemon.until_ready()
-        return daemon, forgejo
-
-    async def session(self, daemon: Daemon, forgejo: RunningForgejo) -> McpClient:
-        """
-        @return: alice's client, with a live session.
-        """
-        client = McpClient(daemon.url)
-        await deferToThread(client.sign_in, "alice", forgejo.password("alice"))
-        await deferToThread(client.initialize)
-        return client
-
-
-class StartTests(Operator):
+class StartTests(BrokerCase):
     """Every way to start it."""
 
     async def test_from_the_environment_alone(self) -> None:
@@ -164,7 +121,7 @@ class StartTests(Operator):
             await deferToThread(_tls, port, certificate, ssl.TLSVersion.TLSv1_2)
 
 
-class RefusalTests(Operator):
+class RefusalTests(BrokerCase):
     """A wrong set-up is one message and exit status 1, however it is started."""
 
     async def refused(self, environment: dict[str, str], *options: str) -> str:
@@ -293,7 +250,7 @@ class RefusalTests(Operator):
         await second.until_ready()
 
 
-class StopTests(Operator):
+class StopTests(BrokerCase):
     """What a stop does to calls in flight and to children."""
 
     async def test_a_call_in_flight_is_answered(self) -> None:

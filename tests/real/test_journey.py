@@ -6,18 +6,14 @@ calls the tools of a real child.
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 from typing import Any
 
-from twisted.trial.unittest import TestCase
-
 from tests.real import real_forgejo_mcp
-from tests.real.daemon import Daemon, Program, free_port, processes
-from tests.real.forgejo import RunningForgejo, start_forgejo
-
-STAND_IN = f"{sys.executable},-m,fjmcp_broker.demo.child,--transport,stdio"
+from tests.real.broker_case import BrokerCase
+from tests.real.daemon import Daemon, Program, processes
+from tests.real.forgejo import RunningForgejo
 
 SECRET_SHAPES = re.compile(
     r"fjmcp_(?:at|rt|code|cs)_[A-Za-z0-9_-]{8}|gt[ao]_[A-Za-z0-9]{8}|eyJ[A-Za-z0-9_-]{16}"
@@ -25,30 +21,8 @@ SECRET_SHAPES = re.compile(
 """Ours, Forgejo's codes and client secrets, and JSON web tokens."""
 
 
-class Journey(TestCase):
-    """What every journey needs: a stand-in Forgejo, a daemon, a client."""
-
-    timeout = 180
-
-    async def launch(
-        self, settings: dict[str, str], *, path: str = ""
-    ) -> tuple[Daemon, RunningForgejo]:
-        """
-        Start a daemon and its Forgejo, both to be stopped with the test.
-        """
-        port = free_port()
-        forgejo = await start_forgejo(self, f"http://127.0.0.1:{port}", path=path)
-        daemon = Daemon.launch(
-            {
-                **forgejo.settings,
-                "FJMCP_BROKER_STORE_PATH": os.path.abspath(self.mktemp()),
-                **settings,
-            },
-            port=port,
-        )
-        self.addCleanup(daemon.stop)
-        await daemon.until_ready()
-        return daemon, forgejo
+class Journey(BrokerCase):
+    """What every journey needs beside the daemon: a client."""
 
     async def travel(
         self, daemon: Daemon, forgejo: RunningForgejo, *arguments: str
@@ -94,7 +68,7 @@ class StandInChildJourneyTests(Journey):
 
     async def test_discover_sign_in_call_refresh_revoke(self) -> None:
         """A client that knows only the URL gets to its user's repositories."""
-        daemon, forgejo = await self.launch({"FJMCP_BROKER_CHILD_COMMAND": STAND_IN})
+        daemon, forgejo = await self.launch()
         seen = await self.travel(
             daemon, forgejo, "--calls", '[["get_my_user_info",{}],["who_am_i",{}]]'
         )
@@ -106,9 +80,7 @@ class StandInChildJourneyTests(Journey):
 
     async def test_forgejo_under_a_path(self) -> None:
         """A Forgejo at https://host/git works like one of its own host."""
-        daemon, forgejo = await self.launch(
-            {"FJMCP_BROKER_CHILD_COMMAND": STAND_IN}, path="/git"
-        )
+        daemon, forgejo = await self.launch(path="/git")
         seen = await self.travel(
             daemon, forgejo, "--calls", '[["get_my_user_info",{}]]'
         )
@@ -116,7 +88,7 @@ class StandInChildJourneyTests(Journey):
 
     async def test_the_client_insists_on_the_older_revisions(self) -> None:
         """A client that never tries the newest revision makes the same journey."""
-        daemon, forgejo = await self.launch({"FJMCP_BROKER_CHILD_COMMAND": STAND_IN})
+        daemon, forgejo = await self.launch()
         seen = await self.travel(
             daemon,
             forgejo,
@@ -128,9 +100,7 @@ class StandInChildJourneyTests(Journey):
 
     async def test_no_secret_is_logged(self) -> None:
         """Nothing that a journey makes secret stands in the daemon's output."""
-        daemon, forgejo = await self.launch(
-            {"FJMCP_BROKER_CHILD_COMMAND": STAND_IN, "FJMCP_BROKER_DEBUG": "1"}
-        )
+        daemon, forgejo = await self.launch(FJMCP_BROKER_DEBUG="1")
         seen = await self.travel(
             daemon,
             forgejo,
@@ -158,7 +128,7 @@ class RealForgejoMcpJourneyTests(Journey):
 
     async def journey(self, version: str) -> dict[str, Any]:
         daemon, forgejo = await self.launch(
-            {"FORGEJO_MCP_BINARY": str(real_forgejo_mcp.require(version))}
+            FORGEJO_MCP_BINARY=str(real_forgejo_mcp.require(version))
         )
         repository = '{"owner":"alice","repo":"hello"}'
         seen = await self.travel(

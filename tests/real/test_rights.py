@@ -3,49 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from typing import Any
 
 from twisted.internet.threads import deferToThread
-from twisted.trial.unittest import TestCase
 
 from tests.real import real_forgejo_mcp
+from tests.real.broker_case import BrokerCase
 from tests.real.client import McpClient, message_of
-from tests.real.daemon import Daemon, free_port
-from tests.real.forgejo import RunningForgejo, start_forgejo
-
-STAND_IN = f"{sys.executable},-m,fjmcp_broker.demo.child,--transport,stdio"
+from tests.real.forgejo import RunningForgejo
 
 
-class Rights(TestCase):
-    """A daemon with the stand-in Forgejo."""
-
-    timeout = 120
-
-    async def launch(self, **settings: str) -> tuple[Daemon, RunningForgejo]:
-        port = free_port()
-        forgejo = await start_forgejo(self, f"http://127.0.0.1:{port}")
-        daemon = Daemon.launch(
-            {
-                **forgejo.settings,
-                "FJMCP_BROKER_STORE_PATH": os.path.abspath(self.mktemp()),
-                **settings,
-            },
-            port=port,
-        )
-        self.addCleanup(daemon.stop)
-        await daemon.until_ready()
-        return daemon, forgejo
-
-    async def signed_in(
-        self, daemon: Daemon, forgejo: RunningForgejo, login: str, **options: str
-    ) -> McpClient:
-        client = McpClient(daemon.url)
-        await deferToThread(client.sign_in, login, forgejo.password(login), **options)
-        await deferToThread(client.initialize)
-        return client
+class Rights(BrokerCase):
+    """What the tests of rights share."""
 
     async def tools(self, client: McpClient) -> list[dict[str, Any]]:
         answer = message_of(await deferToThread(client.request, "tools/list"))
@@ -58,8 +28,8 @@ class ReadOnlyTests(Rights):
 
     async def test_chosen_by_the_user(self) -> None:
         """Writing tools are neither listed nor callable; reading ones work."""
-        daemon, forgejo = await self.launch(FJMCP_BROKER_CHILD_COMMAND=STAND_IN)
-        client = await self.signed_in(daemon, forgejo, "alice", decision="read-only")
+        daemon, forgejo = await self.launch()
+        client = await self.session(daemon, forgejo, "alice", decision="read-only")
         names = {tool["name"] for tool in await self.tools(client)}
         self.assertIn("list_my_repos", names)
         self.assertNotIn("create_issue", names)
@@ -78,8 +48,8 @@ class ReadOnlyTests(Rights):
 
     async def test_requested_by_the_client(self) -> None:
         """A client that asked for read sees the writing tools, to step up to them."""
-        daemon, forgejo = await self.launch(FJMCP_BROKER_CHILD_COMMAND=STAND_IN)
-        client = await self.signed_in(
+        daemon, forgejo = await self.launch()
+        client = await self.session(
             daemon, forgejo, "alice", decision="read-only", scope="read"
         )
         names = {tool["name"] for tool in await self.tools(client)}
@@ -106,7 +76,7 @@ class ReadOnlyTests(Rights):
         """Case variants do not carry a write past the policy to forgejo-mcp."""
         program = str(real_forgejo_mcp.require("2.18.0"))
         daemon, forgejo = await self.launch(FORGEJO_MCP_BINARY=program)
-        client = await self.signed_in(daemon, forgejo, "alice", decision="read-only")
+        client = await self.session(daemon, forgejo, "alice", decision="read-only")
         forgejo.stand_in.controls.forget_requests()
         arguments = {"owner": "alice", "repo": "hello", "title": "t", "body": "b"}
         for text in (
@@ -129,9 +99,9 @@ class IsolationTests(Rights):
 
     async def test_everybody_is_himself(self) -> None:
         """Each session's child acts with the rights of the user who signed in."""
-        daemon, forgejo = await self.launch(FJMCP_BROKER_CHILD_COMMAND=STAND_IN)
-        alice = await self.signed_in(daemon, forgejo, "alice")
-        bob = await self.signed_in(daemon, forgejo, "bob")
+        daemon, forgejo = await self.launch()
+        alice = await self.session(daemon, forgejo, "alice")
+        bob = await self.session(daemon, forgejo, "bob")
         for client, login in ((alice, "alice"), (bob, "bob"), (alice, "alice")):
             answer = await deferToThread(client.call, "who_am_i")
             self.assertIn(f'\\"{login}\\"', json.dumps(answer))
@@ -150,7 +120,7 @@ class OverlayTests(Rights):
             daemon, forgejo = await self.launch(
                 FORGEJO_MCP_BINARY=program, FJMCP_BROKER_CHILD_ANNOTATIONS="off"
             )
-            client = await self.signed_in(daemon, forgejo, "alice")
+            client = await self.session(daemon, forgejo, "alice")
             answer = await deferToThread(client.request, "tools/list")
             direct = await deferToThread(
                 _direct_list, program, forgejo, forgejo.stand_in.base_url

@@ -327,12 +327,14 @@ class TrustTests(HttpTestCase):
 class ProxyTests(HttpTestCase):
     """Sites whose only way out is an HTTP proxy."""
 
-    def proxied(self, *, tls: bool, **how: Any) -> tuple["TunnelProxy", Forgejo]:
+    def proxied(
+        self, *, tls: bool, password: str = "me:s%40fe@", **how: Any
+    ) -> tuple["TunnelProxy", Forgejo]:
         """A server, a proxy, and a client that has to go through it."""
         authority, server = certificates(Path(self.mktemp()), "127.0.0.1")
         port = self.listen(Site(Answering()), tls=server if tls else None)
         proxy = TunnelProxy(**how)
-        address = f"http://me:s%40fe@127.0.0.1:{self.listen(proxy)}"
+        address = f"http://{password}127.0.0.1:{self.listen(proxy)}"
         scheme = "https" if tls else "http"
         return proxy, self.client(
             attrs.evolve(SETTINGS, url=f"{scheme}://127.0.0.1:{port}"),
@@ -356,6 +358,35 @@ class ProxyTests(HttpTestCase):
         self.assertEqual(user.login, "via")
         self.assertTrue(proxy.heads[0].startswith(b"GET http://127.0.0.1:"))
         self.assertIn(b"Proxy-Authorization: Basic bWU6c0BmZQ==", proxy.heads[0])
+
+    async def test_without_a_password(self) -> None:
+        """Most proxies ask for none."""
+        for tls in (True, False):
+            proxy, forgejo = self.proxied(tls=tls, password="")
+            user = await forgejo.userinfo(Secret("x"))
+            self.assertEqual(user.login, "via")
+            self.assertNotIn(b"Proxy-Authorization", proxy.heads[0])
+
+    async def test_silent_proxy(self) -> None:
+        """A proxy that says nothing is given up with the call."""
+        server = ScriptedServer(b"")
+        forgejo = self.client(
+            attrs.evolve(SETTINGS, url="https://127.0.0.1:9", call_timeout_seconds=0.3),
+            proxy=f"http://127.0.0.1:{self.listen(server)}",
+        )
+        self.assertIn("within 0.3 seconds", await self.unavailable(forgejo))
+        await server.lost
+
+    async def test_slow_proxy(self) -> None:
+        """The connection timeout covers the proxy's answer too, in pieces or not."""
+        server = ScriptedServer(b"HTTP/1.1 200 Conn")
+        forgejo = self.client(
+            attrs.evolve(SETTINGS, url="https://127.0.0.1:9"),
+            proxy=f"http://127.0.0.1:{self.listen(server)}",
+            connect_timeout_seconds=0.3,
+        )
+        self.assertIn("TimeoutError", await self.unavailable(forgejo))
+        await server.lost
 
     async def test_refusals(self) -> None:
         """A proxy that opens no tunnel is an outage."""
