@@ -17,7 +17,6 @@ from twisted.logger import Logger
 
 from fjmcp_broker.store import upstream_tokens
 from fjmcp_broker.store.database import Database
-from fjmcp_broker.store.errors import StoreError
 from fjmcp_broker.store.sealing import Sealer
 from fjmcp_broker.store.upstream_tokens import UpstreamSet
 
@@ -40,7 +39,8 @@ class _Keeping:
 
     @ivar since: L{Keeper.mark} from before the request that brought it.
     @ivar before: what else belongs into the same transaction, first.
-    @ivar is_later: whether it is newer than everything committed before it.
+    @ivar is_later: whether it is newer than everything that came before it.
+    @ivar is_obsolete: whether something newer has come; then only C{before} is left.
     @ivar stamp: L{Keeper.mark} of its latest attempt.
     """
 
@@ -48,6 +48,7 @@ class _Keeping:
     since: int
     before: Callable[[Connection], None]
     is_later: bool = True
+    is_obsolete: bool = False
     stamp: int | None = None
 
 
@@ -84,7 +85,7 @@ class Keeper:
         self._clock = clock
         self._tasks = tasks
         self._on_user_suspended = on_user_suspended
-        self._uncommitted: dict[int, _Keeping] = {}
+        self._uncommitted: dict[int, list[_Keeping]] = {}
         self._sequence = 0
         self._last: dict[int, int] = {}
         self._pauses: set[Deferred[None]] = set()
@@ -111,9 +112,9 @@ class Keeper:
         @return: the newest set, committed.
         @raise StoreError: it cannot be read, or a newer one cannot be committed.
         """
-        waiting = self._uncommitted.get(user_id)
-        if waiting is not None:
-            await self._commit(waiting)
+        for waiting in self._waiting(user_id):
+            if not waiting.is_obsolete:
+                await self._commit(waiting)
         return await self._database.read(
             lambda c: upstream_tokens.find(c, self._sealer, user_id)
         )
@@ -212,21 +213,31 @@ class Keeper:
             self._pauses.discard(pause)
         return not self._stopping
 
+    def _waiting(self, user_id: int) -> list[_Keeping]:
+        """
+        @return: what could not be committed yet, in the order of its coming.
+        """
+        return list(self._uncommitted.get(user_id, ()))
+
     async def _commit(self, keeping: _Keeping) -> bool:
         user_id = keeping.set.user_id
         last = self._last.get(user_id, 0)
         if keeping.stamp is None:
             keeping.is_later = last <= keeping.since
+            if keeping.is_later:
+                # Their stamps are not above the last one.
+                for waiting in self._waiting(user_id):
+                    waiting.is_obsolete = True
         elif keeping.stamp != last:
             keeping.is_later = False
-        self._sequence += 1
-        self._last[user_id] = keeping.stamp = self._sequence
+        if not keeping.is_obsolete:
+            self._sequence += 1
+            self._last[user_id] = keeping.stamp = self._sequence
         is_newest = await self._database.write(lambda c: self._save(c, keeping))
-        waiting = self._uncommitted.get(user_id)
-        if waiting is not None and (
-            waiting is keeping or _supersedes(keeping, waiting)
-        ):
-            del self._uncommitted[user_id]
+        if keeping in self._waiting(user_id):
+            self._uncommitted[user_id].remove(keeping)
+            if not self._uncommitted[user_id]:
+                del self._uncommitted[user_id]
         return is_newest
 
     def _save(self, connection: Connection, keeping: _Keeping) -> bool:
@@ -234,6 +245,8 @@ class Keeper:
         The transaction.
         """
         keeping.before(connection)
+        if keeping.is_obsolete:
+            return False
         if keeping.is_later:
             upstream_tokens.save(connection, self._sealer, keeping.set)
             return True
@@ -241,12 +254,11 @@ class Keeper:
 
     def _retain(self, keeping: _Keeping) -> None:
         user_id = keeping.set.user_id
-        waiting = self._uncommitted.get(user_id)
-        if waiting is None:
-            self._uncommitted[user_id] = keeping
+        if user_id in self._uncommitted:
+            self._uncommitted[user_id].append(keeping)
+        else:
+            self._uncommitted[user_id] = [keeping]
             self._tasks.start(self._retry(user_id), "storing tokens again")
-        elif not _is_newer(waiting.set, keeping.set):
-            self._uncommitted[user_id] = keeping
 
     async def _retry(self, user_id: int) -> None:
         delay = FIRST_RETRY_SECONDS
@@ -254,42 +266,24 @@ class Keeper:
         while has_time and user_id in self._uncommitted:
             has_time = await self.pause(delay)
             delay = min(delay * 2, LAST_RETRY_SECONDS)
-            waiting = self._uncommitted.get(user_id)
-            if waiting is None:
-                return
             try:
-                await self._commit(waiting)
-            except StoreError as error:
+                for waiting in self._waiting(user_id):
+                    await self._commit(waiting)
+            except CancelledError:
+                raise
+            # Whatever it is, giving up would lose the tokens.
+            except Exception as error:
                 self._log.warn(
                     "the tokens of user {user_id} still cannot be stored: {error}",
                     user_id=user_id,
                     error=str(error),
                 )
-        if user_id in self._uncommitted:
+        if not all(waiting.is_obsolete for waiting in self._waiting(user_id)):
             self._log.error(
                 "the tokens of user {user_id} are lost with this process: they could "
                 "not be stored until its end",
                 user_id=user_id,
             )
-
-
-def _supersedes(committed: _Keeping, waiting: _Keeping) -> bool:
-    """
-    @return: whether the request for one set began after the other had come.
-    """
-    return committed.is_later and (waiting.stamp or 0) <= committed.since
-
-
-def _is_newer(one: UpstreamSet, other: UpstreamSet) -> bool:
-    """
-    @return: whether the order of the refresh tokens is known and says so.
-    """
-    if None in (one.grant_number, one.counter, other.grant_number, other.counter):
-        return False
-    return (one.grant_number or 0, one.counter or 0) > (
-        other.grant_number or 0,
-        other.counter or 0,
-    )
 
 
 def _touch(connection: Connection) -> None:

@@ -141,6 +141,42 @@ class KeeperTests(SynchronousTestCase):
         self.clock.advance(60)
         self.assertEqual(self.kept(), "b")
 
+    def test_overtaken_set_leaves_nothing_behind(self) -> None:
+        """What belongs to a set's transaction is done even when a newer one has
+        come; a parked copy must not stay."""
+        done: list[str] = []
+        self.database.fail_writes = 1
+        failed = Deferred.fromCoroutine(
+            self.keeper.keep(
+                token_set(4), self.keeper.mark(), lambda _: done.append("unparked")
+            )
+        )
+        self.failureResultOf(failed, StoreUnavailable)
+        self.successResultOf(self.keep(token_set(5), self.keeper.mark()))
+        self.assertEqual(self.kept(), "1-5")
+        self.clock.advance(1)
+        self.assertEqual(done, ["unparked"])
+        self.assertEqual(self.kept(), "1-5")
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_retry_survives_a_bug(self) -> None:
+        """An unexpected error ends neither the retries nor the tokens."""
+        attempts: list[int] = []
+
+        def broken(connection: object) -> None:
+            attempts.append(1)
+            if len(attempts) < 4:
+                raise ZeroDivisionError
+
+        failed = Deferred.fromCoroutine(
+            self.keeper.keep(token_set(3), self.keeper.mark(), broken)
+        )
+        self.failureResultOf(failed, ZeroDivisionError)
+        for seconds in (1, 2, 4):
+            self.clock.advance(seconds)
+        self.assertEqual(len(attempts), 4)
+        self.assertEqual(self.kept(), "1-3")
+
     def test_commit_that_is_heard_of_late(self) -> None:
         """A commit does not end the wait of a set that came after it."""
         since = self.keeper.mark()
