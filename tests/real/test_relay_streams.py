@@ -184,8 +184,11 @@ class LoadTests(RelayTestCase):
         await answer.until(lambda: b"\r\n\r\n" in answer.raw)
         transport.pauseProducing()
         child: Any = self.children[0]
-        while not child._pausers:
-            await deferLater(reactor, 0.01)
+        paused = 0
+        while paused < 20:
+            # For good, not only until the sockets' buffers are full.
+            paused = paused + 1 if child._pausers else 0
+            await deferLater(reactor, 0.02)
         before = time.monotonic()
         other = await self.send(call(2, "echo", {"n": 2}), session)
         held_up = time.monotonic() - before
