@@ -3,6 +3,7 @@
 import argparse
 import os
 import re
+import ssl
 import sys
 import urllib.error
 import urllib.request
@@ -10,7 +11,11 @@ from collections.abc import Mapping, Sequence
 from http.client import HTTPException
 from typing import Final
 
-from fjmcp_broker.config.addresses import LOOPBACK_NAMES, parse_listen_address
+from fjmcp_broker.config.addresses import (
+    LOOPBACK_NAMES,
+    is_loopback_url,
+    parse_listen_address,
+)
 from fjmcp_broker.config.load import load
 from fjmcp_broker.config.problems import ConfigError
 from fjmcp_broker.config.render import effective_values
@@ -127,13 +132,27 @@ def default_health_url(environment: Mapping[str, str]) -> str:
             port = str(parse_listen_address(listen).port or "")
         except ValueError:
             port = ""
-    return f"http://127.0.0.1:{port or _USUAL_PORT}/healthz"
+    tls = environment.get("FJMCP_BROKER_SERVER_TLS", "").strip().lower()
+    scheme = "https" if tls == "required" else "http"
+    return f"{scheme}://127.0.0.1:{port or _USUAL_PORT}/healthz"
+
+
+def _trust(url: str) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if is_loopback_url(url):
+        # The certificate names the public host, and nobody is between.
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def _healthcheck(arguments: argparse.Namespace) -> int:
     url = arguments.url or default_health_url(os.environ)
     # A proxy for the way out is no way to this machine.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    opener = urllib.request.build_opener(
+        urllib.request.ProxyHandler({}),
+        urllib.request.HTTPSHandler(context=_trust(url)),
+    )
     try:
         with opener.open(url, timeout=_HEALTH_SECONDS):
             return 0

@@ -130,6 +130,8 @@ class HealthcheckTests(CommandCase):
         ):
             url = cli.default_health_url(environment)
             self.assertEqual(url, f"http://127.0.0.1:{port}/healthz")
+        url = cli.default_health_url({"FJMCP_BROKER_SERVER_TLS": "required"})
+        self.assertEqual(url, "https://127.0.0.1:8080/healthz")
 
 
 class VersionTests(SynchronousTestCase):
