@@ -23,7 +23,7 @@ LEVELS: Final = (
     ("config",),
     ("oauth", "mcp"),
     ("metrics", "limits", "logs", "ordered", "process", "timers"),
-    ("errors", "secret", "version"),
+    ("errors", "secret", "version", "key_text"),
 )
 """A module may import from its own level and from those below it, the later ones."""
 

@@ -7,7 +7,6 @@ from .addresses import ListenAddress, TrustedProxies
 from .inward import ChildConfig, DatabaseConfig, LogConfig, SessionsConfig
 from .outward import ClientsConfig, ForgejoConfig, ServerConfig, TokensConfig
 from .records import Config
-from .secrets import decode_key
 
 __all__ = [
     "ChildConfig",
@@ -21,5 +20,4 @@ __all__ = [
     "SessionsConfig",
     "TokensConfig",
     "TrustedProxies",
-    "decode_key",
 ]

@@ -3,21 +3,16 @@ The keys that seal columns: configured ones, and the file beside the store.
 """
 
 import base64
-import binascii
 import os
-import re
 import secrets
 import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
 
+from fjmcp_broker.key_text import KEY_BYTES, decode_key
 from fjmcp_broker.secret import Secret
 
 from .errors import StoreRefused
-from .sealing import KEY_BYTES
-
-_HEXADECIMAL: Final = re.compile(r"[0-9A-Fa-f]{64}")
 
 
 def key_path(database_path: str) -> str:
@@ -26,28 +21,6 @@ def key_path(database_path: str) -> str:
     @return: where its key file is, when there is one.
     """
     return f"{database_path}.key"
-
-
-def decode_key(text: str) -> bytes:
-    """
-    @param text: standard or url-safe base64 of 32 bytes, with or without padding, or
-        64 hexadecimal digits.
-    @return: the 32 bytes.
-    @raise ValueError: it is anything else; the message does not repeat it.
-    """
-    text = text.strip()
-    if _HEXADECIMAL.fullmatch(text):
-        return bytes.fromhex(text)
-    body = text.rstrip("=").replace("-", "+").replace("_", "/")
-    try:
-        key = base64.b64decode(body + "=" * (-len(body) % 4), validate=True)
-    except (binascii.Error, ValueError):
-        key = b""
-    if len(key) != KEY_BYTES:
-        raise ValueError(
-            f"a key is {KEY_BYTES} bytes in base64 or as 64 hexadecimal digits"
-        )
-    return key
 
 
 def load_or_create_keys(

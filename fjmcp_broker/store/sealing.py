@@ -14,9 +14,10 @@ from typing import Final
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from fjmcp_broker.key_text import KEY_BYTES
+
 from .errors import SealError
 
-KEY_BYTES: Final = 32
 KEY_ID_BYTES: Final = 4
 _NONCE_BYTES: Final = 12
 _TAG_BYTES: Final = 16

@@ -27,7 +27,8 @@ from fjmcp_broker.config.kinds import (
     parse_size,
 )
 from fjmcp_broker.config.records import KEYS_BY_NAME
-from fjmcp_broker.config.secrets import KEYS, decode_key
+from fjmcp_broker.config.secrets import KEYS
+from fjmcp_broker.key_text import decode_key
 from fjmcp_broker.secret import Secret
 
 

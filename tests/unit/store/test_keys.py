@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from fjmcp_broker.key_text import decode_key
 from fjmcp_broker.secret import Secret
 from fjmcp_broker.store.errors import StoreRefused
-from fjmcp_broker.store.keys import decode_key, key_path, load_or_create_keys
+from fjmcp_broker.store.keys import key_path, load_or_create_keys
 
 
 class DecodeTests(SynchronousTestCase):
