@@ -13,12 +13,12 @@ import socket
 import time
 from contextlib import closing
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509 import load_pem_x509_certificates
 from OpenSSL import SSL
-from OpenSSL.crypto import FILETYPE_PEM, X509, load_privatekey
-from OpenSSL.crypto import Error as CryptoError
 from twisted.internet.ssl import CertificateOptions, TLSVersion
 
 from fjmcp_broker.config import Config
@@ -102,18 +102,19 @@ def tls_options(config: Config) -> CertificateOptions | None:
     key = _read("server.tls_key", server.tls_key)
     chain = _read("server.tls_cert", server.tls_cert)
     try:
-        first, *others = [
-            X509.from_cryptography(each) for each in load_pem_x509_certificates(chain)
-        ]
+        # pyOpenSSL's own classes, which Twisted's annotations want, are deprecated.
+        private_key: Any = load_pem_private_key(key, password=None)
+        certificates: Any = load_pem_x509_certificates(chain)
+        first, *others = certificates
         options = CertificateOptions(
-            privateKey=load_privatekey(FILETYPE_PEM, key),
+            privateKey=private_key,
             certificate=first,
             extraCertChain=others,
             # No endpoint string can say this.
             raiseMinimumTo=TLSVersion.TLSv1_3,
         )
         options.getContext()
-    except (SSL.Error, CryptoError, ValueError, TypeError):
+    except (SSL.Error, ValueError, TypeError, UnsupportedAlgorithm):
         raise BrokerError(
             "server.tls_cert and server.tls_key: not a certificate chain in PEM form"
             " with its unencrypted key"

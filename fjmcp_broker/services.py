@@ -168,7 +168,12 @@ class _Composition:
                 Part("process", start=self._protect),
                 Part("store lock", self._take_lock, self._release_lock),
                 Part("store", self._database.open, self._database.close),
-                Part("upstream", self._upstream.start, self._stop_upstream, patience),
+                Part(
+                    "upstream",
+                    self._upstream.start,
+                    self._stop_upstream,
+                    patience + MARGIN_SECONDS,
+                ),
                 Part(
                     "sessions",
                     self._registry.start,
@@ -308,7 +313,7 @@ class _Composition:
         self._lock.release()
 
     async def _stop_upstream(self) -> None:
-        await self._upstream.stop()
+        await self._upstream.stop(float(self._config.server.shutdown_timeout_seconds))
         await self._http.close()
 
     async def _stop_sessions(self) -> None:
