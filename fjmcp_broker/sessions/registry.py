@@ -32,6 +32,7 @@ from fjmcp_broker.sessions.errors import (
 )
 from fjmcp_broker.sessions.ledger import ISessionLedger
 from fjmcp_broker.sessions.session import Session
+from fjmcp_broker.sessions.spawn import remove_stale_working_directories
 from fjmcp_broker.upstream.interfaces import IUpstreamTokens
 
 T = TypeVar("T")
@@ -124,7 +125,10 @@ class SessionRegistry:
     async def start(self) -> None:
         """
         Close what an earlier daemon left open: its children are gone.
+
+        @raise StoreError: the store cannot be used.
         """
+        remove_stale_working_directories()
         await self._ledger.close_all_open(self._now(), "daemon_restarted")
 
     # For web/mcp

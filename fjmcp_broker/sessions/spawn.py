@@ -33,6 +33,7 @@ REFUSED_VARIABLES: Final = frozenset({"FORGEJO_MCP_ALLOW_FILE_PATH_UPLOAD"})
 """Would let tools of forgejo-mcp read files of the host."""
 
 _DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_DIRECTORY_PREFIX: Final = "fjmcp-child-"
 _PR_SET_DUMPABLE: Final = 4
 _PROBE_TIMEOUT_SECONDS: Final = 5
 
@@ -217,7 +218,7 @@ def make_working_directory() -> str:
     """
     @return: the path of a new, empty directory that only this user may enter.
     """
-    return tempfile.mkdtemp(prefix="fjmcp-child-")
+    return tempfile.mkdtemp(prefix=f"{_DIRECTORY_PREFIX}{os.getpid()}-")
 
 
 def remove_working_directory(path: str) -> None:
@@ -230,6 +231,25 @@ def remove_working_directory(path: str) -> None:
         os.rmdir(path)
     except OSError:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def remove_stale_working_directories() -> None:
+    """
+    Remove what daemons that were killed left behind: directories of ours whose name
+    says that they were made by a process that is no more.
+    """
+    parent = tempfile.gettempdir()
+    for name in os.listdir(parent):
+        if not name.startswith(_DIRECTORY_PREFIX):
+            continue
+        maker = name.removeprefix(_DIRECTORY_PREFIX).partition("-")[0]
+        path = os.path.join(parent, name)
+        try:
+            mine = os.lstat(path).st_uid == os.geteuid()
+        except FileNotFoundError:
+            continue
+        if mine and maker.isdigit() and not os.path.exists(f"/proc/{maker}"):
+            remove_working_directory(path)
 
 
 def send_to_group(

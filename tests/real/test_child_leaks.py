@@ -3,6 +3,7 @@
 import gc
 import os
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SkipTest, TestCase
 
+from fjmcp_broker.sessions.spawn import remove_stale_working_directories
 from tests.real.child_case import HERE, LAUNCHER, ChildTestCase, alive, reactor, until
 
 
@@ -97,11 +99,17 @@ class KilledBrokerTests(TestCase):
         kinds = ["silent", "deaf", "hanging", "stopping"]
         collector = _Collector(len(kinds))
         script = str(HERE / "broker_like.py")
+        directory = self.mktemp()
+        os.mkdir(directory)
         parent = reactor.spawnProcess(
             collector,
             sys.executable,
             [sys.executable, script, *kinds],
-            env={**os.environ, "PYTHONPATH": str(HERE.parent.parent)},
+            env={
+                **os.environ,
+                "PYTHONPATH": str(HERE.parent.parent),
+                "TMPDIR": os.path.abspath(directory),
+            },
         )
         pids = await collector.all_there
 
@@ -113,6 +121,11 @@ class KilledBrokerTests(TestCase):
         parent.signalProcess("KILL")
         await collector.ended
         await until(lambda: not any(alive(pid) for pid in pids))
+        # Their directories are left to the next start.
+        self.assertEqual(len(os.listdir(directory)), len(kinds))
+        self.patch(tempfile, "tempdir", directory)
+        remove_stale_working_directories()
+        self.assertEqual(os.listdir(directory), [])
 
 
 class MemoryProtectionTests(TestCase):

@@ -1,6 +1,7 @@
 """How children are launched."""
 
 import os
+import tempfile
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -11,6 +12,7 @@ from fjmcp_broker.sessions.spawn import (
     Launcher,
     child_environment,
     make_working_directory,
+    remove_stale_working_directories,
     remove_working_directory,
 )
 
@@ -113,6 +115,22 @@ class LauncherTests(SynchronousTestCase):
 
 class WorkingDirectoryTests(SynchronousTestCase):
     """The private directory of a child."""
+
+    def test_leftovers_of_killed_daemons(self) -> None:
+        """Removed by the next start; those of living ones and of others stay."""
+        parent = self.mktemp()
+        os.mkdir(parent)
+        self.patch(tempfile, "tempdir", parent)
+        own = os.path.basename(make_working_directory())
+        gone = "fjmcp-child-4194999-abc"  # no process can have this number
+        for name in (gone, "fjmcp-child-x-abc", "other-4194999-abc"):
+            os.mkdir(os.path.join(parent, name))
+        with open(os.path.join(parent, gone, "file"), "w") as file:
+            file.write("x")
+        remove_stale_working_directories()
+        self.assertEqual(
+            set(os.listdir(parent)), {own, "fjmcp-child-x-abc", "other-4194999-abc"}
+        )
 
     def test_private_and_removed(self) -> None:
         """Nobody else may enter, and what is left there goes with it."""
