@@ -31,7 +31,11 @@ $(VENV)/.installed-dev: $(VENV)/.installed-test
 	$(BIN)/python -m pip install --quiet -e '.[test,dev]'
 	touch $@
 
-demo: $(VENV)/.installed
+$(VENV)/.installed-client: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -e '.[client]'
+	touch $@
+
+demo: $(VENV)/.installed-client
 	$(BIN)/fjmcp-broker demo $(DEMO_ARGUMENTS)
 
 test: test-unit test-real

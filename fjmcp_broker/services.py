@@ -271,7 +271,10 @@ class _Composition:
             *sign_in_routes(
                 FrontPage(url, forgejo_url),
                 RegisterEndpoint(
-                    self._database, clock=clock, random_bytes=random_bytes
+                    self._database,
+                    clock=clock,
+                    random_bytes=random_bytes,
+                    application_schemes=config.clients.application_schemes,
                 ),
                 AuthorizeEndpoint(
                     self._database,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import attrs
 from twisted.internet import reactor
@@ -46,7 +47,8 @@ async def start_forgejo(
     site = Site(stand_in.resource)
     port: IListeningPort = await endpoint.listen(site)
     test.addCleanup(port.stopListening)
-    stand_in.base_url = f"http://127.0.0.1:{port.getHost().port}{path}"
+    address: Any = port.getHost()  # IAddress says nothing of ports
+    stand_in.base_url = f"http://127.0.0.1:{address.port}{path}"
     application = stand_in.add_application(f"{broker_url}/oauth/callback")
     return RunningForgejo(
         stand_in,

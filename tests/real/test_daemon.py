@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -95,6 +96,19 @@ class StartTests(BrokerCase):
         text = (await daemon.fetch("GET", "/healthz")).text
         for member in ("status", "store", "version", "revision", "build_date"):
             self.assertIn(f'"{member}"', text)
+
+    async def test_application_schemes(self) -> None:
+        """The operator decides which applications may take redirects."""
+        daemon, _ = await self.launch(FJMCP_BROKER_CLIENTS_APPLICATION_SCHEMES="ours")
+        for scheme, status in (("ours", 201), ("cursor", 400)):
+            document = json.dumps({"redirect_uris": [f"{scheme}://done"]})
+            answer = await daemon.fetch(
+                "POST",
+                "/oauth/register",
+                document.encode(),
+                {"Content-Type": "application/json"},
+            )
+            self.assertEqual(answer.status, status, answer.text)
 
     async def test_tls_is_1_3_only(self) -> None:
         """With server.tls=required nothing older than TLS 1.3 is spoken."""
