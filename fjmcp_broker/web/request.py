@@ -240,7 +240,6 @@ class BrokerRequest(Request):
         """
         self._answered_early = True
         channel: Any = self.channel
-        channel.persistent = 0
         self.requestHeaders.removeHeader(b"expect")  # no 100 Continue behind this
         self.responseHeaders.setRawHeaders(b"Connection", [b"close"])
         self._write_answer(refusal)
