@@ -11,17 +11,12 @@ from collections.abc import Callable
 from secrets import token_hex
 from sqlite3 import Connection
 from typing import Final
-from urllib.parse import quote, urlencode
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.web.iweb import IRequest
 
-from fjmcp_broker.oauth.authorization import (
-    AuthorizationRequest,
-    error_redirect,
-    success_redirect,
-)
+from fjmcp_broker.oauth.authorization import error_redirect, success_redirect
 from fjmcp_broker.oauth.errors import OAuthError
 from fjmcp_broker.oauth.grants import AuthorizationCode, Grant
 from fjmcp_broker.oauth.parameters import Parameters
@@ -34,7 +29,7 @@ from fjmcp_broker.oauth.tokens import (
     new_id,
     new_token,
 )
-from fjmcp_broker.oauth.vocabulary import AUTHORIZE_PATH, ErrorCode, Policy, Scope
+from fjmcp_broker.oauth.vocabulary import ErrorCode, Policy, Scope
 from fjmcp_broker.store import clients, grants, pending, tokens
 from fjmcp_broker.store.database import Database
 from fjmcp_broker.store.errors import StoreError
@@ -47,11 +42,11 @@ from fjmcp_broker.upstream.errors import (
     UpstreamUnavailable,
 )
 from fjmcp_broker.upstream.interfaces import IUpstreamTokens, SignedInUser
+from fjmcp_broker.web.callback_pages import other_scopes, wrong_browser
 from fjmcp_broker.web.consent import SECOND_ATTEMPT, Departure, expired
 from fjmcp_broker.web.cookies import BrowserCookies
 from fjmcp_broker.web.forms import read_query
-from fjmcp_broker.web.html import element
-from fjmcp_broker.web.pages import GO_BACK, problem, see_other
+from fjmcp_broker.web.pages import see_other
 
 #: Forgejo's error codes that a client may hear of as they are. Others are Forgejo's
 #: business with us: C{unauthorized_client}, relayed, makes clients throw their
@@ -63,7 +58,7 @@ _RELAYED: Final = {
 
 _DESCRIPTIONS: Final = {
     ErrorCode.ACCESS_DENIED: "the user did not allow it at Forgejo",
-    ErrorCode.TEMPORARILY_UNAVAILABLE: "Forgejo cannot be used at the moment",
+    ErrorCode.TEMPORARILY_UNAVAILABLE: "the sign-in cannot be finished at the moment",
     ErrorCode.SERVER_ERROR: "Forgejo did not complete the sign-in",
 }
 
@@ -104,15 +99,24 @@ class CallbackEndpoint:
         self._clock = clock
         self._random_bytes = random_bytes
         self._public_url = public_url
-        self._forgejo_url = forgejo_url.rstrip("/")
+        self._forgejo_url = forgejo_url
 
     async def get(self, request: IRequest) -> bytes:
         """
         @param request: from Forgejo by way of the browser: C{state}, and C{code} or
             C{error} (RFC 6749 sections 4.1.2 and 4.1.2.1).
         @return: a redirect to the client's pinned redirect URI, or a page.
-        @raise OAuthError: C{invalid_request}: not an answer of Forgejo's.
+        @raise OAuthError: C{invalid_request}: not an answer of Forgejo's; or HEAD,
+            which must not spend the sign-in (RFC 9110 section 9.2.1).
+        @raise StoreError: nothing is spent, the same address can be opened again.
         """
+        if request.method == b"HEAD":
+            raise OAuthError(
+                ErrorCode.METHOD_NOT_ALLOWED,
+                "the method is not allowed here",
+                405,
+                headers={"Allow": "GET"},
+            )
         form = read_query(request)
         state = form.require("state")
         if form.get("error") is None:
@@ -120,7 +124,7 @@ class CallbackEndpoint:
         cookie = self._cookies.approval_value(request, state)
         if cookie is None:
             self._log.warn("callback refused: no approval cookie for its state")
-            return _wrong_browser(request)
+            return wrong_browser(request)
         now = int(self._clock.seconds())
         row = await self._database.write(
             lambda c: pending.take(c, digest(state), digest(cookie), now)
@@ -129,7 +133,12 @@ class CallbackEndpoint:
             self._log.warn("callback refused: no pending sign-in for its state")
             return expired(request)
         self._cookies.clear_approval(request, state)
-        return await self._returned(request, row, state, form)
+        try:
+            return await self._returned(request, row, state, form)
+        except StoreError as unavailable:
+            # The row is spent: only the client can begin again.
+            code = ErrorCode.TEMPORARILY_UNAVAILABLE
+            return self._give_up(request, row, code, str(unavailable))
 
     async def _returned(
         self,
@@ -154,8 +163,8 @@ class CallbackEndpoint:
             return self._give_up(request, row, ErrorCode.SERVER_ERROR, str(refused))
         except ScopeMismatch as mismatch:
             self._log.warn("sign-in stopped: {reason}", reason=str(mismatch))
-            return self._other_scopes(request, row.request, mismatch)
-        except (UpstreamUnavailable, StoreError) as unavailable:
+            return other_scopes(request, row.request, mismatch, self._forgejo_url)
+        except UpstreamUnavailable as unavailable:
             code = ErrorCode.TEMPORARILY_UNAVAILABLE
             return self._give_up(request, row, code, str(unavailable))
         except SignInNeeded as needed:
@@ -285,65 +294,9 @@ class CallbackEndpoint:
         code = ErrorCode.SERVER_ERROR
         return self._give_up(request, row, code, str(fault), description)
 
-    def _other_scopes(
-        self,
-        request: IRequest,
-        wanted: AuthorizationRequest,
-        mismatch: ScopeMismatch,
-    ) -> bytes:
-        applications = f"{self._forgejo_url}/user/settings/applications"
-        query = urlencode(wanted.parameters(), quote_via=quote, safe="")
-        return problem(
-            request,
-            409,
-            "Forgejo remembers an older permission",
-            element(
-                "p",
-                "You allowed this service to use Forgejo at a time when it asked for "
-                "other rights. Forgejo keeps those until you remove them, so it has "
-                "to be done once by hand.",
-            ),
-            element(
-                "ol",
-                element(
-                    "li",
-                    "Open ",
-                    element("a", "your applications in Forgejo", href=applications),
-                    " and revoke the access of this service under Authorized OAuth2 "
-                    "applications.",
-                ),
-                element("li", "Come back to this page and try again."),
-            ),
-            element(
-                "p",
-                element(
-                    "a",
-                    "Try again",
-                    href=f"{AUTHORIZE_PATH}?{query}",
-                    class_="button main",
-                ),
-            ),
-            element("p", f"Needed: {mismatch.requested}", class_="soft"),
-            element("p", f"Remembered: {mismatch.granted}", class_="soft"),
-        )
-
 
 def _policy(row: PendingAuthorization) -> Policy:
     if row.policy is None:
         # The row was found by its approval, so this is a fault of ours.
         raise ValueError("an approved sign-in has no policy")
     return row.policy
-
-
-def _wrong_browser(request: IRequest) -> bytes:
-    return problem(
-        request,
-        400,
-        "This sign-in did not begin in this browser",
-        element(
-            "p",
-            "The answer from Forgejo arrived in a browser that did not ask for it, or "
-            "the sign-in took longer than ten minutes. Nothing was allowed.",
-        ),
-        GO_BACK,
-    )

@@ -3,6 +3,8 @@ Small real things in the place of Forgejo, for tests of the sign-in side.
 """
 
 from collections.abc import Callable
+from sqlite3 import Connection
+from typing import TypeVar
 from urllib.parse import urlencode
 
 from twisted.internet.defer import Deferred
@@ -16,6 +18,8 @@ from fjmcp_broker.upstream.interfaces import (
     UpstreamAccessToken,
 )
 from tests.unit.store.memory import NOW
+
+T = TypeVar("T")
 
 FORGEJO_URL = "https://git.example.org/forgejo"
 USER = SignedInUser(
@@ -83,3 +87,29 @@ class SmallUpstream:
         Nothing of a sign-in asks for it.
         """
         raise NotImplementedError
+
+
+class FragileDatabase(Database):
+    """
+    Works until it is told what to fail with.
+    """
+
+    def __init__(self, inner: Database) -> None:
+        self._inner = inner
+        self.failure: Exception | None = None
+
+    async def write(self, transaction: Callable[[Connection], T]) -> T:
+        """
+        As the real one, or the failure.
+        """
+        if self.failure is not None:
+            raise self.failure
+        return await self._inner.write(transaction)
+
+    async def read(self, query: Callable[[Connection], T]) -> T:
+        """
+        As the real one, or the failure.
+        """
+        if self.failure is not None:
+            raise self.failure
+        return await self._inner.read(query)

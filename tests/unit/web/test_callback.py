@@ -198,6 +198,19 @@ class BindingTests(CallbackCase):
         self.assertEqual(len(self.site.upstream.calls), 1)
         self.assertEqual(self.site.dump(), before)
 
+    def test_head_spends_nothing(self) -> None:
+        """RFC 9110 section 9.2.1: HEAD is safe; the browser can still come back."""
+        target = callback_target(self.leave(), code="gta_x")
+        before = self.site.dump()
+        cookies = {
+            "Cookie": "; ".join(f"{k}={v}" for k, v in self.browser.cookies.items())
+        }
+        answer = self.site.request("HEAD", target, headers=cookies)
+        self.assertEqual(answer.status, 405)
+        self.assertEqual(answer.header("Allow"), "GET")
+        self.assertEqual(self.site.dump(), before)
+        self.assertIn("code", self.browser.get(target).query)
+
     def test_late_return_is_refused(self) -> None:
         """Ten minutes after the request it is over."""
         leaving = self.leave()

@@ -4,6 +4,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from twisted.logger import capturedLogs, formatEvent
 
+from fjmcp_broker.store.database import Database
 from fjmcp_broker.store.errors import StoreUnavailable
 from fjmcp_broker.upstream.errors import (
     CodeRefused,
@@ -13,11 +14,13 @@ from fjmcp_broker.upstream.errors import (
     UpstreamMisconfigured,
     UpstreamUnavailable,
 )
+from fjmcp_broker.upstream.interfaces import SignedInUser
 from tests.unit.web.callback_case import CallbackCase
-from tests.unit.web.sign_in_fakes import FORGEJO_URL, USER
+from tests.unit.web.sign_in_fakes import FORGEJO_URL, USER, FragileDatabase
 from tests.unit.web.signin import (
     Answer,
     Browser,
+    Site,
     authorize_target,
     callback_target,
 )
@@ -63,11 +66,11 @@ class ForgejoErrorTests(CallbackCase):
 class ExchangeFailureTests(CallbackCase):
     """What can go wrong with the exchange of Forgejo's code."""
 
-    def finish(self, failure: Exception) -> Answer:
+    def finish(self, outcome: Exception | SignedInUser) -> Answer:
         """
-        @return: the answer to a callback whose exchange fails.
+        @return: the answer to a callback whose exchange ends so.
         """
-        self.site.upstream.outcomes = [failure]
+        self.site.upstream.outcomes = [outcome]
         return self.browser.get(callback_target(self.leave(), code="gta_x"))
 
     def test_outage_is_told_as_such(self) -> None:
@@ -77,6 +80,28 @@ class ExchangeFailureTests(CallbackCase):
             StoreUnavailable("disk full"),
         ):
             self.assert_error(self.finish(failure), "temporarily_unavailable")
+
+    def test_store_that_fails_later_is_told_to_the_client(self) -> None:
+        """The sign-in is spent by then, and opening the address again does not help:
+        the client hears that it may begin anew."""
+        made: list[FragileDatabase] = []
+
+        def wrap(inner: Database) -> Database:
+            made.append(FragileDatabase(inner))
+            return made[0]
+
+        self.site = Site(self, wrap=wrap)
+        self.client_id = self.site.register()
+        self.browser = Browser(self.site)
+
+        def break_down() -> None:
+            made[0].failure = StoreUnavailable("disk full")
+
+        self.site.upstream.on_call = break_down
+        for outcome in (USER, CodeRefused("counter", restart=True)):
+            made[0].failure = None
+            self.assert_error(self.finish(outcome), "temporarily_unavailable")
+            self.assertEqual(list(self.browser.cookies), ["__Host-fjmcp_consent"])
 
     def test_refused_code_is_a_server_error(self) -> None:
         """To the client it is a fault between us and Forgejo."""

@@ -2,11 +2,8 @@
 
 import re
 from base64 import b64encode
-from collections.abc import Callable
 from hashlib import sha256
 from html.parser import HTMLParser
-from sqlite3 import Connection
-from typing import TypeVar
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +13,7 @@ from fjmcp_broker.store.database import Database
 from fjmcp_broker.store.errors import StoreUnavailable
 from fjmcp_broker.web.html import element
 from fjmcp_broker.web.pages import render
-from tests.unit.web.sign_in_fakes import FORGEJO_URL
+from tests.unit.web.sign_in_fakes import FORGEJO_URL, FragileDatabase
 from tests.unit.web.signin import (
     PUBLIC_URL,
     Browser,
@@ -24,8 +21,6 @@ from tests.unit.web.signin import (
     authorize_target,
     callback_target,
 )
-
-T = TypeVar("T")
 
 
 class _Reader(HTMLParser):
@@ -45,32 +40,6 @@ class _Reader(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.text += data
-
-
-class FragileDatabase(Database):
-    """
-    Works until it is told what to fail with.
-    """
-
-    def __init__(self, inner: Database) -> None:
-        self._inner = inner
-        self.failure: Exception | None = None
-
-    async def write(self, transaction: Callable[[Connection], T]) -> T:
-        """
-        As the real one, or the failure.
-        """
-        if self.failure is not None:
-            raise self.failure
-        return await self._inner.write(transaction)
-
-    async def read(self, query: Callable[[Connection], T]) -> T:
-        """
-        As the real one, or the failure.
-        """
-        if self.failure is not None:
-            raise self.failure
-        return await self._inner.read(query)
 
 
 class EscapingTests(SynchronousTestCase):

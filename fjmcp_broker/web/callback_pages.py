@@ -1,0 +1,81 @@
+"""
+The pages that a browser may see when it comes back from Forgejo.
+"""
+
+from urllib.parse import quote, urlencode
+
+from twisted.web.iweb import IRequest
+
+from fjmcp_broker.oauth.authorization import AuthorizationRequest
+from fjmcp_broker.oauth.vocabulary import AUTHORIZE_PATH
+from fjmcp_broker.upstream.errors import ScopeMismatch
+from fjmcp_broker.web.html import element
+from fjmcp_broker.web.pages import GO_BACK, problem
+
+
+def wrong_browser(request: IRequest) -> bytes:
+    """
+    @param request: gets status and headers.
+    @return: the page for a browser without the approval cookie of its state.
+    """
+    return problem(
+        request,
+        400,
+        "This sign-in did not begin in this browser",
+        element(
+            "p",
+            "The answer from Forgejo arrived in a browser that did not ask for it, or "
+            "the sign-in took longer than ten minutes. Nothing was allowed.",
+        ),
+        GO_BACK,
+    )
+
+
+def other_scopes(
+    request: IRequest,
+    wanted: AuthorizationRequest,
+    mismatch: ScopeMismatch,
+    forgejo_url: str,
+) -> bytes:
+    """
+    @param request: gets status and headers.
+    @param wanted: what the client asked for, to be asked once more.
+    @param mismatch: which scopes Forgejo has kept.
+    @param forgejo_url: where people use Forgejo.
+    @return: the page that says how to make Forgejo forget them.
+    """
+    applications = f"{forgejo_url.rstrip('/')}/user/settings/applications"
+    query = urlencode(wanted.parameters(), quote_via=quote, safe="")
+    return problem(
+        request,
+        409,
+        "Forgejo remembers an older permission",
+        element(
+            "p",
+            "You allowed this service to use Forgejo at a time when it asked for "
+            "other rights. Forgejo keeps those until you remove them, so it has "
+            "to be done once by hand.",
+        ),
+        element(
+            "ol",
+            element(
+                "li",
+                "Open ",
+                element("a", "your applications in Forgejo", href=applications),
+                " and revoke the access of this service under Authorized OAuth2 "
+                "applications.",
+            ),
+            element("li", "Come back to this page and try again."),
+        ),
+        element(
+            "p",
+            element(
+                "a",
+                "Try again",
+                href=f"{AUTHORIZE_PATH}?{query}",
+                class_="button main",
+            ),
+        ),
+        element("p", f"Needed: {mismatch.requested}", class_="soft"),
+        element("p", f"Remembered: {mismatch.granted}", class_="soft"),
+    )
