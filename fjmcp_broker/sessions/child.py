@@ -106,7 +106,7 @@ class Child(ProcessProtocol):
     @property
     def pid(self) -> int | None:
         """
-        @return: the process id, L{None} before the start and after the end.
+        @return: the process id, C{None} before the start and after the end.
         """
         return self._pid
 

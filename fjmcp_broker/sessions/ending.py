@@ -24,8 +24,8 @@ class ChildEnd:
     How a child ended.
 
     @ivar reason: who began it.
-    @ivar exit_code: the exit status, or L{None} after a signal.
-    @ivar signal: the number of the signal, or L{None} after an exit.
+    @ivar exit_code: the exit status, or C{None} after a signal.
+    @ivar signal: the number of the signal, or C{None} after an exit.
     @ivar last_stderr: its last line on standard error, cleaned; may be empty.
     """
 

@@ -66,7 +66,7 @@ class Opened:
     What came of C{initialize}.
 
     @ivar response: for the client.
-    @ivar session_id: the new session's, L{None} when the child refused.
+    @ivar session_id: the new session's, C{None} when the child refused.
     @ivar session: the new session, likewise.
     """
 

@@ -55,8 +55,8 @@ class ChildSettings:
     @ivar token_env: name of the variable that carries the user's token.
     @ivar url_env: name of the variable that carries C{forgejo_url}.
     @ivar env: further variables, from the configuration.
-    @ivar ca_file: bundle with a private certificate authority, or L{None}.
-    @ivar proxy: outgoing HTTP proxy, or L{None}.
+    @ivar ca_file: bundle with a private certificate authority, or C{None}.
+    @ivar proxy: outgoing HTTP proxy, or C{None}.
     @ivar start_timeout_seconds: until the answer to C{initialize} must be there.
     @ivar stop_grace_seconds: between closing standard input and SIGTERM, and again
         between SIGTERM and SIGKILL.
@@ -261,7 +261,7 @@ def send_to_group(
     nothing was started in between.
 
     @param kill_group: C{os.killpg}.
-    @param group: the child's process id, L{None} where it has no group of its own.
+    @param group: the child's process id, C{None} where it has no group of its own.
     @param number: of the signal.
     @param name: of the child in the log.
     @return: whether somebody got it. Nobody does when all are gone, or when the child
@@ -285,7 +285,7 @@ def protect_memory() -> bool:
     environment (C{PR_SET_DUMPABLE}); it also switches core files off, which would
     contain tokens. Children are not affected: C{execve} resets the flag.
 
-    @return: whether the kernel agreed; L{False} on systems without C{prctl}.
+    @return: whether the kernel agreed; C{False} on systems without C{prctl}.
     """
     try:
         prctl = ctypes.CDLL(None, use_errno=True).prctl

@@ -193,7 +193,7 @@ class McpEndpoint(Resource):
         session_id: bytes | None,
     ) -> Refusal | None:
         """
-        @return: the answer, or L{None}: it is given by a stream.
+        @return: the answer, or C{None}: it is given by a stream.
         """
         version = _text_header(request, b"mcp-protocol-version")
         named = message if isinstance(message, Request | Notification) else None

@@ -195,7 +195,7 @@ def accepted_formats(header: bytes | None) -> Formats | None:
     header (MUST of clients); one of them is enough here, and so is none at all.
 
     @param header: C{Accept}, controlled by the client.
-    @return: the formats, or L{None}: 406.
+    @return: the formats, or C{None}: 406.
     """
     if header is None:
         return Formats.BOTH
@@ -319,7 +319,7 @@ class Batch:
 
     def add(self, message: bytes | None) -> None:
         """
-        @param message: one answer, L{None} for one that will not come.
+        @param message: one answer, C{None} for one that will not come.
         """
         self._expected -= 1
         if message is not None:

@@ -61,8 +61,8 @@ class IAdmission(Interface):
         """
         @param request: its headers are complete.
         @param method: as sent.
-        @param length: of the body, L{None} when not known yet, 0 without one.
-        @return: L{None}, a L{Refusal}, or a Deferred of either, which does not fail.
+        @param length: of the body, C{None} when not known yet, 0 without one.
+        @return: C{None}, a L{Refusal}, or a Deferred of either, which does not fail.
         """
 
     def too_large(request: "BrokerRequest") -> Refusal:  # noqa: N805 - zope
@@ -130,7 +130,7 @@ class BrokerRequest(Request):
         """
         The headers are complete.
 
-        @param length: of the body; L{None}: chunked.
+        @param length: of the body; C{None}: chunked.
         """
         channel: Any = self.channel
         self.site = site = channel.site

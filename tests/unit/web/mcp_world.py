@@ -66,7 +66,7 @@ class Wire(StringTransport):
 
     @property
     def status(self) -> int | None:
-        """The status, L{None} before there is one."""
+        """The status, C{None} before there is one."""
         head = self.parts[0]
         return int(head.split()[1]) if head else None
 
