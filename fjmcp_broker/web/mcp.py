@@ -114,9 +114,7 @@ class McpEndpoint(Resource):
         @return: that the answer will come.
         """
         principal = request.principal
-        if request.postpath not in ([], [b""]):
-            finish_with(request, refusal(404, "there is nothing at this path"))
-        elif request.method == b"OPTIONS":
+        if request.method == b"OPTIONS":
             self._options(request)
         elif principal is None:
             # Only a path that has no admission can bring it here.

@@ -15,7 +15,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
-from twisted.web.resource import Resource
+from twisted.web.pages import notFound
 
 from fjmcp_broker.mcp.policy import ToolCatalogue
 from fjmcp_broker.oauth.vocabulary import Policy
@@ -27,6 +27,7 @@ from fjmcp_broker.sessions.spawn import ChildSettings, Launcher
 from fjmcp_broker.web.mcp import McpEndpoint
 from fjmcp_broker.web.mcp_admission import McpAdmission
 from fjmcp_broker.web.origins import OriginPolicy
+from fjmcp_broker.web.root import Root
 from fjmcp_broker.web.site import BrokerSite
 from tests.relay_stubs import StubAuthenticator, StubLedger, StubTokens, principal
 
@@ -158,12 +159,11 @@ class RelayTestCase(TestCase):
             limits=self.limits,
         )
         authenticator: Any = self.authenticator
-        root = Resource()
-        root.putChild(
-            b"mcp",
+        root = Root(
             McpEndpoint(
                 registry=self.registry, authenticator=authenticator, clock=reactor
             ),
+            notFound(),
         )
         origins = OriginPolicy("http://127.0.0.1:8080", ["https://inspector.example"])
         admission = McpAdmission(authenticator, origins, self.maximum_body_bytes)

@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
-from twisted.web.resource import Resource
+from twisted.web.pages import notFound
 
 from fjmcp_broker.mcp.policy import ToolCatalogue
 from fjmcp_broker.oauth.vocabulary import Policy
@@ -22,6 +22,7 @@ from fjmcp_broker.sessions.spawn import ChildSettings
 from fjmcp_broker.web.mcp import McpEndpoint
 from fjmcp_broker.web.mcp_admission import McpAdmission
 from fjmcp_broker.web.origins import OriginPolicy
+from fjmcp_broker.web.root import Root
 from fjmcp_broker.web.site import BrokerSite
 from tests.fakes import LAUNCHER, FakeProcess, FakeSpawner
 from tests.relay_stubs import StubAuthenticator, StubLedger, StubTokens, principal
@@ -140,13 +141,10 @@ class McpWorld(SynchronousTestCase):
             limits=self.limits,
         )
         authenticator: Any = self.authenticator
-        root = Resource()
-        root.putChild(
-            b"mcp",
-            McpEndpoint(
-                registry=self.registry, authenticator=authenticator, clock=self.clock
-            ),
+        self.endpoint = McpEndpoint(
+            registry=self.registry, authenticator=authenticator, clock=self.clock
         )
+        root = Root(self.endpoint, notFound())
         self.admission = McpAdmission(
             authenticator,
             OriginPolicy("https://mcp.example", ["https://inspector.example"]),

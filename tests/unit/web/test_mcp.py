@@ -121,8 +121,9 @@ class RefusalTests(McpWorld):
         self.refused(413, b" " * 10_001)
 
     def test_other_paths(self) -> None:
-        """Nothing is below the endpoint."""
-        self.refused(404, NOTE, path="/mcp/x")
+        """Nothing is below the endpoint, and no other spelling leads to it."""
+        for path in ("/mcp/x", "/mcp/", "//mcp", "/%6dcp", "/MCP"):
+            self.assertEqual(self.send(NOTE, path=path).status, 404)
 
     def test_session_id(self) -> None:
         """None: 400; unknown: 404, the signal to initialise anew."""

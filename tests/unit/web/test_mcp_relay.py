@@ -32,8 +32,7 @@ class RelayTests(McpWorld):
 
     def test_result_of_a_list_is_untouched_without_annotations(self) -> None:
         """With the overlay off the result is the child's, byte for byte."""
-        endpoint: Any = self.site.resource.children[b"mcp"]
-        endpoint._annotate = False
+        self.patch(self.endpoint, "_annotate", False)
         session = self.open()
         self.manual.add("tools/list")
         wire = self.send(request(1, "tools/list"), session)
