@@ -13,8 +13,7 @@ import attrs
 from fjmcp_broker.oauth.errors import OAuthError
 from fjmcp_broker.oauth.redirect_uris import (
     DEFAULT_APPLICATION_SCHEMES,
-    is_loopback,
-    is_private_scheme,
+    is_website,
     redirect_uri_problem,
 )
 from fjmcp_broker.oauth.vocabulary import AuthMethod, ErrorCode, GrantType, Scope
@@ -301,8 +300,7 @@ def _application_type(given: Mapping[str, object], redirect_uris: list[str]) -> 
     wanted = _text(given, "application_type", MAXIMUM_NAME_LENGTH)
     if wanted in ("native", "web"):
         return wanted
-    local = all(is_loopback(uri) or is_private_scheme(uri) for uri in redirect_uris)
-    return "native" if local else "web"
+    return "web" if any(map(is_website, redirect_uris)) else "native"
 
 
 def _text(given: Mapping[str, object], member: str, maximum: int) -> str:

@@ -174,6 +174,15 @@ def is_private_scheme(uri: str) -> bool:
     return not uri.lower().startswith(("https:", "http:"))
 
 
+def is_website(uri: str) -> bool:
+    """
+    @param uri: an allowed redirect URI.
+    @return: whether it leads away from the user's own device, to a server that
+        anybody may run.
+    """
+    return not is_loopback(uri) and not is_private_scheme(uri)
+
+
 def redirect_uri_matches(registered: str, presented: str) -> bool:
     """
     Compare by characters (RFC 9700 section 2.1), except that the port of a loopback

@@ -17,6 +17,7 @@ from twisted.web.iweb import IRequest
 from fjmcp_broker.oauth.authorization import (
     AuthorizationRequest,
     Pairs,
+    Target,
     client_state,
     error_redirect,
     named_client,
@@ -26,6 +27,7 @@ from fjmcp_broker.oauth.authorization import (
 )
 from fjmcp_broker.oauth.clients import Client
 from fjmcp_broker.oauth.errors import OAuthError, invalid_request
+from fjmcp_broker.oauth.redirect_uris import display_host, is_website
 from fjmcp_broker.oauth.tokens import PENDING_ID_PREFIX, new_id
 from fjmcp_broker.store import clients, pending
 from fjmcp_broker.store.database import Database
@@ -112,13 +114,7 @@ class AuthorizeEndpoint:
                 client=client_id,
                 code=error.code,
             )
-            url = error_redirect(
-                target.redirect_uri,
-                client_state(parameters),
-                error,
-                issuer=self._public_url,
-            )
-            return see_other(request, url)
+            return self._refused(request, target, client_state(parameters), error)
         pending_id = await self._remember(wanted)
         if pending_id is None:
             return self._unknown_client(request)
@@ -152,6 +148,28 @@ class AuthorizeEndpoint:
     ) -> bytes:
         token = form_token(self._cookies.keep_consent(request), pending_id)
         return self._page.show(request, client, wanted, pending_id, token)
+
+    def _refused(
+        self, request: IRequest, target: Target, state: str | None, error: OAuthError
+    ) -> bytes:
+        """
+        Tell the client. A website is told by the user's click only: anybody can
+        register one, and an address of ours that leads there by itself would lend it
+        our name (RFC 9700 section 4.11.2).
+        """
+        url = error_redirect(target.redirect_uri, state, error, issuer=self._public_url)
+        if not is_website(target.redirect_uri):
+            return see_other(request, url)
+        host = element("bdi", display_host(target.redirect_uri))
+        return problem(
+            request,
+            400,
+            "This sign-in request is not valid",
+            element("p", "The application sent a request that cannot be answered."),
+            element("p", "Go back only if you came from there:"),
+            element("p", element("a", host, href=url, class_="button")),
+            element("p", str(error), class_="soft"),
+        )
 
     def _unknown_client(self, request: IRequest) -> bytes:
         return problem(

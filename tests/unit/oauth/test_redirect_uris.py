@@ -12,6 +12,7 @@ from fjmcp_broker.oauth.redirect_uris import (
     find_registered,
     is_loopback,
     is_private_scheme,
+    is_website,
     redirect_uri_matches,
     redirect_uri_problem,
     with_parameters,
@@ -198,6 +199,7 @@ class PresentationTests(SynchronousTestCase):
             self.assertEqual(display_host(uri), host)
             self.assertEqual(is_loopback(uri), loopback)
             self.assertEqual(is_private_scheme(uri), private)
+            self.assertEqual(is_website(uri), not loopback and not private)
 
     def test_csp_source_is_the_scheme(self) -> None:
         """CSP cannot name [::1], so the source is the scheme."""

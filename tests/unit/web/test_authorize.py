@@ -1,9 +1,11 @@
 """The authorization endpoint and its consent page."""
 
+import re
 from collections.abc import Callable
+from html import unescape
 from sqlite3 import Connection
-from typing import Any, TypeVar
-from urllib.parse import urlencode
+from typing import Any, Final, TypeVar
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,12 +17,22 @@ from tests.unit.web.signin import (
     CHALLENGE,
     PUBLIC_URL,
     WEB_REDIRECT,
+    Answer,
     Browser,
     Site,
     authorize_target,
 )
 
 T = TypeVar("T")
+
+#: What is wrong, and the error code for it.
+WRONG_REQUESTS: Final[list[tuple[dict[str, str | None], str]]] = [
+    ({"response_type": "token"}, "unsupported_response_type"),
+    ({"response_type": None}, "invalid_request"),
+    ({"code_challenge": None}, "invalid_request"),
+    ({"code_challenge_method": "plain"}, "invalid_request"),
+    ({"resource": "https://elsewhere.test/mcp"}, "invalid_target"),
+]
 
 
 class VanishingDatabase(Database):
@@ -175,38 +187,67 @@ class AuthorizeTests(SynchronousTestCase):
             self.assertEqual(page.status, 400)
             self.assertFalse(page.headers.hasHeader("Location"))
 
-    def test_other_errors_go_to_the_client(self) -> None:
+    def test_errors_go_to_a_program_of_the_users(self) -> None:
         """RFC 6749 section 4.1.2.1 and RFC 9207 section 2: with state and iss."""
+        for uri in ("http://127.0.0.1:1234/cb", "cursor://x/y"):
+            client_id = self.site.register(redirect_uris=[uri])
+            before = self.site.dump()
+            for changes, code in WRONG_REQUESTS:
+                answer = Browser(self.site).get(
+                    authorize_target(client_id, redirect_uri=uri, **changes)
+                )
+                self.assertEqual(answer.status, 303)
+                self.assertTrue(answer.location.startswith(f"{uri}?"))
+                self.assert_error(answer.query, code)
+                self.assertEqual(answer.cookies, [])
+            self.assertEqual(self.site.dump(), before)
+
+    def test_errors_lead_to_a_website_by_a_click_only(self) -> None:
+        """RFC 9700 section 4.11.2: anybody can register a website, so a link to this
+        service must not end there by itself. The page has what the client would have
+        got."""
         before = self.site.dump()
-        cases: list[tuple[dict[str, str | None], str]] = [
-            ({"response_type": "token"}, "unsupported_response_type"),
-            ({"response_type": None}, "invalid_request"),
-            ({"code_challenge": None}, "invalid_request"),
-            ({"code_challenge_method": "plain"}, "invalid_request"),
-            ({"resource": "https://elsewhere.test/mcp"}, "invalid_target"),
-        ]
-        for changes, code in cases:
-            answer = Browser(self.site).get(authorize_target(self.client_id, **changes))
-            self.assertEqual(answer.status, 303)
-            self.assertTrue(answer.location.startswith(f"{WEB_REDIRECT}?"))
-            self.assertEqual(answer.query["error"], code)
-            self.assertEqual(answer.query["state"], "client-state")
-            self.assertEqual(answer.query["iss"], PUBLIC_URL)
-            self.assertEqual(answer.cookies, [])
+        for changes, code in WRONG_REQUESTS:
+            page = Browser(self.site).get(authorize_target(self.client_id, **changes))
+            self.assertEqual(page.status, 400)
+            self.assertFalse(page.headers.hasHeader("Location"))
+            self.assertEqual(page.cookies, [])
+            self.assertIn(">claude.ai<", page.text)
+            self.assertIn(code, page.text)
+            self.assert_error(self.back(page), code)
         self.assertEqual(self.site.dump(), before)
 
     def test_repeated_parameter_goes_to_the_client(self) -> None:
         """RFC 6749 section 3.1; several resources are legal if all are ours."""
         target = authorize_target(self.client_id)
         answer = Browser(self.site).get(f"{target}&scope=read&scope=write")
-        self.assertEqual(answer.query["error"], "invalid_request")
+        self.assert_error(self.back(answer), "invalid_request")
         answer = Browser(self.site).get(f"{target}&state=other")
-        self.assertEqual(answer.query["error"], "invalid_request")
-        self.assertNotIn("state", answer.query)
+        parameters = self.back(answer)
+        self.assertEqual(parameters["error"], "invalid_request")
+        self.assertNotIn("state", parameters)
         answer = Browser(self.site).get(f"{target}&resource={PUBLIC_URL}/")
         self.assertEqual(answer.status, 200)
         answer = Browser(self.site).get(f"{target}&resource=https://evil.test/")
-        self.assertEqual(answer.query["error"], "invalid_target")
+        self.assert_error(self.back(answer), "invalid_target")
+
+    def assert_error(self, parameters: dict[str, str], code: str) -> None:
+        """
+        What a client hears of a refused request.
+        """
+        self.assertEqual(parameters["error"], code)
+        self.assertEqual(parameters["state"], "client-state")
+        self.assertEqual(parameters["iss"], PUBLIC_URL)
+        self.assertNotIn("code", parameters)
+
+    def back(self, page: Answer) -> dict[str, str]:
+        """
+        @return: parameters of the page's one link, which leads to the client.
+        """
+        (href,) = re.findall('href="([^"]*)"', page.text)
+        url = unescape(href)
+        self.assertTrue(url.startswith(f"{WEB_REDIRECT}?"), url)
+        return dict(parse_qsl(urlsplit(url).query, strict_parsing=True))
 
     def test_request_may_be_made_twice(self) -> None:
         """Some clients probe the address without a browser before they open it."""
@@ -326,10 +367,9 @@ class AuthorizeTests(SynchronousTestCase):
         def check(query: str) -> None:
             before = self.site.dump()
             answer = Browser(self.site).get(f"/oauth/authorize?{query}")
-            self.assertIn(answer.status, (200, 303, 400))
-            if answer.status == 303:
-                self.assertTrue(answer.location.startswith(WEB_REDIRECT))
-                self.assertEqual(answer.query["iss"], PUBLIC_URL)
+            self.assertIn(answer.status, (200, 400))
+            if "href=" in answer.text:
+                self.assertEqual(self.back(answer)["iss"], PUBLIC_URL)
             if answer.status != 200:
                 self.assertEqual(self.site.dump(), before)
 
