@@ -38,11 +38,14 @@ SUPPORTED_AUTH_METHODS: Final = frozenset(
     }
 )
 
+_category: Final = unicodedata.category
 _LINKS: Final = ("client_uri", "logo_uri", "policy_uri", "tos_uri")
 _WEB_LINK: Final = re.compile(r"https?://[!-~]+", re.IGNORECASE)
 _MAXIMUM_MARKS: Final = 3
 _SPACES: Final = frozenset({"Cc", "Zl", "Zp", "Zs"})
 _INVISIBLE: Final = frozenset({"Cf", "Cn", "Co", "Cs"})
+#: Letters and a symbol that show nothing: Hangul fillers, the empty Braille pattern.
+_BLANKS: Final = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 
 
 @attrs.frozen
@@ -223,19 +226,19 @@ def sanitise_name(name: str) -> str:
     """
     Make a client's name safe to show: no control, format (bidirectional overrides,
     zero-width characters), private or unassigned characters, single spaces, bounded
-    length. It is still controlled by the client and may lie.
+    length, something to see. It is still controlled by the client and may lie.
 
     @param name: as registered, controlled by the client.
     @return: at most L{MAXIMUM_SHOWN_NAME_LENGTH} characters, may be empty.
     """
-    characters = unicodedata.normalize("NFC", name)
-    categories = map(unicodedata.category, characters)
     shown = "".join(
-        " " if category in _SPACES else character
-        for character, category in zip(characters, categories, strict=True)
+        " " if character in _BLANKS or category in _SPACES else character
+        for character, category in zip(name, map(_category, name), strict=True)
         if category not in _INVISIBLE
     )
-    shown = _limit_marks(" ".join(shown.split()))
+    shown = _limit_marks(unicodedata.normalize("NFC", " ".join(shown.split())))
+    if all(_category(character)[0] in "MZ" for character in shown):
+        return ""
     if len(shown) > MAXIMUM_SHOWN_NAME_LENGTH:
         shown = shown[: MAXIMUM_SHOWN_NAME_LENGTH - 1].rstrip() + "…"
     return shown
@@ -246,7 +249,7 @@ def _limit_marks(text: str) -> str:
     kept: list[str] = []
     marks = 0
     for character in text:
-        marks = marks + 1 if unicodedata.category(character).startswith("M") else 0
+        marks = marks + 1 if _category(character)[0] == "M" else 0
         if marks <= _MAXIMUM_MARKS:
             kept.append(character)
     return "".join(kept)

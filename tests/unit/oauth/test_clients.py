@@ -236,6 +236,15 @@ class NameTests(SynchronousTestCase):
             self.assertEqual(sanitise_name(name)[: len(expected)], expected, repr(name))
         self.assertEqual(sanitise_name("\u202e\u200b"), "")
 
+    def test_blank_names_are_none(self) -> None:
+        """A name that shows nothing would leave a gap in the question: letters and
+        symbols that are blank count as spaces, marks alone as nothing."""
+        for blank in "\u3164\u2800\u115f\u1160\uffa0":
+            self.assertEqual(sanitise_name(blank * 3), "")
+            self.assertEqual(sanitise_name(f"a{blank}{blank}b"), "a b")
+        for mark in "\u0301\u034f\u17b4\ufe0f":
+            self.assertEqual(sanitise_name(mark * 2), "")
+
     def test_long_names_are_cut(self) -> None:
         """A long name does not push the rest off the page."""
         shown = sanitise_name("x" * 200)
@@ -253,6 +262,7 @@ class NameTests(SynchronousTestCase):
                 ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"),
             )
         self.assertEqual(shown, shown.strip())
+        self.assertEqual(sanitise_name(shown), shown)
 
 
 class RecordTests(SynchronousTestCase):
