@@ -155,7 +155,7 @@ class _Composition:
                 FLUSH_SECONDS, self._registry.flush_activity, "note activity", reactor
             ),
         ]
-        site = self._make_site()
+        self._site = site = self._make_site()
         options = tls_options(config)
         self._factory: Any = site
         if options is not None:
@@ -320,8 +320,13 @@ class _Composition:
         await self._http.close()
 
     async def _stop_sessions(self) -> None:
-        await self._registry.stop(float(self._config.server.shutdown_timeout_seconds))
+        deadline = float(self._config.server.shutdown_timeout_seconds)
+        began = self._reactor.seconds()
+        await self._registry.stop(deadline)
         await self._registry.flush_activity()
+        # What the last requests were told has to reach their clients, too.
+        left = deadline - (self._reactor.seconds() - began)
+        await self._site.drain(max(left, MARGIN_SECONDS / 2))
 
     async def _start_timers(self) -> None:
         for timer in self._timers:

@@ -119,6 +119,13 @@ class McpClient:
         """
         Send a message, or bytes that need not be one, to the MCP endpoint.
         """
+        body = message if isinstance(message, bytes) else json.dumps(message).encode()
+        return self.browser.request(method, f"{self.url}/mcp", body, self.headers())
+
+    def headers(self) -> dict[str, str]:
+        """
+        @return: of a request to the MCP endpoint.
+        """
         headers = {
             "Authorization": f"Bearer {self.access_token}",
             "Accept": "application/json, text/event-stream",
@@ -127,8 +134,7 @@ class McpClient:
         if self.session_id is not None:
             headers["Mcp-Session-Id"] = self.session_id
             headers["MCP-Protocol-Version"] = LATEST_LEGACY
-        body = message if isinstance(message, bytes) else json.dumps(message).encode()
-        return self.browser.request(method, f"{self.url}/mcp", body, headers)
+        return headers
 
     def initialize(self) -> Page:
         """

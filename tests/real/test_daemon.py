@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
@@ -279,6 +280,27 @@ class StopTests(BrokerCase):
         await daemon.wait(10)
         self.assertEqual(daemon.exit_code, 0, daemon.text)
         self.assertEqual(processes(forgejo.stand_in.base_url), [])
+
+    async def test_a_large_answer_leaves_whole(self) -> None:
+        """A stop waits until the client has read the last answer."""
+        daemon, forgejo = await self.launch()
+        client = await self.session(daemon, forgejo)
+        connection = http.client.HTTPConnection("127.0.0.1", daemon.port, timeout=30)
+        self.addCleanup(connection.close)
+        body = (
+            '{"jsonrpc":"2.0","id":9,"method":"tools/call",'
+            '"params":{"name":"big","arguments":{"bytes":30000000}}}'
+        )
+        connection.request("POST", "/mcp", body, client.headers())
+        answer = await deferToThread(connection.getresponse)
+        # The rest waits in the daemon: nobody has read more than the headers.
+        daemon.signal_with(signal.SIGTERM)
+        while "stopping on SIGTERM" not in daemon.text:
+            await pause(0.02)
+        text = await deferToThread(answer.read)
+        self.assertGreater(len(text), 30_000_000)
+        await daemon.wait(15)
+        self.assertEqual(daemon.exit_code, 0, daemon.text)
 
     async def test_the_deadline_ends_the_wait(self) -> None:
         """A call that takes longer than server.shutdown_timeout is broken off."""
