@@ -1,5 +1,9 @@
 """
 The authorization request: what a client asks for, and the redirect that answers it.
+
+A repeated parameter is no reason to give up before it is known where an error may be
+sent: where the client and its redirect URI are beyond doubt, the refusal is told to
+the client (RFC 6749 section 4.1.2.1). So these functions take pairs as sent.
 """
 
 import json
@@ -11,7 +15,7 @@ import attrs
 
 from fjmcp_broker.oauth.clients import KNOWN_SCOPES, Client
 from fjmcp_broker.oauth.errors import OAuthError
-from fjmcp_broker.oauth.parameters import MAXIMUM_PARAMETERS, decode_component
+from fjmcp_broker.oauth.parameters import REPEATABLE, Pairs
 from fjmcp_broker.oauth.redirect_uris import find_registered, with_parameters
 from fjmcp_broker.oauth.vocabulary import ErrorCode
 
@@ -89,28 +93,6 @@ class AuthorizationRequest:
         values = json.loads(text)
         scope = values.pop("scope")
         return cls(scope=None if scope is None else tuple(scope), **values)
-
-
-Pairs = Sequence[tuple[str, str]]
-
-
-def read_pairs(encoded: bytes) -> Pairs:
-    """
-    Decode the parameters of an authorization request and keep repeated ones: where
-    the client and its redirect URI are beyond doubt, the refusal of a repeated
-    parameter is told to the client (RFC 6749 section 4.1.2.1).
-
-    @param encoded: a query string or form body, controlled by the client.
-    @return: name and value in the order sent.
-    @raise OAuthError: it cannot be decoded, or there are too many; for a page.
-    """
-    pieces = [piece for piece in encoded.split(b"&", MAXIMUM_PARAMETERS + 1) if piece]
-    if len(pieces) > MAXIMUM_PARAMETERS:
-        raise _refused("too many parameters")
-    return [
-        (decode_component(name), decode_component(value))
-        for name, _, value in (piece.partition(b"=") for piece in pieces)
-    ]
 
 
 @attrs.frozen
@@ -220,7 +202,7 @@ def parse_authorization_request(
         state=values.get("state"),
         scope=known_scopes(values.get("scope", "")),
         code_challenge=_code_challenge(values),
-        resource=_resource(present(parameters, "resource"), public_url),
+        resource=_resource(present(parameters, REPEATABLE), public_url),
     )
 
 
@@ -236,7 +218,7 @@ def known_scopes(scope: str) -> tuple[str, ...] | None:
 def _first_repeated(parameters: Pairs) -> str | None:
     seen: set[str] = set()
     for name, _ in parameters:
-        if name != "resource" and name in seen:
+        if name != REPEATABLE and name in seen:
             return name if name in _OUR_PARAMETERS else "of another name"
         seen.add(name)
     return None

@@ -3,7 +3,7 @@ Parameters of OAuth requests, from the query or from a form: strict, once each.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import attrs
@@ -17,6 +17,9 @@ MAXIMUM_PARAMETERS: Final = 100
 
 _ESCAPE: Final = re.compile(rb"%([0-9A-Fa-f]{2})?")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+
+
+Pairs = Sequence[tuple[str, str]]
 
 
 @attrs.frozen
@@ -75,23 +78,36 @@ def decode_component(raw: bytes) -> str:
     return text
 
 
+def read_pairs(encoded: bytes) -> Pairs:
+    """
+    Decode parameters and keep repeated ones.
+
+    @param encoded: a query string or form body, controlled by the peer.
+    @return: name and value in the order sent.
+    @raise OAuthError: C{invalid_request}: it cannot be decoded, or there are too
+        many.
+    """
+    pieces = encoded.split(b"&", MAXIMUM_PARAMETERS)
+    if len(pieces) > MAXIMUM_PARAMETERS:
+        raise invalid_request("too many parameters")
+    return [
+        (decode_component(name), decode_component(value))
+        for name, _, value in (piece.partition(b"=") for piece in pieces if piece)
+    ]
+
+
 def parse_parameters(encoded: bytes) -> Parameters:
     """
     @param encoded: a query string or form body, controlled by the peer.
     @return: what it says.
-    @raise OAuthError: C{invalid_request}: it cannot be decoded, has too many
-        parameters, or repeats one other than C{resource} (RFC 6749 section 3.1:
-        parameters must not be included more than once).
+    @raise OAuthError: C{invalid_request}: as L{read_pairs}; or a parameter other
+        than C{resource} is repeated (RFC 6749 section 3.1: parameters must not be
+        included more than once).
     """
-    pieces = [piece for piece in encoded.split(b"&", MAXIMUM_PARAMETERS + 1) if piece]
-    if len(pieces) > MAXIMUM_PARAMETERS:
-        raise invalid_request("too many parameters")
     seen: set[str] = set()
     values: dict[str, str] = {}
     resources: list[str] = []
-    for piece in pieces:
-        raw_name, _, raw_value = piece.partition(b"=")
-        name, value = decode_component(raw_name), decode_component(raw_value)
+    for name, value in read_pairs(encoded):
         if name == REPEATABLE:
             if value:
                 resources.append(value)

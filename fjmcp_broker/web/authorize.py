@@ -16,17 +16,16 @@ from twisted.web.iweb import IRequest
 
 from fjmcp_broker.oauth.authorization import (
     AuthorizationRequest,
-    Pairs,
     Target,
     client_state,
     error_redirect,
     named_client,
     parse_authorization_request,
     pin_redirect_uri,
-    read_pairs,
 )
 from fjmcp_broker.oauth.clients import Client
-from fjmcp_broker.oauth.errors import OAuthError, invalid_request
+from fjmcp_broker.oauth.errors import OAuthError
+from fjmcp_broker.oauth.parameters import Pairs, read_pairs
 from fjmcp_broker.oauth.redirect_uris import display_host, is_website
 from fjmcp_broker.oauth.tokens import PENDING_ID_PREFIX, new_id
 from fjmcp_broker.store import clients, pending
@@ -34,7 +33,7 @@ from fjmcp_broker.store.database import Database
 from fjmcp_broker.store.pending import PendingAuthorization
 from fjmcp_broker.web.consent_page import ConsentPage
 from fjmcp_broker.web.cookies import BrowserCookies, form_token
-from fjmcp_broker.web.forms import MAXIMUM_QUERY_BYTES, media_type, read_body
+from fjmcp_broker.web.forms import MAXIMUM_QUERY_BYTES, form_bytes, query_bytes
 from fjmcp_broker.web.html import element
 from fjmcp_broker.web.pages import GO_BACK, problem, see_other
 
@@ -80,10 +79,7 @@ class AuthorizeEndpoint:
         @return: the consent page, an error page or a redirect with an error.
         @raise OAuthError: the parameters cannot be read.
         """
-        _, _, query = request.uri.partition(b"?")
-        if len(query) > MAXIMUM_QUERY_BYTES:
-            raise invalid_request("the query is too long", 414)
-        return await self._authorize(request, read_pairs(query))
+        return await self._authorize(request, read_pairs(query_bytes(request)))
 
     async def post(self, request: IRequest) -> bytes:
         """
@@ -91,10 +87,7 @@ class AuthorizeEndpoint:
         @return: as for L{AuthorizeEndpoint.get}.
         @raise OAuthError: the parameters cannot be read.
         """
-        kind, _ = media_type(request)
-        if kind != b"application/x-www-form-urlencoded":
-            raise invalid_request("the body must be a form", 415)
-        body = read_body(request, MAXIMUM_QUERY_BYTES)
+        body = form_bytes(request, MAXIMUM_QUERY_BYTES)
         return await self._authorize(request, read_pairs(body))
 
     async def _authorize(self, request: IRequest, parameters: Pairs) -> bytes:

@@ -45,14 +45,11 @@ def read_body(request: IRequest, maximum_bytes: int = MAXIMUM_FORM_BYTES) -> byt
     return body
 
 
-def read_form(request: IRequest, maximum_bytes: int = MAXIMUM_FORM_BYTES) -> Parameters:
+def form_bytes(request: IRequest, maximum_bytes: int = MAXIMUM_FORM_BYTES) -> bytes:
     """
-    Read the form of a POST request (RFC 6749 section 4.1.3: form-encoded, UTF-8, in
-    the body). What its query says does not count.
-
     @param request: whose body has arrived.
     @param maximum_bytes: more is refused.
-    @return: the parameters.
+    @return: its body, which says that it is a form in UTF-8.
     @raise OAuthError: C{invalid_request}, with status 413 for a long body, 415 for
         another media type.
     """
@@ -61,21 +58,41 @@ def read_form(request: IRequest, maximum_bytes: int = MAXIMUM_FORM_BYTES) -> Par
         raise invalid_request("the body must be application/x-www-form-urlencoded", 415)
     if parameters.get(b"charset", b"utf-8") not in (b"utf-8", b"utf8"):
         raise invalid_request("the body must be UTF-8", 415)
-    return parse_parameters(read_body(request, maximum_bytes))
+    return read_body(request, maximum_bytes)
 
 
-def read_query(
-    request: IRequest, maximum_bytes: int = MAXIMUM_QUERY_BYTES
-) -> Parameters:
+def query_bytes(request: IRequest, maximum_bytes: int = MAXIMUM_QUERY_BYTES) -> bytes:
+    """
+    @param request: any request.
+    @param maximum_bytes: more is refused.
+    @return: the query of its target, not decoded.
+    @raise OAuthError: C{invalid_request} with status 414: it is longer.
+    """
+    query: bytes = request.uri.partition(b"?")[2]
+    if len(query) > maximum_bytes:
+        raise invalid_request("the query is too long", 414)
+    return query
+
+
+def read_form(request: IRequest, maximum_bytes: int = MAXIMUM_FORM_BYTES) -> Parameters:
+    """
+    Read the form of a POST request (RFC 6749 section 4.1.3: form-encoded, UTF-8, in
+    the body). What its query says does not count.
+
+    @param request: whose body has arrived.
+    @param maximum_bytes: more is refused.
+    @return: the parameters.
+    @raise OAuthError: C{invalid_request}, see L{form_bytes}.
+    """
+    return parse_parameters(form_bytes(request, maximum_bytes))
+
+
+def read_query(request: IRequest) -> Parameters:
     """
     Read the parameters in the request target (RFC 6749 section 4.1.1).
 
     @param request: any request.
-    @param maximum_bytes: more is refused.
     @return: the parameters.
-    @raise OAuthError: C{invalid_request}, with status 414 for a long query.
+    @raise OAuthError: C{invalid_request}, see L{query_bytes}.
     """
-    _, _, query = request.uri.partition(b"?")
-    if len(query) > maximum_bytes:
-        raise invalid_request("the query is too long", 414)
-    return parse_parameters(query)
+    return parse_parameters(query_bytes(request))

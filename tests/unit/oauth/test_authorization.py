@@ -1,6 +1,6 @@
 """The authorization request: RFC 6749 section 4.1.1, RFC 7636, RFC 8707, RFC 9207."""
 
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +16,6 @@ from fjmcp_broker.oauth.authorization import (
     named_client,
     parse_authorization_request,
     pin_redirect_uri,
-    read_pairs,
     success_redirect,
 )
 from fjmcp_broker.oauth.clients import Client, validate_registration
@@ -66,37 +65,6 @@ def parse(**changes: str | None) -> AuthorizationRequest:
     return parse_authorization_request(
         pairs, client(), Target(WEB, given=True), PUBLIC_URL
     )
-
-
-class PairTests(SynchronousTestCase):
-    """Reading a query without losing what is repeated."""
-
-    def test_repeated_parameters_are_kept_in_order(self) -> None:
-        """Several resources are legal, RFC 8707 section 2."""
-        self.assertEqual(
-            read_pairs(b"resource=a&x=1+2&resource=b%20c&&y"),
-            [("resource", "a"), ("x", "1 2"), ("resource", "b c"), ("y", "")],
-        )
-
-    def test_undecodable_queries_are_refused(self) -> None:
-        """Bytes that are not text, broken escapes and NUL are no parameters."""
-        for query in (b"a=%ff", b"a=\xff", b"a=%zz", b"a=%", b"a=%00", b"a&" * 101):
-            with self.assertRaises(OAuthError) as caught:
-                read_pairs(query)
-            self.assertEqual(caught.exception.code, ErrorCode.INVALID_REQUEST)
-
-    @given(st.lists(st.tuples(st.text("ab&= ü%+", min_size=1), st.text("xy&=+%ä"))))
-    def test_reading_undoes_urlencode(self, pairs: list[tuple[str, str]]) -> None:
-        """What a client encodes is what is read."""
-        self.assertEqual(list(read_pairs(urlencode(pairs).encode())), pairs)
-
-    @given(st.binary(max_size=100))
-    def test_any_bytes_have_an_answer(self, query: bytes) -> None:
-        """No query raises anything but a refusal."""
-        try:
-            read_pairs(query)
-        except OAuthError as error:
-            self.assertEqual(error.code, ErrorCode.INVALID_REQUEST)
 
 
 class TargetTests(SynchronousTestCase):

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from fjmcp_broker.oauth.errors import OAuthError
-from fjmcp_broker.oauth.parameters import Parameters, parse_parameters
+from fjmcp_broker.oauth.parameters import Parameters, parse_parameters, read_pairs
+from fjmcp_broker.oauth.vocabulary import ErrorCode
 
 TEXT = st.text(
     st.characters(codec="utf-8", exclude_characters="\x7f", min_codepoint=32)
@@ -91,3 +92,41 @@ class ParametersTests(SynchronousTestCase):
         """Codes and secrets pass through here."""
         parameters = parse_parameters(f"code={quote_plus('s3cret')}".encode())
         self.assertNotIn("s3cret", repr(parameters))
+
+
+class PairTests(SynchronousTestCase):
+    """Reading a query without losing what is repeated."""
+
+    def test_repeated_parameters_are_kept_in_order(self) -> None:
+        """Several resources are legal, RFC 8707 section 2."""
+        self.assertEqual(
+            read_pairs(b"resource=a&x=1+2&resource=b%20c&&y"),
+            [("resource", "a"), ("x", "1 2"), ("resource", "b c"), ("y", "")],
+        )
+
+    def test_undecodable_queries_are_refused(self) -> None:
+        """Bytes that are not text, broken escapes and NUL are no parameters."""
+        for query in (b"a=%ff", b"a=\xff", b"a=%zz", b"a=%", b"a=%00"):
+            with self.assertRaises(OAuthError) as caught:
+                read_pairs(query)
+            self.assertEqual(caught.exception.code, ErrorCode.INVALID_REQUEST)
+
+    def test_too_many_are_refused(self) -> None:
+        """Empty ones count, so that nothing hides behind a row of separators."""
+        for query in (b"a&" * 101, b"&" * 102 + b"a=1", b"a=1" + b"&" * 60_000):
+            with self.assertRaises(OAuthError) as caught:
+                read_pairs(query)
+            self.assertEqual(caught.exception.code, ErrorCode.INVALID_REQUEST)
+
+    @given(st.lists(st.tuples(st.text("ab&= ü%+", min_size=1), st.text("xy&=+%ä"))))
+    def test_reading_undoes_urlencode(self, pairs: list[tuple[str, str]]) -> None:
+        """What a client encodes is what is read."""
+        self.assertEqual(list(read_pairs(urlencode(pairs).encode())), pairs)
+
+    @given(st.binary(max_size=100))
+    def test_any_bytes_have_an_answer(self, query: bytes) -> None:
+        """No query raises anything but a refusal."""
+        try:
+            read_pairs(query)
+        except OAuthError as error:
+            self.assertEqual(error.code, ErrorCode.INVALID_REQUEST)
