@@ -9,7 +9,6 @@ browser goes to Forgejo with a fresh state that belongs to this cookie.
 from collections.abc import Callable
 from sqlite3 import Connection
 from typing import Final
-from urllib.parse import urlsplit
 
 import attrs
 from twisted.internet.interfaces import IReactorTime
@@ -166,7 +165,6 @@ class ConsentEndpoint:
         self._departure = departure
         self._clock = clock
         self._public_url = public_url
-        self._origin = _origin(public_url)
 
     async def post(self, request: IRequest) -> bytes:
         """
@@ -201,7 +199,7 @@ class ConsentEndpoint:
             return site == [b"same-origin"]
         # Browsers without Sec-Fetch-Site, and all of them on plain http.
         origin = request.requestHeaders.getRawHeaders(b"origin") or []
-        return [value.decode("latin-1") for value in origin] == [self._origin]
+        return [value.decode("latin-1") for value in origin] == [self._public_url]
 
     async def _cancel(self, request: IRequest, pending_id: str) -> bytes:
         now = int(self._clock.seconds())
@@ -245,11 +243,6 @@ class ConsentEndpoint:
         if not await self._database.write(approve):
             return expired(request)
         return self._departure.leave(request, approval)
-
-
-def _origin(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}".lower()
 
 
 def expired(request: IRequest) -> bytes:

@@ -4,26 +4,12 @@ pages of other sites.
 """
 
 from collections.abc import Iterable
-from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from twisted.web.iweb import IRequest
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
-
-
-def is_loopback_host(host: str) -> bool:
-    """
-    @param host: a name or address without brackets.
-    @return: whether it can only be this machine.
-    """
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 class OriginPolicy:
@@ -46,7 +32,7 @@ class OriginPolicy:
             for origin in map(_split_origin, (public_url, *allowed_origins))
             if origin is not None
         )
-        self._loopback = is_loopback_host(self._host[0])
+        self._loopback = self._host[0] in _LOOPBACK_NAMES
 
     def allows_host(self, request: IRequest) -> bool:
         """
