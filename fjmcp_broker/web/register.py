@@ -3,7 +3,6 @@ C{POST /oauth/register}: dynamic client registration (RFC 7591).
 """
 
 from collections.abc import Callable, Collection
-from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -25,8 +24,6 @@ from fjmcp_broker.store import clients
 from fjmcp_broker.store.database import Database
 from fjmcp_broker.web.errors import NO_STORE, answer_json
 from fjmcp_broker.web.forms import media_type, read_body
-
-MAXIMUM_REGISTRATION_BYTES: Final = 65_536
 
 
 class RegisterEndpoint:
@@ -72,7 +69,7 @@ class RegisterEndpoint:
                 ErrorCode.INVALID_REQUEST, "the body must be application/json", 415
             )
         try:
-            document = parse_object(read_body(request, MAXIMUM_REGISTRATION_BYTES))
+            document = parse_object(read_body(request))
         except JsonRefused as error:
             raise OAuthError(ErrorCode.INVALID_CLIENT_METADATA, str(error)) from None
         metadata = validate_registration(

@@ -20,7 +20,6 @@ from fjmcp_broker.web.request import BrokerChannel, BrokerRequest, IAdmission, R
 
 IDLE_SECONDS: Final = 75.0
 DEFAULT_BODY_BYTES: Final = 64 * 1024
-REGISTER_BODY_BYTES: Final = 256 * 1024
 _QUIET_PATH: Final = b"/mcp"
 
 
@@ -50,7 +49,11 @@ class BodyLimit:
         """
         return Refusal(
             413,
-            {b"Content-Type": b"application/json", b"Cache-Control": b"no-store"},
+            {
+                b"Content-Type": b"application/json",
+                b"Cache-Control": b"no-store",
+                b"X-Content-Type-Options": b"nosniff",
+            },
             b'{"error":"invalid_request","error_description":"the body is too large"}',
         )
 
@@ -98,10 +101,7 @@ class BrokerSite(Site):
         self._draining = False
         self._drained: Deferred[None] | None = None
         self._number = 0
-        self._admissions = {
-            b"/oauth/register": BodyLimit(REGISTER_BODY_BYTES),
-            **admissions,
-        }
+        self._admissions = dict(admissions)
         self._default = BodyLimit()
         self._log_every_request = log_every_request
 
