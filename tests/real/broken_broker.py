@@ -1,0 +1,111 @@
+"""
+C{twistd} with one promise of the broker broken, for tests of the tests.
+
+Usage: C{python broken_broker.py FAULT -n fjmcp}; everything behind the fault is as
+for C{twistd}.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from twisted.scripts.twistd import run
+
+from fjmcp_broker.oauth.bearer import Principal
+from fjmcp_broker.oauth.tokens import Successor
+from fjmcp_broker.sessions.errors import SessionForbidden, SessionGone
+from fjmcp_broker.sessions.registry import SessionRegistry
+from fjmcp_broker.store import token_endpoint
+from fjmcp_broker.store.database import Database
+
+COMMIT_DELAY_SECONDS = 2.0
+
+
+def commit_late() -> None:
+    """
+    Answers leave before what they tell is committed.
+    """
+
+    async def write(self: Any, transaction: Callable[[sqlite3.Connection], Any]) -> Any:
+        from twisted.internet import reactor
+
+        clock: Any = reactor
+
+        def uncommitted(connection: sqlite3.Connection) -> Any:
+            if not connection.in_transaction:
+                connection.execute("BEGIN IMMEDIATE")
+                clock.callFromThread(clock.callLater, COMMIT_DELAY_SECONDS, commit)
+            return transaction(connection)
+
+        def commit() -> None:
+            if self._writer is not None:
+                self._run(self._writer, lambda connection: connection.commit())
+
+        return await self._run(self._opened(self._writer), uncommitted)
+
+    patched: Any = Database
+    # Only the writer's own connection sees what is not committed.
+    patched.write = patched.read = write
+
+
+def forget_pairs() -> None:
+    """
+    A refresh token that is presented again gets another pair.
+    """
+
+    def invented(presented: str, key: bytes, access_number: int) -> Successor:
+        return Successor(
+            access_token=f"fjmcp_at_{secrets.token_urlsafe(32)}",
+            refresh_token=f"fjmcp_rt_{secrets.token_urlsafe(32)}",
+        )
+
+    patched: Any = token_endpoint
+    patched.derive_successor = invented
+
+
+def ignore_owners() -> None:
+    """
+    Whoever presents a session's id may use it.
+    """
+    everybody: dict[int, Principal] = {}
+    patched: Any = SessionRegistry
+    find = patched.find
+
+    async def find_anybodys(self: Any, session_id: str, principal: Principal) -> Any:
+        everybody[principal.user_id] = principal
+        try:
+            return await find(self, session_id, principal)
+        except SessionForbidden:
+            for other in list(everybody.values()):
+                with suppress(SessionForbidden, SessionGone):
+                    return await find(self, session_id, other)
+            raise
+
+    patched.find = find_anybodys
+
+
+FAULTS = {
+    "commit-late": commit_late,
+    "forget-pairs": forget_pairs,
+    "ignore-owners": ignore_owners,
+}
+
+
+def runner(fault: str | None) -> tuple[str, ...]:
+    """
+    @param fault: one of L{FAULTS}, or C{None}: the broker as it is.
+    @return: for C{Daemon.launch}.
+    """
+    if fault is None:
+        return ("twistd", "-n", "--pidfile=", "fjmcp")
+    return (sys.executable, __file__, fault, "-n", "--pidfile=", "fjmcp")
+
+
+if __name__ == "__main__":
+    FAULTS[sys.argv.pop(1)]()
+    run()
