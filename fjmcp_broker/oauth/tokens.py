@@ -40,7 +40,11 @@ RandomBytes = Callable[[int], bytes]
 _VERIFIER: Final = re.compile(r"[A-Za-z0-9._~-]{43,128}", re.ASCII)
 
 
-def _text(raw: bytes) -> str:
+def url_safe_text(raw: bytes) -> str:
+    """
+    @param raw: any bytes.
+    @return: the same as base64 for URLs (RFC 4648 section 5), without padding.
+    """
     return urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
 
 
@@ -50,7 +54,7 @@ def new_token(prefix: str, random_bytes: RandomBytes) -> str:
     @param random_bytes: gives that many cryptographically random bytes.
     @return: the prefix and 43 url-safe characters.
     """
-    return prefix + _text(random_bytes(TOKEN_BYTES))
+    return prefix + url_safe_text(random_bytes(TOKEN_BYTES))
 
 
 def new_id(prefix: str, random_bytes: RandomBytes) -> str:
@@ -59,7 +63,7 @@ def new_id(prefix: str, random_bytes: RandomBytes) -> str:
     @param random_bytes: gives that many cryptographically random bytes.
     @return: the prefix and 22 url-safe characters; not a secret.
     """
-    return prefix + _text(random_bytes(ID_BYTES))
+    return prefix + url_safe_text(random_bytes(ID_BYTES))
 
 
 def digest(text: str) -> bytes:
@@ -113,8 +117,8 @@ def derive_successor(presented: str, key: bytes, access_number: int) -> Successo
     access = hmac_digest(key, b"access\0%d\0" % access_number + material, "sha256")
     refresh = hmac_digest(key, b"refresh\0" + material, "sha256")
     return Successor(
-        access_token=ACCESS_PREFIX + _text(access),
-        refresh_token=REFRESH_PREFIX + _text(refresh),
+        access_token=ACCESS_PREFIX + url_safe_text(access),
+        refresh_token=REFRESH_PREFIX + url_safe_text(refresh),
     )
 
 
@@ -123,7 +127,7 @@ def code_challenge(verifier: str) -> str:
     @param verifier: a code verifier.
     @return: its S256 challenge (RFC 7636 section 4.2).
     """
-    return _text(sha256(verifier.encode("ascii")).digest())
+    return url_safe_text(sha256(verifier.encode("ascii")).digest())
 
 
 def is_code_verifier(text: str) -> bool:

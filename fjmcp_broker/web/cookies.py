@@ -12,7 +12,6 @@ nobody on plain http, can plant such a cookie (RFC 6265bis section 4.1.3.2).
 """
 
 import re
-from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from hashlib import sha256
 from hmac import compare_digest
@@ -21,6 +20,8 @@ from typing import Final
 
 from twisted.web.iweb import IRequest
 
+from fjmcp_broker.oauth.tokens import url_safe_text
+
 #: As long as a pending authorization lives.
 COOKIE_LIFETIME_SECONDS: Final = 600
 
@@ -28,10 +29,6 @@ _CONSENT: Final = "fjmcp_consent"
 _APPROVAL: Final = "fjmcp_approval_"
 _SUFFIX_LENGTH: Final = 22
 _VALUE: Final = re.compile(r"[A-Za-z0-9_-]{43}")
-
-
-def _text(raw: bytes) -> str:
-    return urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
 
 
 class BrowserCookies:
@@ -71,7 +68,7 @@ class BrowserCookies:
         """
         @return: 32 random bytes as 43 characters.
         """
-        return _text(self._random_bytes(32))
+        return url_safe_text(self._random_bytes(32))
 
     def approval_value(self, request: IRequest, state: str) -> str | None:
         """
@@ -99,7 +96,7 @@ class BrowserCookies:
 
     def _approval_name(self, state: str) -> str:
         # The state itself stays out of sight; cookie names are shown in many places.
-        suffix = _text(sha256(b"approval\0" + state.encode()).digest())
+        suffix = url_safe_text(sha256(b"approval\0" + state.encode()).digest())
         return self._name(_APPROVAL + suffix[:_SUFFIX_LENGTH])
 
     def _name(self, name: str) -> str:
@@ -143,7 +140,7 @@ def form_token(cookie: str, pending_id: str) -> str:
     tag = hmac_digest(
         cookie.encode("ascii"), b"consent\0" + pending_id.encode(), "sha256"
     )
-    return _text(tag)
+    return url_safe_text(tag)
 
 
 def form_token_matches(token: str, cookie: str, pending_id: str) -> bool:

@@ -51,6 +51,10 @@ _STYLE_SOURCE: Final = (
 )
 
 
+#: CSP sources for a page without a form.
+NO_FORM: Final = ("'none'",)
+
+
 def render(title: str, *content: Content) -> bytes:
     """
     @param title: of the page, may contain text of others.
@@ -71,18 +75,18 @@ def render(title: str, *content: Content) -> bytes:
     return b"<!DOCTYPE html>" + document.markup.encode("utf-8")
 
 
-def set_page_headers(request: IRequest, form_sources: Sequence[str] = ()) -> None:
+def set_page_headers(request: IRequest, form_sources: Sequence[str] = NO_FORM) -> None:
     """
     Set what every page has. C{Referrer-Policy} is not C{no-referrer}, because with
     that browsers send C{Origin: null} on our own form.
 
     @param request: gets the headers.
     @param form_sources: CSP sources to which a form of the page and the redirects
-        after it may lead; none: there is no form.
+        after it may lead.
     """
     policy = (
         f"default-src 'none'; style-src {_STYLE_SOURCE}; base-uri 'none'; "
-        f"form-action {' '.join(form_sources) or chr(39) + 'none' + chr(39)}; "
+        f"form-action {' '.join(form_sources)}; "
         "frame-ancestors 'none'"
     )
     for name, value in (
@@ -99,7 +103,7 @@ def answer_page(
     request: IRequest,
     document: bytes,
     status: int = 200,
-    form_sources: Sequence[str] = (),
+    form_sources: Sequence[str] = NO_FORM,
 ) -> bytes:
     """
     @param request: gets status and headers.
