@@ -1,10 +1,10 @@
 """
-Protocol errors of the authorization server: what is wrong, and where it may be said.
+Protocol errors of the authorization server. Who hears of one, the person at the
+browser, the client by a redirect or the caller by a JSON object, is for the endpoint
+to know.
 """
 
-import json
 from collections.abc import Mapping
-from enum import Enum, unique
 from typing import Final
 
 from fjmcp_broker.errors import BrokerError
@@ -16,21 +16,6 @@ _DESCRIPTION_ALPHABET: Final = frozenset(
 )
 
 
-@unique
-class Where(Enum):
-    """
-    Who gets to see an error.
-    """
-
-    #: A page for the person at the browser: nothing is known to be safe to
-    #: redirect to (RFC 6749 section 4.1.2.1, first paragraph).
-    PAGE = "page"
-    #: The client, by a redirect to its validated redirect URI.
-    REDIRECT = "redirect"
-    #: The caller of an endpoint, as a JSON object (RFC 6749 section 5.2).
-    JSON = "json"
-
-
 class OAuthError(BrokerError):
     """
     A request that an OAuth endpoint refuses.
@@ -38,7 +23,6 @@ class OAuthError(BrokerError):
     @ivar code: the error code of the specification.
     @ivar description: for developers; no secret and nothing that the peer sent.
     @ivar status: HTTP status where it is not a redirect, 400 to 599.
-    @ivar where: who gets to see it.
     @ivar headers: further response headers by name.
     """
 
@@ -48,7 +32,6 @@ class OAuthError(BrokerError):
         description: str,
         status: int = 400,
         *,
-        where: Where = Where.JSON,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         """
@@ -56,7 +39,6 @@ class OAuthError(BrokerError):
         @param description: one sentence; characters that RFC 6749 section 5.2 does
             not allow become question marks.
         @param status: HTTP status.
-        @param where: who gets to see it.
         @param headers: further response headers, C{Retry-After} for example.
         """
         self.code = code
@@ -66,16 +48,7 @@ class OAuthError(BrokerError):
         )
         super().__init__(f"{code}: {self.description}")
         self.status = status
-        self.where = where
         self.headers: Mapping[str, str] = dict(headers or {})
-
-    def body(self) -> bytes:
-        """
-        @return: the JSON object of RFC 6749 section 5.2, ASCII.
-        """
-        return json.dumps(
-            {"error": self.code, "error_description": self.description}
-        ).encode("ascii")
 
 
 def invalid_request(description: str, status: int = 400) -> OAuthError:
