@@ -21,11 +21,11 @@ def wrong_browser(request: IRequest) -> bytes:
     return problem(
         request,
         400,
-        "This sign-in did not begin in this browser",
+        "This sign-in cannot be finished here",
         element(
             "p",
-            "The answer from Forgejo arrived in a browser that did not ask for it, or "
-            "the sign-in took longer than ten minutes. Nothing was allowed.",
+            "It began in another browser, it has been finished already, or it took "
+            "longer than ten minutes. Opening this address has allowed nothing.",
         ),
         GO_BACK,
     )

@@ -191,6 +191,9 @@ class BindingTests(CallbackCase):
         kept = dict(self.browser.cookies)
         target = callback_target(leaving, code="gta_x")
         self.assertIn("code", self.browser.get(target).query)
+        page = self.browser.get(target)
+        self.assertEqual(page.status, 400)
+        self.assertIn("has been finished already", page.text)
         self.browser.cookies = kept
         before = self.site.dump()
         answer = self.browser.get(target)
