@@ -3,7 +3,7 @@
 import json
 import re
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from io import TextIOBase
 from typing import Any, Final, Protocol
@@ -183,9 +183,18 @@ def make_observer(level: str, format: str, output: Output) -> ILogObserver:
     @param output: where to write.
     @return: the observer.
     """
+    return _make_observer(_threshold(level), format, output)
+
+
+def _threshold(level: str) -> LogLevelFilterPredicate:
+    return LogLevelFilterPredicate(LogLevel.levelWithName(level))
+
+
+def _make_observer(
+    threshold: LogLevelFilterPredicate, format: str, output: Output
+) -> ILogObserver:
     on_terminal = isinstance(output, TextIOBase) and output.isatty()
     as_json = format == "json" or (format == "auto" and not on_terminal)
-    threshold = LogLevelFilterPredicate(LogLevel.levelWithName(level))
     observer = LineObserver(output, as_json)
     filtering: ILogObserver = FilteringLogObserver(observer, [threshold])
     return filtering
@@ -193,7 +202,7 @@ def make_observer(level: str, format: str, output: Output) -> ILogObserver:
 
 def install(
     parent: object, level: str, format: str, output: Output | None = None
-) -> None:
+) -> Callable[[str], None] | None:
     """
     Have C{twistd} log through our observer. C{twist} does not ask for it and keeps
     its own; a parent that is no application is left alone.
@@ -202,7 +211,15 @@ def install(
     @param level: the least severe level that is written.
     @param format: C{auto}, C{json} or C{text}.
     @param output: where to write; standard output unless given.
+    @return: sets another level; C{None} if the parent was left alone.
     """
-    if isinstance(parent, Componentized):
-        observer = make_observer(level, format, output or sys.stdout)
-        parent.setComponent(ILogObserver, observer)
+    if not isinstance(parent, Componentized):
+        return None
+    threshold = _threshold(level)
+    observer = _make_observer(threshold, format, output or sys.stdout)
+    parent.setComponent(ILogObserver, observer)
+
+    def set_level(level: str) -> None:
+        threshold.setLogLevelForNamespace("", LogLevel.levelWithName(level))
+
+    return set_level

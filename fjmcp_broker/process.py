@@ -1,10 +1,11 @@
-"""How the process of the daemon ends: its signals and its exit status."""
+"""The signals of the daemon's process, and its exit status."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
+from collections.abc import Callable
 from typing import Any, Final
 
 from twisted.logger import Logger
@@ -25,12 +26,16 @@ class OrderlyExit:
         """
         self._reactor = reactor
         self._is_stopping = False
+        self._on_hangup: Callable[[], None] | None = None
 
-    def arrange(self) -> None:
+    def arrange(self, on_hangup: Callable[[], None] | None = None) -> None:
         """
         Handle the signals as soon as the reactor runs: it puts its own handlers in
         place when it begins to.
+
+        @param on_hangup: called on SIGHUP; without it, SIGHUP keeps its meaning.
         """
+        self._on_hangup = on_hangup
         self._reactor.callWhenRunning(self._install)
 
     def fail(self) -> None:
@@ -44,6 +49,15 @@ class OrderlyExit:
     def _install(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._signalled)
+        if self._on_hangup is not None:
+            signal.signal(signal.SIGHUP, self._hung_up)
+
+    def _hung_up(self, number: int, frame: object) -> None:
+        self._reactor.callFromThread(self._hang_up)
+
+    def _hang_up(self) -> None:
+        if self._on_hangup is not None and not self._is_stopping:
+            self._on_hangup()
 
     def _signalled(self, number: int, frame: object) -> None:
         # What a handler may do is little; the reactor does the rest.

@@ -8,6 +8,7 @@ runs before C{twistd} becomes a daemon.
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Callable
 from functools import partial
@@ -17,20 +18,15 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.web.resource import IResource
 
 from fjmcp_broker.config import Config
 from fjmcp_broker.mcp.catalogue import ToolCatalogue
 from fjmcp_broker.oauth.vocabulary import MCP_PATH
 from fjmcp_broker.ordered import OrderedService, Part
-from fjmcp_broker.preflight import (
-    LOCK_WAIT_SECONDS,
-    child_settings,
-    preflight,
-    tls_options,
-)
+from fjmcp_broker.preflight import LOCK_WAIT_SECONDS, child_settings, preflight
 from fjmcp_broker.process import OrderlyExit
+from fjmcp_broker.reload import Certificate, Operator, Reloader
 from fjmcp_broker.secret import Secret
 from fjmcp_broker.sessions.child import Child
 from fjmcp_broker.sessions.ending import ChildObserver
@@ -43,6 +39,7 @@ from fjmcp_broker.store.keys import load_or_create_keys
 from fjmcp_broker.store.lock import StoreLock
 from fjmcp_broker.store.sealing import Sealer
 from fjmcp_broker.store.token_endpoint import TokenTransactions
+from fjmcp_broker.systemd import Notifier
 from fjmcp_broker.timers import steady_timer
 from fjmcp_broker.upstream.forgejo import Forgejo, ForgejoSettings
 from fjmcp_broker.upstream.http import build_http
@@ -86,7 +83,11 @@ class Daemon(OrderedService):
 
 
 def build(
-    config: Config, reactor: Any, *, on_ready: Callable[[], None] = lambda: None
+    config: Config,
+    reactor: Any,
+    *,
+    on_ready: Callable[[], None] = lambda: None,
+    operator: Operator | None = None,
 ) -> Daemon:
     """
     Put the daemon together. L{preflight} has found the configuration usable.
@@ -95,10 +96,11 @@ def build(
     @param reactor: Twisted's, for everything that it does. It is C{Any} because it
         provides a dozen interfaces.
     @param on_ready: called each time the listener has begun to accept.
+    @param operator: what a reload needs; without it SIGHUP is left alone.
     @return: the service, not started.
     @raise BrokerError: a file named in the configuration has become unusable.
     """
-    return _Composition(config, reactor, on_ready).daemon
+    return _Composition(config, reactor, on_ready, operator).daemon
 
 
 class _Composition:
@@ -107,13 +109,18 @@ class _Composition:
     log = Logger()
 
     def __init__(
-        self, config: Config, reactor: Any, on_ready: Callable[[], None]
+        self,
+        config: Config,
+        reactor: Any,
+        on_ready: Callable[[], None],
+        operator: Operator | None,
     ) -> None:
         self._config = config
         self._reactor = reactor
         self._on_ready = on_ready
         self._port: IListeningPort | None = None
         self._exit = OrderlyExit(reactor)
+        self._notifier = Notifier(reactor)
         self._lock = StoreLock(config.database.path)
         self._database = Database(config.database.path, reactor=reactor)
         self._sealer = Sealer(
@@ -156,16 +163,17 @@ class _Composition:
             ),
         ]
         self._site = site = self._make_site()
-        options = tls_options(config)
-        self._factory: Any = site
-        if options is not None:
-            self._factory = TLSMemoryBIOFactory(
-                options, isClient=False, wrappedFactory=site
+        certificate = Certificate.configured(config)
+        self._factory = site if certificate is None else certificate.wrap(site)
+        self._on_hangup: Callable[[], None] | None = None
+        if operator is not None:
+            self._on_hangup = Reloader(
+                config, operator, certificate, self._notifier, site
             )
         patience = float(config.server.shutdown_timeout_seconds)
         self.daemon = Daemon(
             [
-                Part("process", start=self._protect),
+                Part("process", self._protect, self._notifier.stop),
                 Part("store lock", self._take_lock, self._release_lock),
                 Part("store", self._database.open, self._database.close),
                 Part(
@@ -305,7 +313,8 @@ class _Composition:
 
     async def _protect(self) -> None:
         self._launcher = Launcher.detect()
-        self._exit.arrange()
+        self._exit.arrange(self._on_hangup)
+        self._notifier.start(os.environ)
         if not protect_memory():
             self.log.warn("other processes of this user can read this one's memory")
 
@@ -363,7 +372,12 @@ class _Composition:
                 await stopped
 
     async def _announce(self) -> None:
-        self._reactor.callLater(0, self._on_ready)
+        self._reactor.callLater(0, self._announced)
+
+    def _announced(self) -> None:
+        server = self._config.server
+        self._notifier.ready(f"serving {server.public_url} on {server.listen_addr}")
+        self._on_ready()
 
     def _failed(self) -> None:
         self.daemon.exit_status = 1

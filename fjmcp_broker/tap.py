@@ -8,6 +8,7 @@ answers quickly.
 import os
 import sys
 import textwrap
+from collections.abc import Callable
 from typing import ClassVar, Final, cast
 
 from twisted.application.service import IService, IServiceCollection, MultiService
@@ -19,7 +20,7 @@ from fjmcp_broker import logs
 from fjmcp_broker.config.inward import LogConfig
 from fjmcp_broker.config.load import load
 from fjmcp_broker.config.problems import ConfigError
-from fjmcp_broker.config.records import KEYS_BY_NAME
+from fjmcp_broker.config.records import KEYS_BY_NAME, Config
 from fjmcp_broker.config.render import option_help, options_help
 from fjmcp_broker.errors import BrokerError
 from fjmcp_broker.version import build_information
@@ -88,6 +89,7 @@ class DaemonService(MultiService):
         super().__init__()
         self._log_config = log_config
         self._command_line = command_line
+        self._set_level: Callable[[str], None] | None = None
 
     def setServiceParent(self, parent: IServiceCollection) -> None:
         """
@@ -100,7 +102,18 @@ class DaemonService(MultiService):
         name = line.get("logfile")
         on_output = line.get("nodaemon") and name in (None, "", "-")
         output = None if on_output else LogFile.fromFullPath(name or _LOG_FILE)
-        logs.install(parent, self._log_config.level, self._log_config.format, output)
+        level, format = self._log_config.level, self._log_config.format
+        self._set_level = logs.install(parent, level, format, output)
+
+    def set_level(self, level: str) -> bool:
+        """
+        @param level: for our observer.
+        @return: whether that is the one in use.
+        """
+        if self._set_level is None:
+            return False
+        self._set_level(level)
+        return True
 
 
 def makeService(options: Options) -> IService:
@@ -111,6 +124,11 @@ def makeService(options: Options) -> IService:
     @return: the service; no file, handle or thread is open yet.
     @raise SystemExit: with one message, if it could not run.
     """
+    file = options["config"] and os.path.abspath(options["config"])
+
+    def read() -> Config:
+        return load(file, os.environ, options).config
+
     try:
         loaded = load(options["config"], os.environ, options)
     except ConfigError as error:
@@ -124,12 +142,14 @@ def makeService(options: Options) -> IService:
 
     from twisted.internet import reactor
 
+    from fjmcp_broker.reload import Operator
     from fjmcp_broker.services import build, preflight
 
     daemon = DaemonService(loaded.config.log, cast(usage.Options, options.parent))
     try:
         preflight(loaded.config)
-        build(loaded.config, reactor).setServiceParent(daemon)
+        operator = Operator(read, daemon.set_level)
+        build(loaded.config, reactor, operator=operator).setServiceParent(daemon)
     except BrokerError as error:
         raise SystemExit(f"fjmcp-broker: {error}") from None
     return daemon

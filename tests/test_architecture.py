@@ -15,14 +15,14 @@ PACKAGE: Final = "fjmcp_broker"
 
 LEVELS: Final = (
     ("tap", "cli", "demo"),
-    ("services", "preflight"),
+    ("services", "reload", "preflight"),
     ("web", "control"),
     ("sessions",),
     ("upstream",),
     ("store", "trace"),
     ("config",),
     ("oauth", "mcp"),
-    ("metrics", "limits", "logs", "ordered", "process", "timers"),
+    ("metrics", "limits", "logs", "ordered", "process", "systemd", "timers"),
     ("errors", "secret", "version", "key_text"),
 )
 """A module may import from its own level and from those below it, the later ones."""

@@ -64,6 +64,8 @@ class BrokerSite(Site):
 
     @ivar instance: random; part of every request id.
     @ivar channels: the open connections.
+    @ivar log_every_request: whether successful calls on the MCP endpoint are logged
+        too, at debug level.
     """
 
     log_events = Logger()
@@ -86,8 +88,7 @@ class BrokerSite(Site):
             paths get L{BodyLimit}.
         @param idle_seconds: how long a connection may say nothing while it owes a
             request.
-        @param log_every_request: whether successful calls on the MCP endpoint are
-            logged too, at debug level.
+        @param log_every_request: sets the attribute of that name.
         """
         super().__init__(
             resource,
@@ -103,7 +104,7 @@ class BrokerSite(Site):
         self._number = 0
         self._admissions = dict(admissions)
         self._default = BodyLimit()
-        self._log_every_request = log_every_request
+        self.log_every_request = log_every_request
 
     def next_number(self) -> int:
         """
@@ -172,7 +173,7 @@ class BrokerSite(Site):
         answered = cast(BrokerRequest, request)
         ok = 200 <= answered.code < 300
         if ok and answered.path == _QUIET_PATH:
-            if not self._log_every_request:
+            if not self.log_every_request:
                 return
             level = LogLevel.debug
         else:

@@ -108,7 +108,7 @@ class SiteTests(McpWorld):
         """The path of every call logs nothing unless asked to."""
         self.open()
         self.assertEqual(self.access(), [])
-        self.site._log_every_request = True
+        self.site.log_every_request = True
         self.open()
         [line] = self.access()
         self.assertIn("POST /mcp 200", line)
