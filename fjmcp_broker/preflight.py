@@ -19,9 +19,11 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509 import load_pem_x509_certificates
 from OpenSSL import SSL
+from twisted.internet.endpoints import serverFromString
 from twisted.internet.ssl import CertificateOptions, TLSVersion
 
 from fjmcp_broker.config import Config
+from fjmcp_broker.config.addresses import ListenAddress
 from fjmcp_broker.errors import BrokerError
 from fjmcp_broker.sessions.spawn import ChildSettings
 from fjmcp_broker.store.instance import Instance
@@ -129,6 +131,22 @@ def _read(key: str, path: str | None) -> bytes:
         raise BrokerError(f"{key}: cannot read {path}: {error.strerror}") from None
 
 
+def _check_endpoint(address: ListenAddress) -> None:
+    where = f"server.listen_addr: {address.text}: "
+    if "domain=UNIX" in address.text and address.text.startswith("systemd:"):
+        # Twisted removes the file of the socket when it stops to listen.
+        raise BrokerError(f"{where}an inherited socket must be INET or INET6")
+    reactor: Any = None  # endpoints look at it when they begin to listen
+    try:
+        serverFromString(reactor, address.endpoint)
+    except (IndexError, KeyError):
+        raise BrokerError(
+            f"{where}no such socket was inherited (is LISTEN_FDS set?)"
+        ) from None
+    except (OSError, SSL.Error, ValueError, TypeError, AttributeError) as error:
+        raise BrokerError(f"{where}not a usable endpoint: {error}") from None
+
+
 def _check_listen_address(config: Config) -> None:
     """
     Bind and close. An endpoint string other than C{host:port} is only parsed: closing
@@ -136,6 +154,7 @@ def _check_listen_address(config: Config) -> None:
     """
     address = config.server.listen_addr
     if address.host is None or address.port is None:
+        _check_endpoint(address)
         return
     try:
         found = socket.getaddrinfo(
