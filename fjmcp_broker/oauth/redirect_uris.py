@@ -10,6 +10,7 @@ or read locally is refused, whatever the list says.
 
 import re
 from collections.abc import Collection, Iterable
+from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 from urllib.parse import parse_qsl, quote, urlencode
 
@@ -78,6 +79,7 @@ _AUTHORITY: Final = re.compile(r"[^/?]*")
 _HOST_AND_PORT: Final = re.compile(
     r"(?P<host>[a-z0-9_-]+(?:\.[a-z0-9_-]+)*\.?|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{1,5}))?"
 )
+_NUMERIC_HOST: Final = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)\.?")
 _REVERSE_DNS: Final = re.compile(r"[a-z][a-z0-9-]*(?:\.[a-z0-9-]+)+")
 _LOOPBACK: Final = re.compile(
     r"http://(?P<host>127\.0\.0\.1|\[::1\]|localhost)(?::[0-9]{1,5})?(?P<rest>(?:[/?].*)?)",
@@ -126,7 +128,7 @@ def _web_problem(scheme: str, rest: str) -> str | None:
     if "@" in authority:
         return "must not have user information"
     match = _HOST_AND_PORT.fullmatch(authority.lower())
-    if match is None or not _is_port(match["port"]):
+    if match is None or not (_is_host(match["host"]) and _is_port(match["port"])):
         return "must name a host, with a port from 1 to 65535 if any"
     if scheme == "http" and match["host"] not in LOOPBACK_HOSTS:
         return "must be https, or http on 127.0.0.1, [::1] or localhost"
@@ -152,6 +154,21 @@ def _authority(rest: str) -> str | None:
         return None
     match = _AUTHORITY.match(rest, 2)
     return match.group() if match else None
+
+
+def _is_host(host: str) -> bool:
+    """
+    Whether the host is what it looks like: a browser takes every name whose last part
+    is a number for an IPv4 address in some old spelling (WHATWG URL, host parsing).
+    """
+    try:
+        if host.startswith("["):
+            IPv6Address(host[1:-1])
+        elif _NUMERIC_HOST.fullmatch(host) is not None:
+            IPv4Address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_port(port: str | None) -> bool:

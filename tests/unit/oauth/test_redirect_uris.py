@@ -25,6 +25,9 @@ ALLOWED = [
     "https://example.com:8443/cb?a=b&c=%20d",
     "HTTPS://Example.COM/cb",
     "https://[2001:db8::1]/cb",
+    "https://192.0.2.1/cb",
+    "https://1.example.com/cb",
+    "https://example.com./cb",
     "http://127.0.0.1/callback",
     "http://127.0.0.1:33418/",
     "http://localhost:6274/oauth/callback/debug",
@@ -39,6 +42,14 @@ ALLOWED = [
 ]
 
 REFUSED = [
+    "https://[::::::]/cb",
+    "https://[192.0.2.1]/cb",
+    "https://2130706433/cb",
+    "https://0x7f.1/cb",
+    "https://127.1/cb",
+    "https://192.0.2.1./cb",
+    "https://256.0.0.1/cb",
+    "https://0177.0.0.1/cb",
     "",
     "/callback",
     "callback",
