@@ -30,6 +30,10 @@ RECEIVE_SECONDS: Final = 30.0
 
 SLOWEST_BYTES_PER_SECOND: Final = 32 * 1024
 
+_LENGTH_DIGITS: Final = 18
+"""Beyond these a length is only too long; Python refuses to read thousands of digits,
+and Twisted leaves that refusal to the log."""
+
 
 @attrs.frozen
 class Refusal:
@@ -301,6 +305,19 @@ class BrokerChannel(HTTPChannel):
         """
         # Twisted keeps them to itself until the body is there.
         return self._command, self._path, self._version
+
+    def headerReceived(self, line: bytes) -> bool:  # noqa: N802 - Twisted's
+        """
+        @param line: one header.
+        @return: whether to go on.
+        """
+        name, _, value = line.partition(b":")
+        if name.lower() == b"content-length":
+            digits = value.strip(b" \t")
+            if len(digits) > _LENGTH_DIGITS and digits.isdigit():
+                line = b"Content-Length: " + b"9" * _LENGTH_DIGITS
+        accepted: bool = super().headerReceived(line)
+        return accepted
 
     def dataReceived(self, data: bytes) -> None:
         """

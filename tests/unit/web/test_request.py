@@ -43,8 +43,14 @@ class EarlyAnswerTests(McpWorld):
         self.assertEqual(wire.status, 401)
 
     def test_absurd_length(self) -> None:
-        """A number of many digits is only a number."""
-        self.assertEqual(self.begin(b"", "9" * 300).status, 413)
+        """
+        A number of many digits is only a number, however many: Python would refuse
+        to read or to divide the longest ones.
+        """
+        for digits in (20, 300, 400, 5000):
+            wire = self.begin(b"", "9" * digits)
+            self.assertEqual(wire.status, 413, digits)
+            self.assertEqual(self.begin(b"", "9" * digits, token="x").status, 401)
 
     def test_too_large_by_its_chunks(self) -> None:
         """A body of unknown length is counted."""
