@@ -7,6 +7,7 @@ is therefore written together.
 """
 
 import sqlite3
+import time
 from collections.abc import Callable
 from typing import Protocol, TypeVar, cast
 
@@ -106,7 +107,7 @@ class Database:
         @param readers: connections for reading, at least 1; C{:memory:} has none of
             its own.
         @param busy_timeout_seconds: how long a statement waits for another program's
-            lock.
+            lock, and a transaction that writes for its turn.
         @param threads: makes the threads.
         """
         self._path = path
@@ -183,7 +184,19 @@ class Database:
         @return: what it returned, after the commit.
         @raise StoreUnavailable: busy, locked, full, read-only, damaged or closed.
         """
-        return await self._run(self._opened(self._writer), writing(transaction))
+        write = writing(transaction)
+        asked_at = time.monotonic()
+
+        def write_in_time(connection: sqlite3.Connection) -> T:
+            # Behind a lock that stays, each in the queue would wait for as long as
+            # all before it together.
+            if time.monotonic() - asked_at > self._busy_timeout_seconds:
+                raise StoreUnavailable(
+                    f"the store {self._path} is not available: too much to do"
+                )
+            return write(connection)
+
+        return await self._run(self._opened(self._writer), write_in_time)
 
     async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
         """

@@ -7,7 +7,7 @@ import sqlite3
 import threading
 from sqlite3 import Connection
 
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred, DeferredList, gatherResults
 
 from fjmcp_broker.store import users
 from fjmcp_broker.store.errors import StoreUnavailable
@@ -178,6 +178,28 @@ class UnavailableTests(DatabaseTestCase):
         self.assertEqual(
             str(raised.exception),
             f"the store {self.path} is not available: database is locked",
+        )
+        other.execute("ROLLBACK")
+        await impatient.write(add_user)
+
+    async def test_nobody_waits_for_the_patience_of_others(self) -> None:
+        """
+        While another program holds its lock for long, those in the queue are refused
+        when their own time is over, not one timeout after the other.
+        """
+        impatient = self.make(busy_timeout_seconds=0.1)
+        await impatient.open()
+        self.addCleanup(lambda: Deferred.fromCoroutine(impatient.close()))
+        other = self.other_program()
+        other.execute("BEGIN IMMEDIATE")
+        answers = await DeferredList(
+            [Deferred.fromCoroutine(impatient.write(add_user)) for _ in range(10)],
+            consumeErrors=True,
+        )
+        refused = [str(failure.value) for _, failure in answers]
+        # The first has waited for the lock, the second for it and perhaps also.
+        self.assertGreaterEqual(
+            refused.count(f"the store {self.path} is not available: too much to do"), 8
         )
         other.execute("ROLLBACK")
         await impatient.write(add_user)
