@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from twisted.enterprise import adbapi
 from twisted.scripts.twistd import run
 
 from fjmcp_broker.oauth.bearer import Principal
@@ -44,13 +45,19 @@ def commit_late() -> None:
 
         def commit() -> None:
             if self._writer is not None:
-                self._run(self._writer, lambda connection: connection.commit())
+                self._run(self._writer, committed)
+
+        def committed(connection: sqlite3.Connection) -> None:
+            connection.execute("COMMIT")
 
         return await self._run(self._opened(self._writer), uncommitted)
 
     patched: Any = Database
     # Only the writer's own connection sees what is not committed.
     patched.write = patched.read = write
+    # adbapi commits by itself after each piece of work.
+    of_adbapi: Any = adbapi.ConnectionPool
+    of_adbapi._runWithConnection = lambda self, work: work(self.connectionFactory(self))
 
 
 def forget_pairs() -> None:
