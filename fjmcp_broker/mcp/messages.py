@@ -9,6 +9,7 @@ is read leniently and fast.
 
 import codecs
 import json
+import re
 from collections.abc import Mapping
 from typing import Final, Literal, overload
 
@@ -77,6 +78,12 @@ _EMPTY: Final[Mapping[str, bytes]] = {}
 
 _BLANK: Final = b" \t\n\r"
 _UTF8_STEP_BYTES: Final = 1024 * 1024
+_ANSWER_START: Final = re.compile(
+    rb'\s*\{\s*"jsonrpc"\s*:\s*"2\.0"\s*,\s*"id"\s*:\s*(\d{1,18})\s*,'
+    rb'\s*"(?:result|error)"\s*:'
+)
+"""How children begin an answer to a request of ours."""
+
 _UNREADABLE: Final = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 
 _ENVELOPE_NAMES: Final = scanner.Names(
@@ -285,6 +292,11 @@ def parse_child_line(line: bytes) -> Message:
     @raise MessageError: when the line is no message. Its C{id} is that of the answer
         where that can still be told, so that a waiting request can be failed.
     """
+    if not line.lstrip(_BLANK).startswith(b"{"):
+        # A program that says something else may say much of it.
+        raise MessageError(
+            PARSE_ERROR, "a line of the child is no JSON-RPC message", NULL
+        )
     try:
         if not line.isascii():
             _check_utf8(line)
@@ -333,12 +345,14 @@ def _members(data: bytes) -> dict[str, bytes]:
 def _answered(line: bytes) -> bytes:
     """
     The id of an answer that is otherwise unreadable. The standard library accepts
-    what msgspec does not, lone surrogate escapes above all.
+    what msgspec does not, lone surrogate escapes above all; what breaks off or is too
+    deep has at least a beginning.
     """
     try:
         value = json.loads(line.decode("utf-8", "replace"))
     except (ValueError, RecursionError):
-        return NULL
+        start = _ANSWER_START.match(line)
+        return NULL if start is None else start[1]
     if not isinstance(value, dict) or "method" in value:
         return NULL
     id = value.get("id")

@@ -104,6 +104,23 @@ class ParseChildLineTests(SynchronousTestCase):
             else:
                 self.fail(f"accepted: {message}")
 
+    def test_broken_answers_fail_their_request(self) -> None:
+        """An answer that breaks off still begins with the id of who waits for it."""
+        deep = b"[" * 20_000 + b"]" * 20_000
+        for line, id in (
+            (b'{"jsonrpc":"2.0","id":7,"result":{"text":"abc', b"7"),
+            (b'{"jsonrpc":"2.0","id":7,"result":{"text":"a{"jsonrpc":"2.0"}', b"7"),
+            (b'{ "jsonrpc": "2.0", "id": 7, "error": {"code": NaN}}', b"7"),
+            (b'{"jsonrpc":"2.0","id":7,"result":\xff}', b"7"),
+            (b'{"jsonrpc":"2.0","id":7,"result":' + deep + b"}", b"7"),
+            (b'{"jsonrpc":"2.0","id":7,"method":"x', b"null"),
+            (b'{"jsonrpc":"2.0","id":7', b"null"),
+            (b'2026/01/01 {"jsonrpc":"2.0","id":7,"result":', b"null"),
+        ):
+            with self.assertRaises(MessageError) as raised:
+                parse_child_line(line)
+            self.assertEqual(raised.exception.id, id, line[:60])
+
     @given(st.binary(max_size=60) | json_values.map(lambda v: json.dumps(v).encode()))
     def test_junk_never_raises_anything_else(self, line: bytes) -> None:
         """A broken child breaks nothing here."""
