@@ -6,6 +6,7 @@ The session is the lasting thing; the child is attached to it and may be absent.
 """
 
 import json
+from contextlib import suppress
 from typing import Final
 
 from twisted.internet.interfaces import IDelayedCall
@@ -91,6 +92,7 @@ class Session:
         self._correlation: Correlation[Waiter] | None = None
         self._children = 0
         self._opening = False
+        self._unreadable = 0
         self._ended: str | None = None
 
     @property
@@ -189,11 +191,16 @@ class Session:
         try:
             message = parse_child_line(line)
         except MessageError as error:
-            self.log.warn(
-                "session {session}: child wrote what is no message: {error}",
-                session=self.name,
-                error=error.message,
-            )
+            self._unreadable += 1
+            if self._unreadable.bit_count() == 1:
+                # 1, 2, 4, 8 …: however much it is, the log stays readable.
+                self.log.warn(
+                    "session {session}: child wrote what is no message: {error}"
+                    " ({count} so far)",
+                    session=self.name,
+                    error=error.message,
+                    count=self._unreadable,
+                )
             if error.id == NULL:
                 return
             # An answer to somebody, who must not wait for ever.
@@ -327,7 +334,9 @@ class Session:
                 {"reason": "no_stream"},
             )
         if self._child is not None and self._child.usable:
-            self._child.send(answer)
+            # It need not read what it asked for.
+            with suppress(ChildBusy):
+                self._child.send(answer)
 
     def _fail_all(self, reason: str, told: str) -> None:
         if self._correlation is None:
