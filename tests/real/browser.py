@@ -8,6 +8,7 @@ trial's process as well as in the script that drives the MCP SDK.
 from __future__ import annotations
 
 import http.client
+import ssl
 from collections.abc import Iterator, Mapping
 from html.parser import HTMLParser
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -17,6 +18,7 @@ from urllib.request import (
     HTTPCookieProcessor,
     HTTPErrorProcessor,
     HTTPHandler,
+    HTTPSHandler,
     OpenerDirector,
     Request,
 )
@@ -93,6 +95,8 @@ class _KeepErrors(HTTPErrorProcessor):
     def http_response(self, request: Any, response: Any) -> Any:
         return response
 
+    https_response = http_response
+
 
 class Browser:
     """One browser profile: it keeps its cookies from page to page."""
@@ -110,6 +114,12 @@ class Browser:
         ):
             self._opener.add_handler(handler)
 
+    def trust(self, context: ssl.SSLContext) -> None:
+        """
+        Speak HTTPS too, which a browser does not until it is told whom to trust.
+        """
+        self._opener.add_handler(HTTPSHandler(context=context))
+
     def request(
         self,
         method: str,
@@ -120,7 +130,7 @@ class Browser:
         """
         Send one request; redirects are not followed.
         """
-        # Only the http handler is installed, so no other scheme can be opened.
+        # Only handlers of HTTP are installed, so no other scheme can be opened.
         request = Request(  # noqa: S310
             url, data=body, method=method, headers=dict(headers or {})
         )

@@ -55,11 +55,13 @@ class Program(ProcessProtocol):
         *,
         environment: Mapping[str, str] | None = None,
         directory: str | None = None,
+        descriptors: Mapping[int, int] | None = None,
     ) -> Program:
         """
         @param arguments: the program (a name is looked up beside the interpreter)
             and its arguments.
         @param environment: added to PATH, HOME and LANG; nothing else is inherited.
+        @param descriptors: our descriptors by the numbers that they get there.
         """
         program = cls()
         executable = arguments[0]
@@ -76,6 +78,7 @@ class Program(ProcessProtocol):
             [executable, *arguments[1:]],
             env={**inherited, **(environment or {})},
             path=directory,
+            childFDs={0: "w", 1: "r", 2: "r", **(descriptors or {})},
         )
         return program
 
@@ -147,6 +150,7 @@ class Daemon(Program):
         port: int | None = None,
         runner: Sequence[str] = ("twistd", "-n", "--pidfile=", "fjmcp"),
         directory: str | None = None,
+        descriptors: Mapping[int, int] | None = None,
     ) -> Daemon:
         """
         Start a broker that is configured by its environment alone.
@@ -164,6 +168,7 @@ class Daemon(Program):
                 **settings,
             },
             directory=directory,
+            descriptors=descriptors,
         )
         assert isinstance(daemon, Daemon)
         daemon.port, daemon.url = port, url
