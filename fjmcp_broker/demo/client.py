@@ -14,8 +14,6 @@ import webbrowser
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
-REDIRECT_PORT: Final = 53682
-REDIRECT_URI: Final = f"http://127.0.0.1:{REDIRECT_PORT}/callback"
 RETURN_SECONDS: Final = 600.0
 CALLS: Final = ("get_my_user_info", "list_my_repos")
 
@@ -33,13 +31,18 @@ class Redirect:
         self._target: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._server: asyncio.Server | None = None
 
+    async def listen(self) -> str:
+        """
+        @return: the redirect URI, on a port that was free.
+        """
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        port = self._server.sockets[0].getsockname()[1]
+        return f"http://127.0.0.1:{port}/callback"
+
     async def open(self, url: str) -> None:
         """
         @param url: the authorization request, shown and opened in the browser.
         """
-        self._server = await asyncio.start_server(
-            self._serve, "127.0.0.1", REDIRECT_PORT
-        )
         sys.stdout.write(f"Sign in at\n\n  {url}\n\n")
         sys.stdout.flush()
         webbrowser.open(url)
@@ -106,7 +109,7 @@ async def run(url: str) -> None:
     metadata = OAuthClientMetadata.model_validate(
         {
             "client_name": "fjmcp-broker demo client",
-            "redirect_uris": [REDIRECT_URI],
+            "redirect_uris": [await redirect.listen()],
             "token_endpoint_auth_method": "none",
         }
     )

@@ -16,11 +16,10 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 
-def write_certificate(directory: str) -> tuple[str, str]:
+def own_certificate() -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
     """
-    Make a certificate for 127.0.0.1 and localhost, valid for a day.
-
-    @return: the paths of the certificate and of its key, in PEM form.
+    @return: a key and a certificate for 127.0.0.1 and localhost, signed by itself,
+        valid for a day.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
@@ -42,6 +41,16 @@ def write_certificate(directory: str) -> tuple[str, str]:
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, SHA256())
     )
+    return key, certificate
+
+
+def write_certificate(directory: str) -> tuple[str, str]:
+    """
+    Make a certificate as L{own_certificate}.
+
+    @return: the paths of the certificate and of its key, in PEM form.
+    """
+    key, certificate = own_certificate()
     paths = Path(directory, "certificate.pem"), Path(directory, "key.pem")
     paths[0].write_bytes(certificate.public_bytes(Encoding.PEM))
     paths[1].write_bytes(

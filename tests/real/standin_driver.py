@@ -5,16 +5,11 @@ Drives a child over stdio against a stand-in Forgejo on a loopback port.
 import json
 import os
 import sys
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
 import attrs
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import NameOID
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessDone
@@ -28,6 +23,7 @@ from twisted.web.server import Site
 from fjmcp_broker.demo.forgejo import StandInForgejo
 from fjmcp_broker.demo.forgejo_faults import Fault
 from tests.real import real_forgejo_mcp
+from tests.real.certificates import own_certificate
 
 reactor: Any = _reactor  # a module to mypy
 
@@ -55,29 +51,6 @@ async def held(fault: Fault, count: int = 1) -> None:
             return
         await deferLater(reactor, 0.01)
     raise AssertionError("no request arrived")
-
-
-def own_certificate(
-    host: str,
-) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
-    """
-    @return: a key and a certificate for C{host}, signed by itself, for one day.
-    """
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
-    now = datetime.now(UTC)
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), True)
-    )
-    return key, builder.sign(key, SHA256())
 
 
 @attrs.frozen
@@ -262,7 +235,7 @@ class DrivenTestCase(TestCase):
 
         @return: the path of a file with the certificate.
         """
-        key, certificate = own_certificate("localhost")
+        key, certificate = own_certificate()
         # Twisted hands both to pyOpenSSL, which wants cryptography's objects.
         options = CertificateOptions(
             privateKey=cast(Any, key), certificate=cast(Any, certificate)
@@ -270,7 +243,7 @@ class DrivenTestCase(TestCase):
         site = Site(self.forgejo.resource)
         port = reactor.listenSSL(0, site, options, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
-        self.forgejo.base_url = f"https://localhost:{port.getHost().port}"
+        self.forgejo.base_url = f"https://127.0.0.1:{port.getHost().port}"
         path = Path(self.mktemp()).resolve()
         path.write_bytes(certificate.public_bytes(Encoding.PEM))
         return str(path)
