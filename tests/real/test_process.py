@@ -23,7 +23,10 @@ class Refused(BrokerError):
 leaving = OrderlyExit(reactor)
 
 async def start():
-    leaving.arrange()
+    if "reload" in sys.argv:
+        leaving.arrange(lambda: print("reloaded", flush=True))
+    else:
+        leaving.arrange()
 
 async def refuse():
     if "later" in sys.argv:
@@ -82,3 +85,28 @@ class OrderlyExitTests(TestCase):
             self.assertEqual(program.exit_code, 0, program.text)
             self.assertIn("all stopped", program.text)
             self.assertNotIn("Traceback", program.text)
+
+    async def test_a_hangup(self) -> None:
+        """It is a reload where one was asked for, but not while all stops."""
+        program = self.start("reload", "slowly")
+        while b"running" not in program.output:
+            await pause(0.02)
+        program.signal_with(signal.SIGHUP)
+        while b"reloaded" not in program.output:
+            await pause(0.02)
+        program.signal_with(signal.SIGTERM)
+        while b"stopped" not in program.output:
+            await pause(0.02)
+        program.signal_with(signal.SIGHUP)
+        await program.wait()
+        self.assertEqual(program.exit_code, 0, program.text)
+        self.assertEqual(program.output.count(b"reloaded"), 1)
+
+    async def test_a_hangup_without_reload(self) -> None:
+        """It ends the process, as it does without us."""
+        program = self.start()
+        while b"running" not in program.output:
+            await pause(0.02)
+        program.signal_with(signal.SIGHUP)
+        await program.wait()
+        self.assertEqual(program.signal, signal.SIGHUP)

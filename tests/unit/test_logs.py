@@ -182,7 +182,19 @@ class ObserverTests(SynchronousTestCase):
         application = Application("x")
         install(application, "info", "json", StringIO())
         self.assertIsNotNone(application.getComponent(ILogObserver))
-        install(MultiService(), "info", "json", StringIO())
+        self.assertIsNone(install(MultiService(), "info", "json", StringIO()))
+
+    def test_the_level_can_change(self) -> None:
+        """Both ways, while the observer stays."""
+        application, output = Application("x"), StringIO()
+        set_level = install(application, "warn", "text", output)
+        assert set_level is not None
+        log = Logger(namespace="x", observer=application.getComponent(ILogObserver))
+        for level in ("warn", "debug", "error"):
+            set_level(level)
+            log.info("at {name}", name=level)
+        [line] = output.getvalue().splitlines()
+        self.assertIn("at debug", line)
 
 
 class BackgroundTests(SynchronousTestCase):

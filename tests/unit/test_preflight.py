@@ -92,6 +92,19 @@ class PreflightTests(SynchronousTestCase):
         preflight(self.config(FJMCP_BROKER_LISTEN=f"unix:{path}"))
         self.assertFalse(os.path.exists(path))
 
+    def test_an_endpoint_string_that_cannot_work(self) -> None:
+        """It is refused before the daemon runs."""
+        for text, reason in (
+            ("nothing:here", "not a usable endpoint: Unknown endpoint type"),
+            ("tcp:a:b:c:d:e", "not a usable endpoint: "),
+            ("ssl:8443:privateKey=/nowhere", "not a usable endpoint: "),
+            ("systemd:domain=INET:index=0", "no such socket was inherited"),
+            ("systemd:domain=INET:name=web", "no such socket was inherited"),
+            ("systemd:domain=UNIX:index=0", "must be INET or INET6"),
+        ):
+            message = self.refused(self.config(FJMCP_BROKER_LISTEN=text))
+            self.assertIn(f"server.listen_addr: {text}: {reason}", message)
+
     def test_certificate_and_key(self) -> None:
         """They are read, belong together, and set TLS 1.3 as the minimum."""
         certificate, key = write_certificate(self.directory)

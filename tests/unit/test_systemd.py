@@ -6,10 +6,11 @@ import os
 import secrets
 import socket
 from collections.abc import Callable
+from typing import cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
-from twisted.logger import LogEvent, formatEvent, globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from fjmcp_broker.systemd import Notifier
@@ -156,8 +157,9 @@ class NotifierTests(SynchronousTestCase):
                 while True:
                     sender.sendto(b"X=1", full)
         events: list[LogEvent] = []
-        globalLogPublisher.addObserver(events.append)
-        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+        observer = cast(ILogObserver, events.append)
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
         for address in ("/nowhere/notify", closed, full, "vsock:2:1", "x" * 200):
             notifier = self.started(address)
             notifier.ready("serving")
