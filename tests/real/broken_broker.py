@@ -21,7 +21,7 @@ from fjmcp_broker.oauth.bearer import Principal
 from fjmcp_broker.oauth.tokens import Successor
 from fjmcp_broker.sessions.errors import SessionForbidden, SessionGone
 from fjmcp_broker.sessions.registry import SessionRegistry
-from fjmcp_broker.store import token_endpoint
+from fjmcp_broker.store import token_endpoint, tokens
 from fjmcp_broker.store.database import Database
 
 COMMIT_DELAY_SECONDS = 2.0
@@ -75,6 +75,14 @@ def forget_pairs() -> None:
     patched.derive_successor = invented
 
 
+def forget_uses() -> None:
+    """
+    The first use of an access token is not written down.
+    """
+    patched: Any = tokens
+    patched.mark_first_use = lambda connection, digest, now: True
+
+
 def ignore_owners() -> None:
     """
     Whoever presents a session's id may use it.
@@ -99,6 +107,7 @@ def ignore_owners() -> None:
 FAULTS = {
     "commit-late": commit_late,
     "forget-pairs": forget_pairs,
+    "forget-uses": forget_uses,
     "ignore-owners": ignore_owners,
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import json
 import random
@@ -75,6 +76,7 @@ class Run:
     @ivar received: what each code and refresh token yielded.
     @ivar counters: of Forgejo's grants: at least so far the stored ones have to be,
         by the sign-ins that came to their end.
+    @ivar used: digests of the access tokens that were accepted.
     """
 
     operations: int
@@ -87,6 +89,7 @@ class Run:
     counts: Counter[str] = attrs.Factory(Counter)
     received: dict[str, Pair] = attrs.field(factory=dict, repr=False)
     counters: dict[str, int] = attrs.Factory(dict)
+    used: set[bytes] = attrs.Factory(set)
     lock: threading.Lock = attrs.Factory(threading.Lock)
 
     def count(self, what: str) -> None:
@@ -327,6 +330,7 @@ class DurableClient(McpClient):
                 connection.close()
             if answer.status == 202:
                 self.run.count("access tokens used")
+                self.run.used.add(hashlib.sha256(pair.access.encode()).digest())
                 return
             if answer.status == 401 and (excused or self._is_excused()):
                 raise AskedToSignIn

@@ -87,7 +87,9 @@ class Killer:
 
         @param kill_seconds: kill a first one that long after its start.
         """
-        self._excuse()
+        if os.path.exists(self._path):
+            self._excuse()
+            self.check_first_uses()
         self.daemon = self._launch()
         if kill_seconds is not None:
             await pause(kill_seconds)
@@ -143,6 +145,10 @@ class Killer:
             await pause(self.draw.uniform(0.0, 0.02))
         return not self.run.over
 
+    @property
+    def _path(self) -> str:
+        return self.settings["FJMCP_BROKER_STORE_PATH"]
+
     def _launch(self) -> Daemon:
         return Daemon.launch(self.settings, port=self.port, runner=self.runner)
 
@@ -165,6 +171,19 @@ class Killer:
                 self.excuses += login not in self.run.excused
                 self.run.excused.add(login)
 
+    def check_first_uses(self) -> None:
+        """
+        An access token that was accepted is known to have been used: the idempotent
+        refresh rests on that.
+        """
+        with closing(sqlite3.connect(self._path)) as store:
+            unused = store.execute(
+                "SELECT token_digest FROM access_tokens WHERE first_used_at IS NULL"
+            )
+            forgotten = self.run.used.intersection(digest for (digest,) in unused)
+        if forgotten:
+            self.run.problems.append(f"{len(forgotten)} first uses were not stored")
+
     def counter(self, login: str) -> int:
         """
         @return: of the user's grant at Forgejo, which each answer with tokens moves.
@@ -178,10 +197,7 @@ class Killer:
         """
         @return: the counter and the state of the stored token set.
         """
-        path = self.settings["FJMCP_BROKER_STORE_PATH"]
-        if not os.path.exists(path):
-            return 0, "usable"
-        with closing(sqlite3.connect(path)) as store:
+        with closing(sqlite3.connect(self._path)) as store:
             found: tuple[int, str] | None = store.execute(
                 "SELECT counter, state FROM upstream_tokens JOIN users"
                 " USING (user_id) WHERE login = ?",
@@ -274,6 +290,8 @@ class DurabilityTests(BrokerCase):
             )
         for text in (*killer.texts, killer.daemon.text):
             self.assertNotIn("Traceback", text)
+        killer.check_first_uses()
+        self.assertEqual(run.problems, [])
         self.check_store(killer.settings["FJMCP_BROKER_STORE_PATH"])
         ends = CLOCK.seconds() + 10
         while left := processes(killer.forgejo.stand_in.base_url):
@@ -305,6 +323,11 @@ class DurabilityTests(BrokerCase):
         """A broker that answers before it commits is found out."""
         killer = await self.go_through(40, [(ANSWERS, "")] * 3, "commit-late")
         self.assertIn("was not stored", str(killer.run.problems))
+
+    async def test_a_forgotten_use_would_be_seen(self) -> None:
+        """A broker that does not store the first use of a token is found out."""
+        killer = await self.go_through(40, [(ANSWERS, "")] * 3, "forget-uses")
+        self.assertIn("first uses were not stored", str(killer.run.problems))
 
     async def test_a_second_pair_would_be_seen(self) -> None:
         """A broker that is not idempotent is found out."""
