@@ -100,7 +100,7 @@ class PreflightTests(SynchronousTestCase):
             ("ssl:8443:privateKey=/nowhere", "not a usable endpoint: "),
             ("systemd:domain=INET:index=0", "no such socket was inherited"),
             ("systemd:domain=INET:name=web", "no such socket was inherited"),
-            ("systemd:domain=UNIX:index=0", "must be INET or INET6"),
+            ("systemd:domain=UNIX:index=0", "an inherited socket must be"),
         ):
             message = self.refused(self.config(FJMCP_BROKER_LISTEN=text))
             self.assertIn(f"server.listen_addr: {text}: {reason}", message)
