@@ -23,7 +23,7 @@ LEVELS: Final = (
     ("config",),
     ("oauth", "mcp"),
     ("metrics", "limits", "logs", "ordered", "process", "systemd", "timers"),
-    ("errors", "secret", "version", "key_text"),
+    ("errors", "secret", "version", "key_text", "rights"),
 )
 """A module may import from its own level and from those below it, the later ones."""
 

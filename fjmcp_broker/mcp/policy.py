@@ -6,7 +6,6 @@ refusal is C{insufficient_scope}, so that a client can ask for more (RFC 6750 se
 3.1; MCP 2025-11-25, authorization, scope challenges).
 """
 
-from enum import StrEnum
 from typing import Final
 
 import attrs
@@ -15,10 +14,9 @@ import msgspec
 from fjmcp_broker.mcp import scanner
 from fjmcp_broker.mcp.catalogue import Tool, ToolCatalogue
 from fjmcp_broker.mcp.messages import Message, Notification, Response, text_of
+from fjmcp_broker.rights import Policy, Scope
 
 __all__ = ["Allowed", "Policy", "Refused", "ToolCatalogue", "decide", "overlay"]
-
-WRITE_SCOPE: Final = "write"
 
 _PROTOCOL_METHODS: Final = frozenset(
     (
@@ -31,20 +29,6 @@ _PROTOCOL_METHODS: Final = frozenset(
         "tools/list",
     )
 )
-
-
-class Policy(StrEnum):
-    """
-    What a grant may do; the values are those of the grants' column.
-
-    @cvar FULL: whatever the person may.
-    @cvar READ_ONLY: the person chose so; writing tools are not even shown.
-    @cvar READ_ONLY_REQUESTED: the client asked for no more, and may ask again.
-    """
-
-    FULL = "full"
-    READ_ONLY = "read-only"
-    READ_ONLY_REQUESTED = "read-only-requested"
 
 
 @attrs.frozen
@@ -101,7 +85,7 @@ def decide(
         message.method in _PROTOCOL_METHODS or message.method in catalogue.read_methods
     ):
         return _ALLOWED
-    return Refused(WRITE_SCOPE, "this connection may only read")
+    return Refused(Scope.WRITE, "this connection may only read")
 
 
 def overlay(

@@ -5,6 +5,9 @@ The protocol's own names, so that none is spelled twice.
 from enum import StrEnum, unique
 from typing import Final
 
+from fjmcp_broker.rights import Policy as Policy
+from fjmcp_broker.rights import Scope as Scope
+
 #: The only method of RFC 7636 that is accepted; C{plain} protects nobody.
 CODE_CHALLENGE_METHOD: Final = "S256"
 
@@ -46,31 +49,6 @@ class AuthMethod(StrEnum):
     NONE = "none"
     BASIC = "client_secret_basic"
     POST = "client_secret_post"
-
-
-@unique
-class Scope(StrEnum):
-    """
-    What this broker can enforce itself. Forgejo's own scopes come from the
-    configuration and are frozen at a user's first consent.
-    """
-
-    READ = "read"
-    WRITE = "write"
-
-
-@unique
-class Policy(StrEnum):
-    """
-    What a grant may do. The values are those of the C{grants.policy} column.
-    """
-
-    FULL = "full"
-    #: The user chose it: writing tools are hidden.
-    READ_ONLY = "read-only"
-    #: The client asked for no more: writing tools are listed, a call of one
-    #: answers C{insufficient_scope}, so that the client can step up.
-    READ_ONLY_REQUESTED = "read-only-requested"
 
 
 @unique

@@ -1,0 +1,32 @@
+"""
+What a grant may do: the names that signing in and relaying have in common.
+"""
+
+from enum import StrEnum, unique
+
+
+@unique
+class Scope(StrEnum):
+    """
+    What this broker can enforce itself. Forgejo's own scopes come from the
+    configuration and are frozen at a user's first consent.
+    """
+
+    READ = "read"
+    WRITE = "write"
+
+
+@unique
+class Policy(StrEnum):
+    """
+    What a grant may do. The values are those of the C{grants.policy} column.
+
+    @cvar FULL: whatever the person may.
+    @cvar READ_ONLY: the person chose so; writing tools are not even shown.
+    @cvar READ_ONLY_REQUESTED: the client asked for no more: writing tools are listed,
+        a call of one answers C{insufficient_scope}, so that the client can step up.
+    """
+
+    FULL = "full"
+    READ_ONLY = "read-only"
+    READ_ONLY_REQUESTED = "read-only-requested"
