@@ -38,7 +38,7 @@ from fjmcp_broker.mcp.versions import (
     unsupported_version,
 )
 from fjmcp_broker.oauth.bearer import Principal
-from fjmcp_broker.sessions.errors import SessionError
+from fjmcp_broker.sessions.errors import SessionError, SessionGone
 from fjmcp_broker.sessions.registry import SessionRegistry
 from fjmcp_broker.sessions.session import INITIALIZED, Session
 from fjmcp_broker.sessions.stream import Formats, OutputThrottle, ResponseStream
@@ -236,7 +236,12 @@ class McpEndpoint(Resource):
     async def _initialize(
         self, request: BrokerRequest, principal: Principal, message: Request
     ) -> None:
-        opened = await self._registry.open(principal, message)
+        try:
+            opened = await self._registry.open(principal, message)
+        except SessionGone:
+            # Nearly always its grant has ended meanwhile: 401, not 404.
+            await self._authenticator.authenticate(authorization_header(request))
+            raise
         if not request.is_open:
             if opened.session is not None:
                 opened.session.end("client_left")

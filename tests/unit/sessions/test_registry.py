@@ -58,6 +58,15 @@ class OpeningTests(McpWorld):
         self.assertEqual(wire.status, 404)
         self.assertTrue(self.spawner.processes[0].exited)
 
+    def test_token_ends_while_the_child_starts(self) -> None:
+        """The client learns what it needs, not that a session is gone."""
+        self.manual.add("initialize")
+        wire = self.send(initialize())
+        del self.authenticator.principals["alice"]
+        self.registry.close_grant("g_1")
+        self.assertEqual(wire.status, 401)
+        self.assertIn("invalid_token", wire.headers["www-authenticate"])
+
     def test_grant_ends_while_the_row_is_written(self) -> None:
         """The row is closed behind it."""
         self.ledger.holding = []
