@@ -292,6 +292,13 @@ class BrokerChannel(HTTPChannel):
         else:
             self.loseConnection()
 
+    @property
+    def is_handling(self) -> bool:
+        """
+        @return: whether it owes an answer.
+        """
+        return self._handling
+
     def abort(self) -> None:
         """
         Close the connection at once, whatever is not sent yet.

@@ -3,6 +3,7 @@ The HTTP server: which endpoint judges which path, how long a client may take, a
 access log.
 """
 
+import resource
 import secrets
 from collections.abc import Mapping
 from typing import Any, Final, cast
@@ -20,7 +21,19 @@ from fjmcp_broker.web.request import BrokerChannel, BrokerRequest, IAdmission, R
 
 IDLE_SECONDS: Final = 75.0
 DEFAULT_BODY_BYTES: Final = 64 * 1024
+MOST_CONNECTIONS: Final = 10_000
 _QUIET_PATH: Final = b"/mcp"
+
+
+def connections_to_spare() -> int:
+    """
+    @return: how many of the descriptors that the process may have are for clients:
+        half of them, since children, the store and Forgejo need some too.
+    """
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return MOST_CONNECTIONS
+    return min(soft // 2, MOST_CONNECTIONS)
 
 
 @implementer(IAdmission)
@@ -63,7 +76,8 @@ class BrokerSite(Site):
     The site of the daemon.
 
     @ivar instance: random; part of every request id.
-    @ivar channels: the open connections.
+    @ivar channels: the open connections, the oldest first.
+    @ivar maximum_connections: how many there may be.
     @ivar log_every_request: whether successful calls on the MCP endpoint are logged
         too, at debug level.
     """
@@ -74,7 +88,7 @@ class BrokerSite(Site):
 
     def __init__(
         self,
-        resource: IResource,
+        root: IResource,
         reactor: IReactorTime,
         admissions: Mapping[bytes, object],
         *,
@@ -82,7 +96,7 @@ class BrokerSite(Site):
         log_every_request: bool = False,
     ) -> None:
         """
-        @param resource: the root.
+        @param root: the root resource.
         @param reactor: for timeouts and times.
         @param admissions: an L{IAdmission} for each path that has its own; other
             paths get L{BodyLimit}.
@@ -91,14 +105,15 @@ class BrokerSite(Site):
         @param log_every_request: sets the attribute of that name.
         """
         super().__init__(
-            resource,
+            root,
             requestFactory=BrokerRequest,
             parsePOSTFormSubmission=False,
             timeout=idle_seconds,
             reactor=reactor,
         )
         self.instance = secrets.token_hex(3)
-        self.channels: set[BrokerChannel] = set()
+        self.channels: dict[BrokerChannel, None] = {}
+        self.maximum_connections = connections_to_spare()
         self._draining = False
         self._drained: Deferred[None] | None = None
         self._number = 0
@@ -141,7 +156,9 @@ class BrokerSite(Site):
         """
         @param channel: a new connection.
         """
-        self.channels.add(channel)
+        self.channels[channel] = None
+        if len(self.channels) > self.maximum_connections:
+            self._make_room()
         if self._draining:
             channel.close_when_idle()
 
@@ -149,10 +166,22 @@ class BrokerSite(Site):
         """
         @param channel: its connection is lost.
         """
-        self.channels.discard(channel)
+        self.channels.pop(channel, None)
         if self._drained is not None and not self.channels:
             drained, self._drained = self._drained, None
             drained.callback(None)
+
+    def _make_room(self) -> None:
+        """
+        Close the oldest connection that is owed no answer: whoever opens many and
+        asks for nothing loses them first. With none, the newest.
+        """
+        oldest = next(
+            (each for each in self.channels if not each.is_handling), None
+        ) or next(reversed(self.channels))
+        # Its end is reported later, perhaps after many others have come.
+        del self.channels[oldest]
+        oldest.abort()
 
     def _abort_all(self) -> None:
         for channel in list(self.channels):

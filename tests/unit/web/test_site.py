@@ -1,5 +1,6 @@
 """The site: its other paths, its log, its end."""
 
+import resource
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -50,6 +51,49 @@ class DrainTests(McpWorld):
         self.clock.advance(10)
         self.successResultOf(drained)
         self.assertTrue(wire.aborted)
+
+
+class CrowdTests(McpWorld):
+    """More connections than descriptors to spare."""
+
+    def setUp(self) -> None:
+        """Room for three."""
+        super().setUp()
+        self.site.maximum_connections = 3
+
+    def test_oldest_that_waits_for_nothing_goes(self) -> None:
+        """Neither one with a request in flight nor a new one has to."""
+        self.manual.add("x")
+        session = self.open()
+        self.wires[0].depart()
+        busy = self.send(request(1, "x"), session)
+        idle, half = self.connect(), self.connect()
+        half.protocol.dataReceived(self.raw(b"")[:40])
+        last = self.send(request(2, "y"), session)
+        self.assertTrue(idle.aborted)
+        self.assertEqual([w.aborted for w in (busy, half, last)], [False] * 3)
+        self.assertEqual(last.status, 200)
+        self.connect()
+        self.assertTrue(half.aborted)
+        self.reply(self.spawner.processes[0], 2, {})
+        self.assertEqual(busy.json["id"], 1)
+
+    def test_everybody_waits(self) -> None:
+        """Then the new one is closed."""
+        self.manual.add("x")
+        session = self.open()
+        self.wires[0].depart()
+        busy = [self.send(request(number, "x"), session) for number in range(3)]
+        self.assertTrue(self.connect().aborted)
+        self.assertFalse(any(wire.aborted for wire in busy))
+
+    def test_number_follows_from_the_limit_of_the_process(self) -> None:
+        """Half of the descriptors are for children, the store and Forgejo."""
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        site = BrokerSite(Resource(), self.clock, {})
+        self.assertGreater(site.maximum_connections, 0)
+        if soft != resource.RLIM_INFINITY:
+            self.assertLessEqual(site.maximum_connections, soft // 2)
 
 
 class SiteTests(McpWorld):
