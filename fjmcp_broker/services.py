@@ -16,11 +16,13 @@ from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
+from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
-from twisted.web.resource import IResource
 
 from fjmcp_broker.config import Config
+from fjmcp_broker.endpoints import Surroundings, build_endpoints
+from fjmcp_broker.errors import BrokerError
 from fjmcp_broker.mcp.catalogue import ToolCatalogue
 from fjmcp_broker.oauth.vocabulary import MCP_PATH
 from fjmcp_broker.ordered import OrderedService, Part
@@ -38,32 +40,17 @@ from fjmcp_broker.store.database import Database
 from fjmcp_broker.store.keys import load_or_create_keys
 from fjmcp_broker.store.lock import StoreLock
 from fjmcp_broker.store.sealing import Sealer
-from fjmcp_broker.store.token_endpoint import TokenTransactions
 from fjmcp_broker.systemd import Notifier
 from fjmcp_broker.timers import steady_timer
 from fjmcp_broker.upstream.forgejo import Forgejo, ForgejoSettings
 from fjmcp_broker.upstream.http import build_http
 from fjmcp_broker.upstream.tokens import UpstreamTokens
-from fjmcp_broker.version import build_information
-from fjmcp_broker.web.app import build_web_resource
-from fjmcp_broker.web.authorize import AuthorizeEndpoint
 from fjmcp_broker.web.bearer import BearerAuthenticator
-from fjmcp_broker.web.callback import CallbackEndpoint
-from fjmcp_broker.web.consent import ConsentEndpoint, Departure
-from fjmcp_broker.web.consent_page import ConsentPage
-from fjmcp_broker.web.cookies import BrowserCookies
-from fjmcp_broker.web.discovery import Discovery
-from fjmcp_broker.web.health import Health
 from fjmcp_broker.web.mcp import McpEndpoint
 from fjmcp_broker.web.mcp_admission import McpAdmission
 from fjmcp_broker.web.origins import OriginPolicy
-from fjmcp_broker.web.pages import FrontPage
-from fjmcp_broker.web.register import RegisterEndpoint
-from fjmcp_broker.web.revoke import RevocationEndpoint
 from fjmcp_broker.web.root import Root
-from fjmcp_broker.web.routes import sign_in_routes, token_side_routes
 from fjmcp_broker.web.site import BrokerSite
-from fjmcp_broker.web.token import TokenEndpoint
 
 __all__ = ["Daemon", "build", "preflight"]
 
@@ -233,81 +220,28 @@ class _Composition:
             origins,
             maximum_body_bytes=config.server.max_request_bytes,
         )
-        root = Root(endpoint, self._make_pages(origins))
+        endpoints = build_endpoints(
+            Surroundings(
+                config=config,
+                reactor=self._reactor,
+                random_bytes=secrets.token_bytes,
+                database=self._database,
+                sealer=self._sealer,
+                forgejo=self._forgejo,
+                upstream=self._upstream,
+                origins=origins,
+                is_ready=lambda: self.daemon.ready,
+                on_grant_ended=self._grant_ended,
+                on_token_revoked=self._authenticator.forget_token,
+            )
+        )
+        root = Root(endpoint, endpoints)
         return BrokerSite(
             root,
             self._reactor,
             {MCP_PATH.encode(): admission},
             log_every_request=config.log.level == "debug",
         )
-
-    def _make_pages(self, origins: OriginPolicy) -> IResource:
-        config = self._config
-        build_info = build_information()
-        health = Health(
-            self._database,
-            self._reactor,
-            version=build_info.version,
-            revision=build_info.revision,
-            build_date=build_info.build_date,
-            is_ready=lambda: self.daemon.ready,
-        )
-        url, forgejo_url = config.server.public_url, config.forgejo.url
-        clock, random_bytes = self._reactor, secrets.token_bytes
-        token = TokenEndpoint(
-            self._database,
-            TokenTransactions(
-                self._sealer,
-                random_bytes,
-                access_lifetime_seconds=config.tokens.access_lifetime_seconds,
-                refresh_lifetime_seconds=config.tokens.refresh_lifetime_seconds,
-            ),
-            clock,
-            url,
-            on_grant_ended=self._grant_ended,
-        )
-        revocation = RevocationEndpoint(
-            self._database,
-            clock,
-            on_grant_ended=self._grant_ended,
-            on_token_revoked=self._authenticator.forget_token,
-        )
-        cookies = BrowserCookies(url, random_bytes)
-        departure = Departure(cookies, self._forgejo.authorize_url, self._sealer)
-        routes = (
-            *token_side_routes(token, revocation, Discovery(url), health),
-            *sign_in_routes(
-                FrontPage(url, forgejo_url),
-                RegisterEndpoint(
-                    self._database,
-                    clock=clock,
-                    random_bytes=random_bytes,
-                    application_schemes=config.clients.application_schemes,
-                ),
-                AuthorizeEndpoint(
-                    self._database,
-                    cookies,
-                    ConsentPage(url, forgejo_url),
-                    clock=clock,
-                    random_bytes=random_bytes,
-                    public_url=url,
-                ),
-                ConsentEndpoint(
-                    self._database, cookies, departure, clock=clock, public_url=url
-                ),
-                CallbackEndpoint(
-                    self._database,
-                    cookies,
-                    departure,
-                    self._upstream,
-                    clock=clock,
-                    random_bytes=random_bytes,
-                    public_url=url,
-                    forgejo_url=forgejo_url,
-                ),
-            ),
-        )
-        return build_web_resource(routes, origins)
 
     # The parts' two ends
 
@@ -357,7 +291,11 @@ class _Composition:
     async def _listen(self) -> None:
         address = self._config.server.listen_addr
         endpoint = serverFromString(self._reactor, address.endpoint)
-        self._port = await endpoint.listen(self._factory)
+        try:
+            self._port = await endpoint.listen(self._factory)
+        except CannotListenError as error:
+            # Free when preflight looked.
+            raise BrokerError(f"server.listen_addr: {error}") from None
         self.log.info(
             "listening on {address}, public URL {url}",
             address=address.text,

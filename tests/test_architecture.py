@@ -15,7 +15,7 @@ PACKAGE: Final = "fjmcp_broker"
 
 LEVELS: Final = (
     ("tap", "cli", "demo"),
-    ("services", "reload", "preflight"),
+    ("services", "endpoints", "reload", "preflight"),
     ("web", "control"),
     ("sessions",),
     ("upstream",),

@@ -1,0 +1,136 @@
+"""
+The half of the composition that clients and browsers see: every endpoint but the MCP
+one, made with what it needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+from twisted.web.resource import IResource
+
+from fjmcp_broker.config import Config
+from fjmcp_broker.store.database import Database
+from fjmcp_broker.store.sealing import Sealer
+from fjmcp_broker.store.token_endpoint import TokenTransactions
+from fjmcp_broker.upstream.forgejo import Forgejo
+from fjmcp_broker.upstream.tokens import UpstreamTokens
+from fjmcp_broker.version import build_information
+from fjmcp_broker.web.app import Route, build_web_resource
+from fjmcp_broker.web.authorize import AuthorizeEndpoint
+from fjmcp_broker.web.callback import CallbackEndpoint
+from fjmcp_broker.web.consent import ConsentEndpoint, Departure
+from fjmcp_broker.web.consent_page import ConsentPage
+from fjmcp_broker.web.cookies import BrowserCookies
+from fjmcp_broker.web.discovery import Discovery
+from fjmcp_broker.web.health import Health
+from fjmcp_broker.web.origins import OriginPolicy
+from fjmcp_broker.web.pages import FrontPage
+from fjmcp_broker.web.register import RegisterEndpoint
+from fjmcp_broker.web.revoke import RevocationEndpoint
+from fjmcp_broker.web.routes import sign_in_routes, token_side_routes
+from fjmcp_broker.web.token import TokenEndpoint
+
+
+@attrs.frozen(kw_only=True)
+class Surroundings:
+    """
+    What the endpoints work with.
+
+    @ivar reactor: Twisted's; it is C{Any} because it provides a dozen interfaces.
+    @ivar random_bytes: gives that many cryptographically random bytes.
+    @ivar origins: which Host and Origin are allowed.
+    @ivar is_ready: whether the daemon accepts requests.
+    @ivar on_grant_ended: called with the grant id after the commit that ended it.
+    @ivar on_token_revoked: likewise with the digest of one access token.
+    """
+
+    config: Config
+    reactor: Any
+    random_bytes: Callable[[int], bytes]
+    database: Database
+    sealer: Sealer
+    forgejo: Forgejo
+    upstream: UpstreamTokens
+    origins: OriginPolicy
+    is_ready: Callable[[], bool]
+    on_grant_ended: Callable[[str], None]
+    on_token_revoked: Callable[[bytes], None]
+
+
+def build_endpoints(around: Surroundings) -> IResource:
+    """
+    @param around: what they work with.
+    @return: a leaf resource for every path but C{/mcp}.
+    """
+    return build_web_resource((*_token_side(around), *_sign_in(around)), around.origins)
+
+
+def _token_side(around: Surroundings) -> tuple[Route, ...]:
+    config, url = around.config, around.config.server.public_url
+    build = build_information()
+    health = Health(
+        around.database,
+        around.reactor,
+        version=build.version,
+        revision=build.revision,
+        build_date=build.build_date,
+        is_ready=around.is_ready,
+    )
+    token = TokenEndpoint(
+        around.database,
+        TokenTransactions(
+            around.sealer,
+            around.random_bytes,
+            access_lifetime_seconds=config.tokens.access_lifetime_seconds,
+            refresh_lifetime_seconds=config.tokens.refresh_lifetime_seconds,
+        ),
+        around.reactor,
+        url,
+        on_grant_ended=around.on_grant_ended,
+    )
+    revocation = RevocationEndpoint(
+        around.database,
+        around.reactor,
+        on_grant_ended=around.on_grant_ended,
+        on_token_revoked=around.on_token_revoked,
+    )
+    return token_side_routes(token, revocation, Discovery(url), health)
+
+
+def _sign_in(around: Surroundings) -> tuple[Route, ...]:
+    config, database = around.config, around.database
+    clock, random_bytes = around.reactor, around.random_bytes
+    url, forgejo_url = config.server.public_url, config.forgejo.url
+    cookies = BrowserCookies(url, random_bytes)
+    departure = Departure(cookies, around.forgejo.authorize_url, around.sealer)
+    return sign_in_routes(
+        FrontPage(url, forgejo_url),
+        RegisterEndpoint(
+            database,
+            clock=clock,
+            random_bytes=random_bytes,
+            application_schemes=config.clients.application_schemes,
+        ),
+        AuthorizeEndpoint(
+            database,
+            cookies,
+            ConsentPage(url, forgejo_url),
+            clock=clock,
+            random_bytes=random_bytes,
+            public_url=url,
+        ),
+        ConsentEndpoint(database, cookies, departure, clock=clock, public_url=url),
+        CallbackEndpoint(
+            database,
+            cookies,
+            departure,
+            around.upstream,
+            clock=clock,
+            random_bytes=random_bytes,
+            public_url=url,
+            forgejo_url=forgejo_url,
+        ),
+    )
