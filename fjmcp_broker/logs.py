@@ -22,6 +22,7 @@ from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from .errors import BrokerError
 from .secret import REDACTED, Secret
 
 log = Logger()
@@ -49,7 +50,10 @@ def background(coroutine: Coroutine[Deferred[Any], Any, object], what: str) -> N
     """
 
     def failed(failure: Failure) -> None:
-        if not failure.check(CancelledError):
+        if failure.check(BrokerError):
+            # Foreseen, and its message is one clear line.
+            log.error("{what} failed: {error}", what=what, error=str(failure.value))
+        elif not failure.check(CancelledError):
             log.failure("{what} failed", failure=failure, what=what)
 
     Deferred.fromCoroutine(coroutine).addErrback(failed)

@@ -8,9 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.application.service import Application, MultiService
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.logger import ILogObserver, LogEvent, Logger, LogLevel
+from twisted.logger import (
+    ILogObserver,
+    LogEvent,
+    Logger,
+    LogLevel,
+    formatEvent,
+    globalLogPublisher,
+)
 from twisted.trial.unittest import SynchronousTestCase
 
+from fjmcp_broker.errors import BrokerError
 from fjmcp_broker.logs import (
     LineObserver,
     background,
@@ -208,6 +216,21 @@ class BackgroundTests(SynchronousTestCase):
 
         background(fail(), "sweeping")
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+    def test_foreseen_failure_is_one_line(self) -> None:
+        """A store that is locked for a while fills no log with tracebacks."""
+        events: list[LogEvent] = []
+        keep = cast(ILogObserver, events.append)
+        globalLogPublisher.addObserver(keep)
+        self.addCleanup(globalLogPublisher.removeObserver, keep)
+
+        async def fail() -> None:
+            raise BrokerError("the store is locked")
+
+        background(fail(), "sweeping")
+        self.assertEqual(self.flushLoggedErrors(), [])
+        [told] = events
+        self.assertEqual(formatEvent(told), "sweeping failed: the store is locked")
 
     def test_result_and_cancellation_are_dropped(self) -> None:
         """Neither is worth a line."""

@@ -193,7 +193,7 @@ class EndingTests(McpWorld):
         self.assertTrue(process.exited)
 
     def test_failing_write_of_the_end(self) -> None:
-        """Is logged, and the session is gone all the same."""
+        """Is logged in one line, and the session is gone all the same."""
         session = self.open()
 
         async def failing(*arguments: Any) -> None:
@@ -203,7 +203,7 @@ class EndingTests(McpWorld):
         wire = self.send(b"", session, method="DELETE")
         self.assertEqual(wire.status, 204)
         self.assertEqual(self.send(request(1, "x"), session).status, 404)
-        self.assertEqual(len(self.flushLoggedErrors(StoreUnavailable)), 1)
+        self.assertEqual(self.flushLoggedErrors(), [])
 
     def test_activity_is_written_in_batches(self) -> None:
         """Never on the path of a call."""
