@@ -293,8 +293,8 @@ class _Composition:
         endpoint = serverFromString(self._reactor, address.endpoint)
         try:
             self._port = await endpoint.listen(self._factory)
-        except CannotListenError as error:
-            # Free when preflight looked.
+        except (CannotListenError, OSError, OverflowError) as error:
+            # Free when preflight looked, or not for it to look at.
             raise BrokerError(f"server.listen_addr: {error}") from None
         self.log.info(
             "listening on {address}, public URL {url}",

@@ -204,6 +204,19 @@ class RefusalTests(BrokerCase):
             " Address already in use",
         )
 
+    async def test_an_endpoint_cannot_be_opened(self) -> None:
+        """What only the start can find out is one line of the log, and status 1."""
+        for endpoint in ("unix:/nowhere/broker.sock", "tcp:99999"):
+            environment = await self.environment()
+            environment["FJMCP_BROKER_LISTEN"] = endpoint
+            program = Program.start(
+                RUNNERS["twistd -n"], environment=environment, directory=self.directory
+            )
+            await program.wait()
+            self.assertEqual(program.exit_code, 1, program.text)
+            self.assertIn("server.listen_addr: ", program.text)
+            self.assertNotIn("Traceback", program.text)
+
     async def test_the_store_cannot_be_written(self) -> None:
         """One line that names the store."""
         environment = await self.environment()
