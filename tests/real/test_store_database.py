@@ -7,9 +7,10 @@ import sqlite3
 import threading
 from sqlite3 import Connection
 
-from twisted.internet.defer import Deferred, DeferredList, gatherResults
+from twisted.internet.defer import Deferred, gatherResults
 
 from fjmcp_broker.store import users
+from fjmcp_broker.store.database import Database
 from fjmcp_broker.store.errors import StoreUnavailable
 
 from .stores import (
@@ -182,6 +183,14 @@ class UnavailableTests(DatabaseTestCase):
         other.execute("ROLLBACK")
         await impatient.write(add_user)
 
+    async def refusal(self, database: Database) -> str:
+        """
+        Why a write is refused.
+        """
+        with self.assertRaises(StoreUnavailable) as raised:
+            await database.write(add_user)
+        return str(raised.exception)
+
     async def test_nobody_waits_for_the_patience_of_others(self) -> None:
         """
         While another program holds its lock for long, those in the queue are refused
@@ -192,11 +201,9 @@ class UnavailableTests(DatabaseTestCase):
         self.addCleanup(lambda: Deferred.fromCoroutine(impatient.close()))
         other = self.other_program()
         other.execute("BEGIN IMMEDIATE")
-        answers = await DeferredList(
-            [Deferred.fromCoroutine(impatient.write(add_user)) for _ in range(10)],
-            consumeErrors=True,
+        refused = await gatherResults(
+            [Deferred.fromCoroutine(self.refusal(impatient)) for _ in range(10)]
         )
-        refused = [str(failure.value) for _, failure in answers]
         # The first has waited for the lock, the second for it and perhaps also.
         self.assertGreaterEqual(
             refused.count(f"the store {self.path} is not available: too much to do"), 8
