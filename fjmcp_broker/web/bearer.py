@@ -26,7 +26,7 @@ from fjmcp_broker.store.database import Database
 
 DEFAULT_MAXIMUM_ENTRIES: Final = 10_000
 
-#: How often a look-up starts again because something was revoked meanwhile.
+#: How often a look-up starts again because the token seemed to end meanwhile.
 _ATTEMPTS: Final = 3
 
 
@@ -82,7 +82,7 @@ class BearerAuthenticator:
         self._metadata_url = resource_metadata_url(public_url)
         self._maximum_entries = maximum_entries
         self._principals: OrderedDict[bytes, Principal] = OrderedDict()
-        self._revocations = 0
+        self._looking_up: list[list[Callable[[Principal], bool]]] = []
 
     def _now(self) -> int:
         return int(self._clock.seconds())
@@ -123,14 +123,19 @@ class BearerAuthenticator:
         if remembered is not None:
             return remembered
         for _ in range(_ATTEMPTS):
-            revocations = self._revocations
-            principal = await self._look_up(token_digest)
-            if revocations == self._revocations:
+            # What ends while the store is read may not be in what it says.
+            ended: list[Callable[[Principal], bool]] = []
+            self._looking_up.append(ended)
+            try:
+                principal = await self._look_up(token_digest)
+            finally:
+                self._looking_up = [
+                    each for each in self._looking_up if each is not ended
+                ]
+            if not any(concerns(principal) for concerns in ended):
                 self._remember(principal)
                 return principal
-            # Something was revoked while the store was read: what it said may
-            # be older than that.
-        return await self._look_up(token_digest)
+        raise self.refused("the access token is not valid")
 
     def refused(self, description: str) -> BearerRefused:
         """
@@ -167,7 +172,8 @@ class BearerAuthenticator:
         self._forget(lambda principal: principal.token_digest == token_digest)
 
     def _forget(self, ended: Callable[[Principal], bool]) -> None:
-        self._revocations += 1
+        for looking_up in self._looking_up:
+            looking_up.append(ended)
         for token_digest in [
             token_digest
             for token_digest, principal in self._principals.items()

@@ -242,7 +242,7 @@ class CacheTests(BearerTestCase):
         self.assertIsNone(self.bearer.cached(self.header))
 
     def test_other_peoples_revocations_do_not_starve_a_look_up(self) -> None:
-        """It ends after a few attempts; only the cache goes without."""
+        """They concern others, so that one look at the store is enough."""
         database = self.gated()
 
         class Restless(GatedDatabase):
@@ -257,6 +257,25 @@ class CacheTests(BearerTestCase):
 
         database.__class__ = Restless
         self.accepted()
+        self.assertIsNotNone(self.bearer.cached(self.header))
+
+    def test_a_token_that_ends_at_every_look_is_refused(self) -> None:
+        """However often the store says otherwise, and not for ever."""
+        database = self.gated()
+        token_digest = digest(self.tokens["access_token"])
+
+        class Restless(GatedDatabase):
+            """The token is revoked during every read."""
+
+            async def read(inner, query: Callable[[Connection], T]) -> T:  # noqa: N805
+                """
+                @return: what the query gave.
+                """
+                self.bearer.forget_token(token_digest)
+                return await super().read(query)
+
+        database.__class__ = Restless
+        self.failureResultOf(self.authenticate(self.header), BearerRefused)
         self.assertIsNone(self.bearer.cached(self.header))
 
 
