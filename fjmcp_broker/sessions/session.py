@@ -13,6 +13,7 @@ from twisted.logger import Logger
 
 from fjmcp_broker.mcp.correlation import (
     Answer,
+    ChildNotification,
     ChildRequest,
     Correlation,
     RequestNotification,
@@ -41,7 +42,7 @@ from fjmcp_broker.sessions.errors import (
     ChildGone,
     SessionGone,
 )
-from fjmcp_broker.sessions.waiting import Opening, SessionOwner, Waiter
+from fjmcp_broker.sessions.waiting import Listener, Opening, SessionOwner, Waiter
 
 INITIALIZED: Final = "notifications/initialized"
 
@@ -91,6 +92,7 @@ class Session:
         self._correlation: Correlation[Waiter] | None = None
         self._children = 0
         self._opening = False
+        self._listener: Listener | None = None
         self._ended: str | None = None
 
     @property
@@ -174,6 +176,9 @@ class Session:
         if self.expiry is not None and self.expiry.active():
             self.expiry.cancel()
         self.expiry = None
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.end()
         self._fail_all(reason, told or "the session was closed")
         if at_once and self._child is not None:
             self._child.kill()
@@ -205,7 +210,8 @@ class Session:
             event.pending.waiter.notified(event.message)
         elif isinstance(event, ChildRequest):
             self._question(correlation, event)
-        # Other notifications have no stream to go to until GET is offered.
+        elif isinstance(event, ChildNotification):
+            self.undelivered(event.message)
 
     def child_ended(self, end: ChildEnd) -> None:
         """
@@ -224,6 +230,46 @@ class Session:
         self.end(reason)
 
     # The client
+
+    async def awake(self) -> None:
+        """
+        Wait until there is a child: to be awaited right before L{request}, which is
+        called without another wait in between. A session with a living child needs
+        no wait. Notifications and answers need no child: without one they concern
+        nobody and are dropped.
+
+        @raise SessionGone: it is closed.
+        @raise Stopping: the daemon is going down.
+        @raise TooManySessions: every child is busy.
+        @raise ChildCannotStart: no child could be made ready.
+        @raise UpstreamError: there is no usable token.
+        @raise StoreError: the store cannot be used.
+        """
+        self._alive()
+
+    def listen(self, stream: Listener) -> None:
+        """
+        Let a stream take what belongs to no request; the one before it is ended.
+
+        @param stream: the client's newest GET stream.
+        """
+        before, self._listener = self._listener, stream
+        if before is not None and before is not stream:
+            before.end()
+
+    def unlisten(self, stream: Listener) -> None:
+        """
+        @param stream: it takes nothing any more. Another one stays.
+        """
+        if self._listener is stream:
+            self._listener = None
+
+    def undelivered(self, message: bytes) -> None:
+        """
+        @param message: belongs to no request: for the GET stream, else dropped.
+        """
+        if self._listener is not None:
+            self._listener.send(message)
 
     def request(self, request: Request, waiter: Waiter) -> None:
         """

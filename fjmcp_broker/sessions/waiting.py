@@ -35,6 +35,20 @@ class Waiter(Protocol):
         """The client took its request back; nothing follows."""
 
 
+class Listener(Protocol):
+    """
+    A client's open GET stream: takes what belongs to no request.
+    """
+
+    def send(self, message: bytes) -> None:
+        """
+        @param message: a notification or question of the child.
+        """
+
+    def end(self) -> None:
+        """A newer stream has taken its place, or the session was closed."""
+
+
 class SessionOwner(Protocol):
     """
     What a session tells the registry.
