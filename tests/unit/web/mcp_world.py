@@ -18,6 +18,7 @@ from fjmcp_broker.secret import Secret
 from fjmcp_broker.sessions.child import Child
 from fjmcp_broker.sessions.ending import ChildObserver
 from fjmcp_broker.sessions.registry import Limits, SessionRegistry
+from fjmcp_broker.sessions.replay import Replays
 from fjmcp_broker.sessions.spawn import ChildSettings
 from fjmcp_broker.web.mcp import McpEndpoint
 from fjmcp_broker.web.mcp_admission import McpAdmission
@@ -141,8 +142,12 @@ class McpWorld(SynchronousTestCase):
             limits=self.limits,
         )
         authenticator: Any = self.authenticator
+        self.replays = Replays(self.clock)
         self.endpoint = McpEndpoint(
-            registry=self.registry, authenticator=authenticator, clock=self.clock
+            registry=self.registry,
+            authenticator=authenticator,
+            clock=self.clock,
+            replays=self.replays,
         )
         root = Root(self.endpoint, notFound())
         self.admission = McpAdmission(
