@@ -18,7 +18,7 @@ from twisted.internet.interfaces import IReactorTime
 from fjmcp_broker.sessions.events import Event, EventStream
 from fjmcp_broker.sessions.stream import OutputThrottle
 
-SESSION_BYTES: Final = 6 * 1024 * 1024
+SESSION_BYTES: Final = 5 * 1024 * 1024
 TOTAL_BYTES: Final = 64 * 1024 * 1024
 OWED_SECONDS: Final = 300.0
 READ_SECONDS: Final = 60.0

@@ -36,6 +36,8 @@ STALL_SECONDS: Final = 60.0
 
 MAXIMUM_BUFFERED_BYTES: Final = 4 * 1024 * 1024
 _SLICE_BYTES: Final = 256 * 1024
+_OVERHEAD_BYTES: Final = 50
+"""What a message that waits takes beside its bytes."""
 
 
 class OutputThrottle(Protocol):
@@ -279,7 +281,7 @@ class ResponseStream:
             self._current = memoryview(data)
         else:
             self._waiting.append(data)
-            self._buffered += len(data)
+            self._buffered += len(data) + _OVERHEAD_BYTES
         self._pump()
         if (
             self._buffered > self._maximum
@@ -296,7 +298,7 @@ class ResponseStream:
                     data = self._backlog.popleft()
                 elif self._waiting:
                     data = self._waiting.popleft()
-                    self._buffered -= len(data)
+                    self._buffered -= len(data) + _OVERHEAD_BYTES
                 else:
                     break
                 self._current = memoryview(data)
