@@ -34,7 +34,8 @@ from fjmcp_broker.process import OrderlyExit
 from fjmcp_broker.secret import Secret
 from fjmcp_broker.sessions.child import Child
 from fjmcp_broker.sessions.ending import ChildObserver
-from fjmcp_broker.sessions.registry import Limits, SessionRegistry
+from fjmcp_broker.sessions.population import Limits
+from fjmcp_broker.sessions.registry import SessionRegistry
 from fjmcp_broker.sessions.rows import SessionRows
 from fjmcp_broker.sessions.spawn import Launcher, protect_memory
 from fjmcp_broker.store.collector import collect
@@ -196,7 +197,7 @@ class _Composition:
 
     def _user_suspended(self, user_id: int) -> None:
         self._authenticator.forget_user(user_id)
-        self._registry.close_user(user_id)
+        self._registry.suspend_user(user_id)
 
     # Construction
 
