@@ -8,6 +8,7 @@ out before those that a client still lacks. An answer that has to go leaves an e
 its place where that is shorter, so that nobody waits for it for ever.
 """
 
+import re
 import secrets
 from collections import OrderedDict, deque
 from collections.abc import Callable
@@ -26,6 +27,16 @@ READ_SECONDS: Final = 60.0
 may still have lost them."""
 
 MAXIMUM_LISTENERS: Final = 4
+
+_CALL_EVENT: Final = re.compile(r"[0-9a-f]{12}-[0-9]{1,12}-[0-9]{1,12}")
+
+
+def names_call(event_id: str) -> bool:
+    """
+    @param event_id: C{Last-Event-ID}, controlled by the client.
+    @return: whether it was given out in the answer to a POST, by whichever process.
+    """
+    return _CALL_EVENT.fullmatch(event_id) is not None
 
 
 class _Budget:
@@ -171,7 +182,7 @@ class Replays:
         shelf.count += 1
         stream = EventStream(
             shelf,
-            f"{shelf.label}-{shelf.count}",
+            f"{shelf.label}-{'' if is_call else 'get'}{shelf.count}",
             throttle,
             is_call=is_call,
             request_id=request_id,

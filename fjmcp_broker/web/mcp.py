@@ -134,9 +134,11 @@ class McpEndpoint(Resource):
             answer = no_session_for(request, "GET") or no_events_for(request)
             if answer is None:
                 session = await self._find(request, principal)
-                if request.is_open:
-                    self._streams.listen(request, session)
-                return
+                if not request.is_open:
+                    return
+                answer = self._streams.listen(request, session)
+                if answer is None:
+                    return
         except Exception as error:
             answer = self._answer_to(error, NULL, request)
         self._finish(request, answer)

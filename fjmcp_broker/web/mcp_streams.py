@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from fjmcp_broker.mcp.versions import check_header, is_modern, primes_streams
 from fjmcp_broker.sessions.child import Child
 from fjmcp_broker.sessions.events import EventStream
-from fjmcp_broker.sessions.replay import Replays
+from fjmcp_broker.sessions.replay import Replays, names_call
 from fjmcp_broker.sessions.session import Session
 from fjmcp_broker.sessions.stream import Formats, OutputThrottle, ResponseStream
 from fjmcp_broker.web.mcp_answers import accepted_formats, not_allowed, refusal
@@ -160,20 +160,23 @@ class McpStreams:
         stream = ResponseStream(request, self._clock, NoThrottle(), formats=formats)
         stream.answer(message)
 
-    def listen(self, request: BrokerRequest, session: Session) -> None:
+    def listen(self, request: BrokerRequest, session: Session) -> Refusal | None:
         """
         Answer a GET: with the rest of a stream whose connection the client lost, or
         with a new one.
 
+        A stream that ended without an answer, because the call was cancelled or the
+        daemon was restarted, is gone, and the client has to be told: an empty stream
+        makes it ask again for ever, and a silent one makes its call wait.
+
         @param request: a GET; from here on it is the stream's.
         @param session: what it listens to.
+        @return: the answer instead, if the rest of a call is not here.
         """
-        last = request.getHeader(_LAST_EVENT_ID)
-        found = None
-        if last:
-            found = self._replays.find(
-                session.digest, session.grant_id, last.decode("latin-1")
-            )
+        last = (request.getHeader(_LAST_EVENT_ID) or b"").decode("latin-1")
+        found = self._replays.find(session.digest, session.grant_id, last)
+        if found is None and names_call(last):
+            return refusal(410, "nothing of this stream is left", reason="stream_gone")
         if found is not None:
             events, number = found
             backlog: list[bytes] | None = events.after(number)
@@ -200,6 +203,7 @@ class McpStreams:
             if session not in self._listening:
                 self._listening[session] = Listening(session)
             self._listening[session].join(events)
+        return None
 
     def forget(self, session: Session) -> None:
         """

@@ -89,6 +89,19 @@ class GetTests(StreamCase):
         self.say(CHANGED)
         self.assertEqual(first.events, [CHANGED])
 
+    def test_question_while_nothing_is_in_flight(self) -> None:
+        """It goes to the GET stream, and the answer finds its way back."""
+        wire = self.get()
+        self.say({"jsonrpc": "2.0", "id": 99, "method": "roots/list"})
+        (question,) = wire.events
+        self.assertEqual(question["method"], "roots/list")
+        answer = {"jsonrpc": "2.0", "id": question["id"], "result": {"roots": []}}
+        self.assertEqual(self.send(answer, self.session).status, 202)
+        self.assertEqual(
+            self.received(self.process)[-1],
+            {"jsonrpc": "2.0", "id": 99, "result": {"roots": []}},
+        )
+
     def test_nobody_listens(self) -> None:
         """A notification is dropped, also after everybody has left."""
         self.get().depart()
@@ -109,9 +122,10 @@ class GetTests(StreamCase):
 
     def test_unknown_event(self) -> None:
         """After a restart: the stream goes on, without what was missed."""
-        wire = self.get("0123456789ab-7-3")
-        self.say(CHANGED)
-        self.assertEqual(wire.events, [CHANGED])
+        for last in ("0123456789ab-get7-3", "anything", "\x7f"):
+            wire = self.get(last)
+            self.say(CHANGED)
+            self.assertEqual(wire.events, [CHANGED])
 
     def test_deleted_session(self) -> None:
         """Its streams end, and its id is unknown from then on."""
@@ -183,6 +197,17 @@ class LostConnectionTests(StreamCase):
         self.assertEqual(again.events[-1]["method"], "roots/list")
         self.reply(self.process, id, {})
 
+    def test_call_that_is_gone(self) -> None:
+        """Cancelled, or from before a restart: the client is told, and not kept."""
+        wire, _ = self.call()
+        cancelled = {"method": "notifications/cancelled", "params": {"requestId": 1}}
+        self.send({"jsonrpc": "2.0", **cancelled}, self.session)
+        self.assertTrue(wire.value().endswith(b"0\r\n\r\n"))
+        for last in (self.ids(wire)[-1], "0123456789ab-7-3"):
+            again = self.get(last)
+            self.assertEqual(again.status, 410)
+            self.assertEqual(again.json["error"]["data"], {"reason": "stream_gone"})
+
     def test_session_of_another_user(self) -> None:
         """An event id opens nothing without the session."""
         wire, id = self.call()
@@ -190,7 +215,7 @@ class LostConnectionTests(StreamCase):
         self.reply(self.process, id, {"secret": 1})
         other = self.open("bob", version="2025-11-25")
         stolen = self.get(self.ids(wire)[-1], session=other, token="bob")
-        self.assertEqual(stolen.events, [])
+        self.assertEqual(stolen.status, 410)
         refused = self.get(self.ids(wire)[-1], token="bob")
         self.assertEqual(refused.status, 403)
 
