@@ -9,6 +9,8 @@ A replaced child that still finishes its requests is no state of its own: it ser
 nobody new, and whatever happens to it changes nothing for the session.
 """
 
+import re
+import sys
 from collections.abc import Callable
 from enum import Enum
 from typing import Final, Protocol
@@ -176,16 +178,55 @@ make_lifecycle: Final = _build()
 """Makes the machine of one session, which is dormant, around its core."""
 
 
-def diagram() -> str:
+def page() -> str:
     """
-    @return: the table as a state diagram in the notation of Mermaid, in Markdown.
+    @return: the documentation page: a diagram in the notation of Mermaid, and what
+        the actions do.
     """
-    lines = ["stateDiagram-v2", f"    [*] --> {State.DORMANT.value}"]
+    drawn = ["stateDiagram-v2", f"    [*] --> {State.DORMANT.value}"]
     for change in CHANGES:
         if not change.is_quiet:
             done = f": {change.event}"
             if change.actions:
                 done += f" / {', '.join(change.actions)}"
-            lines.append(f"    {change.source.value} --> {change.target.value}{done}")
-    lines.append(f"    {State.CLOSED.value} --> [*]")
-    return "\n".join(lines) + "\n"
+            drawn.append(f"    {change.source.value} --> {change.target.value}{done}")
+    drawn.append(f"    {State.CLOSED.value} --> [*]")
+    return "\n".join(
+        [
+            "# The session machine",
+            "",
+            "`make generate` makes this from the table in `mcp/lifecycle.py`.",
+            "Each arrow is an input and what the session does about it; an input that",
+            "changes nothing is left out, any other is an error of ours.",
+            "",
+            "```mermaid",
+            *drawn,
+            "```",
+            "",
+            "A child that was replaced and still finishes its requests is no state of",
+            "its own: it serves nobody new, and nothing that happens to it changes the",
+            "session.",
+            "",
+            "| input | means |",
+            "|---|---|",
+            *_rows(Lifecycle),
+            "",
+            "| action | does |",
+            "|---|---|",
+            *(row for row in _rows(LifecycleCore) if "`entered`" not in row),
+            "",
+        ]
+    )
+
+
+def _rows(protocol: type) -> list[str]:
+    rows = []
+    for name, member in vars(protocol).items():
+        if not name.startswith("_") and callable(member):
+            means = re.sub(r"C{(.*?)}", r"`\1`", member.__doc__ or "")
+            rows.append(f"| `{name}` | {means} |")
+    return rows
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())
