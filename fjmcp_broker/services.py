@@ -27,6 +27,7 @@ from fjmcp_broker.ordered import OrderedService, Part
 from fjmcp_broker.preflight import (
     LOCK_WAIT_SECONDS,
     child_settings,
+    forgejo_settings,
     preflight,
     tls_options,
 )
@@ -36,6 +37,8 @@ from fjmcp_broker.sessions.child import Child
 from fjmcp_broker.sessions.ending import ChildObserver
 from fjmcp_broker.sessions.population import Limits
 from fjmcp_broker.sessions.registry import SessionRegistry
+from fjmcp_broker.sessions.replay import Replays
+from fjmcp_broker.sessions.rotation import Rotation
 from fjmcp_broker.sessions.rows import SessionRows
 from fjmcp_broker.sessions.spawn import Launcher, protect_memory
 from fjmcp_broker.store.collector import collect
@@ -44,8 +47,9 @@ from fjmcp_broker.store.keys import load_or_create_keys
 from fjmcp_broker.store.lock import StoreLock
 from fjmcp_broker.store.sealing import Sealer
 from fjmcp_broker.store.token_endpoint import TokenTransactions
+from fjmcp_broker.store.upstream_tokens import dormant
 from fjmcp_broker.timers import steady_timer
-from fjmcp_broker.upstream.forgejo import Forgejo, ForgejoSettings
+from fjmcp_broker.upstream.forgejo import Forgejo
 from fjmcp_broker.upstream.http import build_http
 from fjmcp_broker.upstream.tokens import UpstreamTokens
 from fjmcp_broker.version import build_information
@@ -72,7 +76,8 @@ from fjmcp_broker.web.token import TokenEndpoint
 __all__ = ["Daemon", "build", "preflight"]
 
 COLLECT_SECONDS: Final = 3600.0
-FLUSH_SECONDS: Final = 30.0
+REAP_SECONDS: Final = 30.0
+ROTATE_SECONDS: Final = 60.0
 MARGIN_SECONDS: Final = 2.0
 
 
@@ -128,7 +133,7 @@ class _Composition:
         self._http = build_http(
             reactor, ca_file=config.forgejo.ca_file, proxy=config.forgejo.proxy
         )
-        self._forgejo = Forgejo(_forgejo_settings(config), self._http.client, reactor)
+        self._forgejo = Forgejo(forgejo_settings(config), self._http.client, reactor)
         self._upstream = UpstreamTokens(
             self._database,
             self._sealer,
@@ -148,13 +153,25 @@ class _Composition:
             tokens=self._upstream,
             make_child=self._make_child,
             catalogue=ToolCatalogue.packaged(),
-            limits=Limits(config.sessions.max, config.sessions.max_per_user),
+            limits=Limits(
+                config.sessions.max,
+                config.sessions.max_per_user,
+                config.sessions.max_dormant_per_grant,
+            ),
         )
+        rotation = Rotation(
+            self._registry.population, self._upstream, self._dormant_users, reactor
+        )
+        self._replays = Replays(reactor)
         self._timers = [
             steady_timer(COLLECT_SECONDS, self._collect, "collect garbage", reactor),
             steady_timer(
-                FLUSH_SECONDS, self._registry.flush_activity, "note activity", reactor
+                min(REAP_SECONDS, max(1.0, config.sessions.idle_timeout_seconds / 2)),
+                self._reap,
+                "look after idle sessions",
+                reactor,
             ),
+            steady_timer(ROTATE_SECONDS, rotation.run, "rotate tokens", reactor),
         ]
         self._site = site = self._make_site()
         options = tls_options(config)
@@ -219,6 +236,7 @@ class _Composition:
             registry=self._registry,
             authenticator=self._authenticator,
             clock=self._reactor,
+            replays=self._replays,
             annotate=config.child.annotations,
         )
         admission = McpAdmission(
@@ -346,6 +364,16 @@ class _Composition:
                 self._grant_ended(grant_id)
             is_complete = done.is_complete
 
+    async def _reap(self) -> None:
+        self._replays.expire()
+        limits = self._config.sessions
+        await self._registry.reap(limits.idle_timeout_seconds, limits.max_idle_seconds)
+
+    async def _dormant_users(self, now: int, before: int) -> list[int]:
+        return await self._database.read(
+            partial(dormant, now=now, updated_before=before)
+        )
+
     async def _listen(self) -> None:
         address = self._config.server.listen_addr
         endpoint = serverFromString(self._reactor, address.endpoint)
@@ -369,15 +397,3 @@ class _Composition:
     def _failed(self) -> None:
         self.daemon.exit_status = 1
         self._exit.fail()
-
-
-def _forgejo_settings(config: Config) -> ForgejoSettings:
-    forgejo = config.forgejo
-    return ForgejoSettings(
-        url=forgejo.url,
-        internal_url=forgejo.internal_url,
-        client_id=forgejo.oauth_client_id,
-        client_secret=forgejo.oauth_client_secret,
-        scopes=tuple(forgejo.oauth_scopes.split()),
-        public_url=config.server.public_url,
-    )

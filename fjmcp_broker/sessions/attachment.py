@@ -206,13 +206,13 @@ class Attachment:
         @raise ChildBusy: the child does not read.
         """
         relayed = self._correlation.notify(notification, self._digest)
-        if relayed.cancelled is not None:
-            relayed.cancelled.waiter.cancelled()
-            self._owner.answered(self)
         if relayed.message is None:
             return False
         if self.usable and self._child is not None:
             self._child.send(relayed.message)
+        if relayed.cancelled is not None:
+            relayed.cancelled.waiter.cancelled()
+            self._owner.answered(self)
         return True
 
     def respond(self, response: Response) -> bool:

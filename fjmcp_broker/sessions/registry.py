@@ -233,14 +233,15 @@ class SessionRegistry:
         @param unused_seconds: without any use.
         @raise StoreError: the store cannot be used.
         """
-        before = self.clock.seconds() - idle_seconds
-        slept = self.population.put_idle_to_sleep(before)
+        slept = self.population.put_idle_to_sleep(self.clock.seconds() - idle_seconds)
         await self._shelf.close_rows()
         for grant_id in slept:
             await self._trim(grant_id)
         await self.flush_activity()
         now = self._now()
-        self._shelf.closed(await self._ledger.close_unused(now, now - unused_seconds))
+        self._shelf.closed(
+            await self._ledger.close_unused(now, now - unused_seconds), "unused"
+        )
 
     async def stop(self, deadline_seconds: float = 10.0) -> None:
         """
@@ -390,7 +391,8 @@ class SessionRegistry:
         self._shelf.closed(
             await self._ledger.close_surplus(
                 grant_id, self._limits.dormant_per_grant, spared, self._now()
-            )
+            ),
+            "too_many_dormant",
         )
 
 

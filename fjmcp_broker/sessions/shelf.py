@@ -108,15 +108,16 @@ class Shelf:
         """Rows have been closed by somebody else."""
         self._ends += 1
 
-    def closed(self, digests: Iterable[bytes]) -> None:
+    def closed(self, digests: Iterable[bytes], reason: str) -> None:
         """
         @param digests: of sessions whose rows were closed.
+        @param reason: why.
         """
         for digest in digests:
             self._ends += 1
             session = self._known.get(digest)
             if session is not None:
-                session.end("unused")
+                session.end(reason)
 
     def remove(self, session: Session) -> bool:
         """

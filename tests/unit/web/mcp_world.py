@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -134,6 +135,11 @@ class McpWorld(SynchronousTestCase):
         }
         self.ledger = StubLedger()
         self.tokens = StubTokens(self.clock)
+        self.wires: list[Wire] = []
+        self.build()
+
+    def build(self) -> None:
+        """A daemon: what is new with each start."""
         self.registry = SessionRegistry(
             clock=self.clock,
             ledger=self.ledger,
@@ -157,7 +163,14 @@ class McpWorld(SynchronousTestCase):
             self.maximum_body_bytes,
         )
         self.site = BrokerSite(root, self.clock, {b"/mcp": self.admission})
-        self.wires: list[Wire] = []
+
+    def restart(self) -> None:
+        """Stop the daemon, start another one on the same store."""
+        self.successResultOf(Deferred.fromCoroutine(self.registry.stop(3)))
+        for wire in self.wires:
+            wire.depart()
+        self.build()
+        self.successResultOf(Deferred.fromCoroutine(self.registry.start()))
 
     def tearDown(self) -> None:
         """Nobody stays: no process, no directory, no delayed call."""
