@@ -14,6 +14,7 @@ from fjmcp_broker.mcp.sse import encode_event
 if TYPE_CHECKING:
     from fjmcp_broker.sessions.stream import OutputThrottle
 
+RETRY_MILLISECONDS: Final = 3000
 EVENT_OVERHEAD_BYTES: Final = 600
 """What an event takes beside its bytes, so that small ones are bounded as well."""
 
@@ -173,9 +174,12 @@ class EventStream:
 
     def prime(self) -> bytes:
         """
-        @return: an event without data, which only tells its id; it is not kept.
+        @return: an event without data, which only tells its id; it is not kept. On a
+            GET stream it also says how long to wait before the next try: official
+            SDKs give up after two, which has to be later than a restart takes.
         """
-        return encode_event(b"", self._next_id())
+        retry = None if self.is_call else RETRY_MILLISECONDS
+        return encode_event(b"", self._next_id(), retry_milliseconds=retry)
 
     def attach(self, reader: StreamReader) -> None:
         """

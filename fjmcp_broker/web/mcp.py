@@ -234,19 +234,19 @@ class McpEndpoint(Resource):
         session = await self._find(request, principal)
         if not request.is_open:
             return None
-        if isinstance(message, tuple):
-            if any(isinstance(part, Request) for part in message):
-                await session.awake()
+        parts = message if isinstance(message, tuple) else (message,)
+        if any(isinstance(part, Request) for part in parts):
+            # Before anything is judged: what its tools do depends on the child.
+            await session.awake()
             if not request.is_open:
                 return None
+        if isinstance(message, tuple):
             return self._batch(request, principal, session, message)
         verdict = decide(principal.policy, message, session.catalogue)
         if isinstance(verdict, Refused):
             return self._refused(verdict, message)
         if isinstance(message, Request):
-            await session.awake()
-            if request.is_open:
-                self._relay(request, principal, session, message)
+            self._relay(request, principal, session, message)
             return None
         self._deliver(session, message)
         return _ACCEPTED

@@ -70,7 +70,9 @@ class GetTests(StreamCase):
 
     def test_priming(self) -> None:
         """Only the newest revision begins with an event that has no data."""
-        self.assertEqual(len(self.ids(self.get())), 1)
+        primed = self.get()
+        self.assertEqual(len(self.ids(primed)), 1)
+        self.assertIn(b"\nretry: 3000\ndata: \n\n", primed.body)
         older = self.open(version="2025-06-18")
         self.assertEqual(self.get(session=older).body, b"")
 
@@ -226,6 +228,35 @@ class LostConnectionTests(StreamCase):
         wire.depart()
         self.reply(self.process, self.received(self.process)[-1]["id"], {})
         self.assertEqual(len(self.replays), 0)
+
+    def test_dormant_session(self) -> None:
+        """Listening wakes no child; a call does, and is judged by its tools."""
+        self.process.exit(0)
+        started = len(self.spawner.processes)
+        listening = self.get()
+        self.assertEqual(listening.status, 200)
+        self.assertEqual(len(self.spawner.processes), started)
+        self.clock.advance(60)
+        self.manual.clear()
+        wire = self.send(request(1), self.session)
+        self.assertEqual(wire.status, 200, wire.value())
+        self.assertEqual(len(self.spawner.processes), started + 1)
+        self.spawner.processes[-1].say(json.dumps(CHANGED).encode())
+        self.assertEqual(listening.events[-1], CHANGED)
+
+    def test_client_that_leaves_while_a_child_starts(self) -> None:
+        """Its call is not made: nothing of it has been sent."""
+        self.process.exit(0)
+        self.clock.advance(60)
+        self.manual |= {"initialize"}
+        wire = self.send(request(1), self.session)
+        process = self.spawner.processes[-1]
+        (initialize,) = self.received(process)
+        wire.depart()
+        result = {"protocolVersion": "2025-11-25", "serverInfo": {"name": "x"}}
+        self.reply(process, initialize["id"], result)
+        methods = [each.get("method") for each in self.received(process)]
+        self.assertNotIn("tools/call", methods)
 
     def test_child_that_ends(self) -> None:
         """The error waits for the client as an answer would."""
