@@ -209,6 +209,12 @@ class Children:
         """
         raise NotImplementedError
 
+    def child_promoted(self, attachment: Attachment) -> None:
+        """
+        @param attachment: of the child that requests go to now.
+        """
+        raise NotImplementedError
+
     def belongs_to_none(self, attachment: Attachment, message: bytes) -> None:
         """
         @param attachment: where it came from.
@@ -282,6 +288,7 @@ class Children:
                 max(1.0, left), self._expired, attachment
             )
             attachment.replay(self.told.log_level, self.told.subscriptions)
+            self.child_promoted(attachment)
         if before is not None:
             self._old.add(before)
             if not before.in_flight:

@@ -41,6 +41,7 @@ from fjmcp_broker.sessions.partings import Partings, at_most
 from fjmcp_broker.sessions.population import DEFAULT_LIMITS, Limits, Population
 from fjmcp_broker.sessions.session import Session
 from fjmcp_broker.sessions.shelf import Shelf
+from fjmcp_broker.sessions.sights import Sights
 from fjmcp_broker.sessions.spawn import remove_stale_working_directories
 from fjmcp_broker.sessions.telling import Identity, Told
 from fjmcp_broker.upstream.interfaces import IUpstreamTokens, UpstreamAccessToken
@@ -108,6 +109,7 @@ class SessionRegistry:
         self._random_bytes = random_bytes
         self._shelf = Shelf(ledger, clock, self._from_row)
         self.population = Population(limits)
+        self._sights = Sights()
         self._partings = Partings(clock)
         self._activity: dict[bytes, int] = {}
         self._stopping = False
@@ -115,8 +117,7 @@ class SessionRegistry:
 
     def __len__(self) -> int:
         """
-        @return: how many sessions are more than their rows, those being opened
-            included.
+        @return: how many sessions are more than their rows.
         """
         return len(self.population)
 
@@ -179,8 +180,6 @@ class SessionRegistry:
         @raise StoreError: the row cannot be read, or the move to another grant could
             not be written down.
         """
-        if self._stopping:
-            raise Stopping("the service is restarting")
         session = await self._shelf.find(_digest(session_id))
         if self._stopping:
             raise Stopping("the service is restarting")
@@ -328,6 +327,7 @@ class SessionRegistry:
         """
         self.population.update(session)
         self._activity.pop(session.digest, None)
+        self._sights.forget(session.digest)
         if self._shelf.remove(session):
             self.log.info(
                 "session {session} closed: {reason}",
@@ -379,9 +379,8 @@ class SessionRegistry:
         return response
 
     def _from_row(self, digest: bytes, stored: StoredSession) -> Session:
-        return Session(
-            digest, stored.identity, stored.told, self, self._catalogue, stored.revision
-        )
+        sight = self._sights.of(digest)
+        return Session(digest, stored, self, self._catalogue, sight)
 
     async def _trim(self, grant_id: str) -> None:
         """

@@ -15,7 +15,9 @@ from fjmcp_broker.mcp.policy import ToolCatalogue
 from fjmcp_broker.sessions.attachment import INITIALIZED, Attachment
 from fjmcp_broker.sessions.children import Children
 from fjmcp_broker.sessions.errors import ChildGone, SessionGone
-from fjmcp_broker.sessions.telling import TELLING, Identity, Told, WatchedWaiter
+from fjmcp_broker.sessions.ledger import StoredSession
+from fjmcp_broker.sessions.sights import Sight
+from fjmcp_broker.sessions.telling import TELLING, WatchedWaiter
 from fjmcp_broker.sessions.waiting import Listener, SessionOwner, Waiter
 
 __all__ = ["INITIALIZED", "Session"]
@@ -37,29 +39,30 @@ class Session(Children):
     def __init__(
         self,
         digest: bytes,
-        identity: Identity,
-        told: Told,
+        stored: StoredSession,
         owner: SessionOwner,
         catalogue: ToolCatalogue,
-        revision: str,
+        sight: Sight,
     ) -> None:
         """
         @param digest: of the session id.
-        @param identity: whose it is.
-        @param told: what each child is told.
+        @param stored: its row, or what that will be.
         @param owner: the registry.
         @param catalogue: of tools, until the child has said what it is.
-        @param revision: as negotiated.
+        @param sight: what its client has seen of its children.
         """
-        super().__init__(digest, told, owner)
+        super().__init__(digest, stored.told, owner)
+        identity = stored.identity
         self.grant_id = identity.grant_id
         self.user_id = identity.user_id
         self.client_id = identity.client_id
         self.policy = identity.policy
-        self.revision = revision
+        self.revision = stored.revision
         self.catalogue = self._known_tools = catalogue
         self.streams = 0
         self._listener: Listener | None = None
+        self._sight = sight
+        self._untold: list[bytes] = []
 
     @property
     def me(self) -> "Session":
@@ -73,6 +76,14 @@ class Session(Children):
         @param result: of C{initialize}, by a new child.
         """
         self.catalogue = self._known_tools.for_server(result)
+        self._announce(self._sight.child_said(result))
+
+    def child_promoted(self, attachment: Attachment) -> None:
+        """
+        @param attachment: of the child that requests go to now.
+        """
+        for method in list(self._sight.lists):
+            attachment.ask(method, {}, partial(self._compare, method))
 
     @property
     def is_needed(self) -> bool:
@@ -167,7 +178,8 @@ class Session(Children):
         if self._current is None:
             raise ChildGone("there is no child")
         self.used_at = self._owner.clock.seconds()
-        self._current.request(request, self._watched(request, waiter))
+        watched = WatchedWaiter(waiter, partial(self._answering, request, waiter))
+        self._current.request(request, watched)
 
     def notify(self, notification: Notification) -> None:
         """
@@ -210,16 +222,31 @@ class Session(Children):
         current = [] if self._current is None else [self._current]
         return [*self._old, *current]
 
-    def _watched(self, request: Request, waiter: Waiter) -> Waiter:
+    def _announce(self, messages: list[bytes]) -> None:
         """
-        What changes what children are told is noted once the child agreed.
+        Tell the client on its GET stream, else on the stream of its next request.
         """
-        if request.method not in TELLING:
-            return waiter
-        return WatchedWaiter(waiter, partial(self._agreed, request))
+        if self._listener is not None:
+            for message in messages:
+                self._listener.send(message)
+        else:
+            self._untold = list(dict.fromkeys([*self._untold, *messages]))
 
-    def _agreed(self, request: Request, _result: bytes) -> None:
-        told = self.told.after(request)
-        if told != self.told:
-            self.told = told
-            self._owner.session_told(self)
+    def _compare(self, method: str, response: Response) -> None:
+        """A new child was asked for what the client has seen of another one."""
+        if response.result is not None:
+            self._announce(self._sight.child_listed(method, response.result))
+
+    def _answering(self, request: Request, waiter: Waiter, response: Response) -> None:
+        """Something was answered: what else does it mean, and what goes before it?"""
+        if response.result is not None:
+            self._sight.client_saw(request, response.result)
+            if request.method in TELLING:
+                told = self.told.after(request)
+                if told != self.told:
+                    self.told = told
+                    self._owner.session_told(self)
+        if self._untold and waiter.takes_messages:
+            untold, self._untold = self._untold, []
+            for message in untold:
+                waiter.notified(message)

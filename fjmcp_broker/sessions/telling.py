@@ -86,17 +86,16 @@ TELLING = frozenset(
 
 class WatchedWaiter:
     """
-    A client's waiter, and somebody who wants to see the result, too.
+    A client's waiter, and somebody who comes first when the answer is there.
     """
 
-    def __init__(self, waiter: Waiter, agreed: Callable[[bytes], None]) -> None:
+    def __init__(self, waiter: Waiter, first: Callable[[Response], None]) -> None:
         """
         @param waiter: the client's.
-        @param agreed: called with the raw result before the client gets it; not with
-            an error.
+        @param first: called with the answer before the client gets it.
         """
         self._waiter = waiter
-        self._agreed = agreed
+        self._first = first
 
     @property
     def takes_messages(self) -> bool:
@@ -115,8 +114,7 @@ class WatchedWaiter:
         """
         @param response: the answer.
         """
-        if response.result is not None:
-            self._agreed(response.result)
+        self._first(response)
         self._waiter.answered(response)
 
     def cancelled(self) -> None:

@@ -4,9 +4,11 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from fjmcp_broker.mcp.messages import Request
 from fjmcp_broker.secret import Secret
 from fjmcp_broker.sessions.population import Limits
 from fjmcp_broker.sessions.rotation import Rotation
+from fjmcp_broker.sessions.sights import Sight, Sights
 from fjmcp_broker.store.errors import StoreUnavailable
 from fjmcp_broker.upstream.errors import SignInNeeded, UpstreamUnavailable
 from fjmcp_broker.upstream.interfaces import UpstreamAccessToken
@@ -298,6 +300,108 @@ class SleepTests(WakingWorld):
         self.assertEqual(states, ["too_many_dormant", *["open"] * 5])
         self.assertEqual(self.call(sessions[0]).status, 404)
         self.check_call(sessions[1])
+
+
+class ListChangedTests(WakingWorld):
+    """Another child has other tools."""
+
+    def setUp(self) -> None:
+        """A session whose client has listed the tools."""
+        super().setUp()
+        self.tools = ["a", "b"]
+        self.capabilities: dict[str, Any] = {"tools": {}}
+        self.session = self.open()
+        self.send(request(1, "tools/list"), self.session)
+
+    def read(self, process: FakeProcess, message: dict[str, Any]) -> None:
+        """Children with tools."""
+        if message.get("method") == "tools/list":
+            tools = [{"name": name} for name in self.tools]
+            self.reply(process, message["id"], {"tools": tools})
+        elif message.get("method") == "initialize":
+            self.reply(
+                process,
+                message["id"],
+                {"protocolVersion": "2025-06-18", "capabilities": self.capabilities},
+            )
+        else:
+            super().read(process, message)
+
+    def told(self, wire: Wire) -> list[str]:
+        """Notifications before an answer."""
+        return [event["method"] for event in wire.events if "method" in event]
+
+    def next_call(self, accept: str = "application/json, text/event-stream") -> Wire:
+        """After a crash."""
+        self.clock.advance(100)
+        for process in self.living:
+            process.exit(1)
+        return self.send(request(2, "x"), self.session, headers={"Accept": accept})
+
+    def test_same_tools_in_another_order(self) -> None:
+        """Nothing to tell."""
+        self.tools.reverse()
+        wire = self.next_call()
+        self.assertEqual(wire.headers["content-type"], "application/json")
+
+    def test_other_tools(self) -> None:
+        """The next stream says so, once."""
+        self.tools.append("c")
+        wire = self.next_call()
+        self.assertEqual(self.told(wire), ["notifications/tools/list_changed"])
+        self.assertEqual(wire.events[-1]["id"], 2)
+        self.assertEqual(self.next_call().headers["content-type"], "application/json")
+
+    def test_client_that_takes_json_alone(self) -> None:
+        """It hears of it as soon as it can."""
+        self.tools.append("c")
+        self.assertIn("result", self.next_call("application/json").json)
+        wire = self.send(request(3, "x"), self.session)
+        self.assertEqual(self.told(wire), ["notifications/tools/list_changed"])
+
+    def test_other_capabilities(self) -> None:
+        """Even when the client has asked for no list."""
+        self.capabilities = {"tools": {}, "resources": {"subscribe": True}}
+        wire = self.next_call()
+        self.assertEqual(self.told(wire), ["notifications/resources/list_changed"])
+
+    def test_open_stream(self) -> None:
+        """It is told there, without any call."""
+        heard: list[bytes] = []
+
+        class Stream:
+            def send(self, message: bytes) -> None:
+                heard.append(message)
+
+            def end(self) -> None:
+                """Nothing."""
+
+        find = self.registry.find(self.session, principal(1))
+        session = self.successResultOf(Deferred.fromCoroutine(find))
+        stream = Stream()
+        session.listen(stream)
+        self.tools.append("c")
+        wire = self.next_call()
+        self.assertEqual(wire.headers["content-type"], "application/json")
+        self.assertEqual(len(heard), 1)
+        self.assertIn(b"notifications/tools/list_changed", heard[0])
+        session.unlisten(stream)
+
+    def test_lists_that_cannot_be_read(self) -> None:
+        """Are no news."""
+        sight = Sight()
+        self.assertEqual(sight.child_said(b'{"capabilities":7}'), [])
+        sight.client_saw(Request(b"1", "tools/list"), b'{"tools":7}')
+        self.assertEqual(sight.lists, {})
+
+    def test_memory_has_a_limit(self) -> None:
+        """The longest unseen is forgotten."""
+        sights = Sights(2)
+        first = sights.of(b"1")
+        self.assertIs(sights.of(b"1"), first)
+        sights.of(b"2")
+        sights.of(b"3")
+        self.assertIsNot(sights.of(b"1"), first)
 
 
 class SuspensionTests(WakingWorld):
