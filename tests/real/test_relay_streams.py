@@ -1,5 +1,6 @@
 """JSON or events, and readers of every pace, over real sockets."""
 
+import re
 import time
 from typing import Any
 
@@ -199,3 +200,16 @@ class LoadTests(RelayTestCase):
         await answer.closed
         self.assertNotIn(b'"done"', answer.raw)
         self.assertTrue(self.children[0].usable)
+        # What was kept is there for a client that comes back, the answer included.
+        lost = re.findall(rb"(?m)^id: (\S+)-(\d+)$", answer.body.rpartition(b"\n\n")[0])
+        name, number = lost[-1]
+        headers = {
+            "Accept": "text/event-stream",
+            "Last-Event-ID": f"{name.decode()}-{number.decode()}",
+        }
+        again = await self.send(b"", session, method="GET", headers=headers)
+        *progress, last = again.events
+        self.assertEqual(last["result"], {"value": "done"})
+        steps = [each["params"]["progress"] for each in progress]
+        self.assertEqual(steps, [*range(2000)][-len(steps) :])
+        self.assertGreater(len(steps), 300)
