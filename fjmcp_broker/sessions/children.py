@@ -17,7 +17,7 @@ from fjmcp_broker.mcp.messages import Response
 from fjmcp_broker.sessions.attachment import Attachment
 from fjmcp_broker.sessions.backoff import Backoff
 from fjmcp_broker.sessions.child import Child
-from fjmcp_broker.sessions.ending import ChildEnd
+from fjmcp_broker.sessions.ending import ChildEnd, EndReason
 from fjmcp_broker.sessions.errors import (
     ChildCannotStart,
     InitializeRefused,
@@ -235,13 +235,13 @@ class Children:
         @param end: how it ended.
         """
         self._old.discard(attachment)
-        if attachment is self._current:
+        if end.reason is not EndReason.STOPPED and attachment.ready_at is not None:
             self.log.warn(
                 "session {session}: {end}", session=self.name, end=end.describe()
             )
             now = self._owner.clock.seconds()
-            lived = now - (attachment.ready_at or now)
-            self._backoff.ended(now, lived, end.last_stderr)
+            self._backoff.ended(now, now - attachment.ready_at, end.last_stderr)
+        if attachment is self._current:
             self._machine.child_ended()
         self._owner.session_answered(self.me)
         self._owner.session_changed(self.me)
@@ -354,13 +354,11 @@ class Children:
 
     def _expired(self, attachment: Attachment) -> None:
         attachment.expiry = None
-        why = ("token_expired", "the user's token has expired", False)
+        self.log.info("session {session}: token_expired", session=self.name)
         if attachment is self._current:
-            self._why = why
-            self._failure = ChildCannotStart("the user's token has expired")
-            self._machine.sleep()
-        else:
-            self._stop(attachment, why)
+            # One that is being started goes on.
+            self._machine.child_ended()
+        self._stop(attachment, ("token_expired", "the user's token has expired", False))
 
     def _stop_old(self, why: _Why) -> None:
         for attachment in list(self._old):

@@ -193,6 +193,7 @@ class TokenTests(SessionCase):
         self.forgejo.stand_in.controls.set_lifetimes(access_seconds=28)
         clients = [(await self.signed_in(name), name) for name in ("alice", "bob")]
         again = await self.signed_in("alice")
+        self.forgejo.stand_in.controls.forget_requests()
         until = time.monotonic() + 12
         running = [
             Deferred.fromCoroutine(self.hammer(client, login, until))
@@ -207,6 +208,10 @@ class TokenTests(SessionCase):
             self.assertEqual(wrong, [], self.daemon.text[-5000:])
         rotations = len(re.findall(r"live -> rotating", self.daemon.text))
         self.assertGreater(rotations, 3)
+        paths = [request.path for request in self.forgejo.stand_in.controls.requests]
+        # Each child asks for both at its start, each call of who_am_i for the user.
+        made = paths.count("/api/v1/user") - paths.count("/api/v1/version")
+        self.assertEqual(made, sum(count for count, _ in results))
         for client, login in clients:
             await self.check(client, login)
         await self.until(lambda: len(self.children()) <= 4, "old children stay")

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyClass
 
+from fjmcp_broker.logs import background
 from fjmcp_broker.sessions.ledger import ISessionLedger
 from fjmcp_broker.sessions.population import Limits
 from fjmcp_broker.sessions.rows import SessionRows
@@ -312,7 +313,7 @@ class AnySequenceTests(McpWorld):
                     [
                         *("open", "open", "call", "call", "call", "answer", "answer"),
                         *("crash", "delete", "grant", "user", "wait", "depart"),
-                        *("cancel", "ready", "progress"),
+                        *("cancel", "ready", "progress", "rotate", "reap"),
                     ]
                 ),
                 st.integers(0, 5),
@@ -368,12 +369,16 @@ class AnySequenceTests(McpWorld):
                 self.registry.close_grant(f"g_{user}")
             elif step == "user":
                 self.registry.suspend_user(user)
+            elif step == "rotate":
+                self.registry.population.rotate_user(user, 2_000_000_000)
+            elif step == "reap":
+                background(self.registry.reap(pick * 10.0, 10**6), "reaping")
             elif step == "wait":
                 self.clock.advance([0.3, 5, 20, 40, 400, 4000][pick])
             elif step == "depart" and wires:
                 wires[pick % len(wires)].depart()
             living = [p for p in self.spawner.processes if not p.exited]
-            self.assertLessEqual(len(living), 6)
+            self.assertLessEqual(len(living), 12)
         self.registry.close_grant("g_1")
         self.registry.close_grant("g_2")
         self.clock.pump([1] * 10)

@@ -514,6 +514,20 @@ class RotationTests(WakingWorld):
         )
         self.assertTrue(self.old.exited)
 
+    def test_old_token_ends_while_the_new_child_starts(self) -> None:
+        """That start goes on, and the next call waits for it."""
+        self.manual.add("initialize")
+        self.clock.advance(3600 - 30)
+        self.rotate()
+        self.clock.advance(11)
+        self.assertEqual(
+            self.answer(self.slow)["error"]["data"], {"reason": "token_expired"}
+        )
+        wire = self.call(self.session, 1)
+        self.reply(self.spawner.processes[1], 1, {"protocolVersion": "2025-06-18"})
+        self.assertEqual(self.answer(wire)["id"], 1)
+        self.assertEqual(len(self.spawner.processes), 2)
+
     def test_ids_are_the_sessions(self) -> None:
         """A call in flight at the old child cannot be made again, but cancelled."""
         self.rotate()
