@@ -79,6 +79,7 @@ format: $(VENV)/.installed-dev
 generate: $(VENV)/.installed
 	$(BIN)/python -m fjmcp_broker.config docs/configuration.md \
 		deploy/examples/fjmcp-broker.toml
+	$(BIN)/python -m fjmcp_broker.mcp.lifecycle > docs/session-machine.md
 
 docs: generate $(VENV)/.installed-dev
 	$(BIN)/pydoctor --config=pyproject.toml --html-output=docs/api

@@ -28,6 +28,7 @@ from fjmcp_broker.errors import BrokerError
 from fjmcp_broker.sessions.spawn import ChildSettings
 from fjmcp_broker.store.instance import Instance
 from fjmcp_broker.store.preflight import prepare
+from fjmcp_broker.upstream.forgejo import ForgejoSettings
 
 LOCK_WAIT_SECONDS: Final = 30.0
 
@@ -171,3 +172,19 @@ def _check_listen_address(config: Config) -> None:
         raise BrokerError(
             f"server.listen_addr: cannot listen on {address.text}: {reason}"
         ) from None
+
+
+def forgejo_settings(config: Config) -> ForgejoSettings:
+    """
+    @param config: checked.
+    @return: what it says about Forgejo.
+    """
+    forgejo = config.forgejo
+    return ForgejoSettings(
+        url=forgejo.url,
+        internal_url=forgejo.internal_url,
+        client_id=forgejo.oauth_client_id,
+        client_secret=forgejo.oauth_client_secret,
+        scopes=tuple(forgejo.oauth_scopes.split()),
+        public_url=config.server.public_url,
+    )

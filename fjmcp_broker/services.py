@@ -26,13 +26,21 @@ from fjmcp_broker.errors import BrokerError
 from fjmcp_broker.mcp.catalogue import ToolCatalogue
 from fjmcp_broker.oauth.vocabulary import MCP_PATH
 from fjmcp_broker.ordered import OrderedService, Part
-from fjmcp_broker.preflight import LOCK_WAIT_SECONDS, child_settings, preflight
+from fjmcp_broker.preflight import (
+    LOCK_WAIT_SECONDS,
+    child_settings,
+    forgejo_settings,
+    preflight,
+)
 from fjmcp_broker.process import OrderlyExit
 from fjmcp_broker.reload import Certificate, Operator, Reloader
 from fjmcp_broker.secret import Secret
 from fjmcp_broker.sessions.child import Child
 from fjmcp_broker.sessions.ending import ChildObserver
-from fjmcp_broker.sessions.registry import Limits, SessionRegistry
+from fjmcp_broker.sessions.population import Limits
+from fjmcp_broker.sessions.registry import SessionRegistry
+from fjmcp_broker.sessions.replay import Replays
+from fjmcp_broker.sessions.rotation import Rotation
 from fjmcp_broker.sessions.rows import SessionRows
 from fjmcp_broker.sessions.spawn import Launcher, protect_memory
 from fjmcp_broker.store.collector import collect
@@ -40,9 +48,10 @@ from fjmcp_broker.store.database import Database
 from fjmcp_broker.store.keys import load_or_create_keys
 from fjmcp_broker.store.lock import StoreLock
 from fjmcp_broker.store.sealing import Sealer
+from fjmcp_broker.store.upstream_tokens import dormant
 from fjmcp_broker.systemd import Notifier
 from fjmcp_broker.timers import steady_timer
-from fjmcp_broker.upstream.forgejo import Forgejo, ForgejoSettings
+from fjmcp_broker.upstream.forgejo import Forgejo
 from fjmcp_broker.upstream.http import build_http
 from fjmcp_broker.upstream.tokens import UpstreamTokens
 from fjmcp_broker.web.bearer import BearerAuthenticator
@@ -55,7 +64,8 @@ from fjmcp_broker.web.site import BrokerSite
 __all__ = ["Daemon", "build", "preflight"]
 
 COLLECT_SECONDS: Final = 3600.0
-FLUSH_SECONDS: Final = 30.0
+REAP_SECONDS: Final = 30.0
+ROTATE_SECONDS: Final = 60.0
 MARGIN_SECONDS: Final = 2.0
 
 
@@ -121,7 +131,7 @@ class _Composition:
         self._http = build_http(
             reactor, ca_file=config.forgejo.ca_file, proxy=config.forgejo.proxy
         )
-        self._forgejo = Forgejo(_forgejo_settings(config), self._http.client, reactor)
+        self._forgejo = Forgejo(forgejo_settings(config), self._http.client, reactor)
         self._upstream = UpstreamTokens(
             self._database,
             self._sealer,
@@ -141,13 +151,25 @@ class _Composition:
             tokens=self._upstream,
             make_child=self._make_child,
             catalogue=ToolCatalogue.packaged(),
-            limits=Limits(config.sessions.max, config.sessions.max_per_user),
+            limits=Limits(
+                config.sessions.max,
+                config.sessions.max_per_user,
+                config.sessions.max_dormant_per_grant,
+            ),
         )
+        rotation = Rotation(
+            self._registry.population, self._upstream, self._dormant_users, reactor
+        )
+        self._replays = Replays(reactor)
         self._timers = [
             steady_timer(COLLECT_SECONDS, self._collect, "collect garbage", reactor),
             steady_timer(
-                FLUSH_SECONDS, self._registry.flush_activity, "note activity", reactor
+                min(REAP_SECONDS, max(1.0, config.sessions.idle_timeout_seconds / 2)),
+                self._reap,
+                "look after idle sessions",
+                reactor,
             ),
+            steady_timer(ROTATE_SECONDS, rotation.run, "rotate tokens", reactor),
         ]
         self._site = site = self._make_site()
         certificate = Certificate.configured(config)
@@ -191,7 +213,7 @@ class _Composition:
 
     def _user_suspended(self, user_id: int) -> None:
         self._authenticator.forget_user(user_id)
-        self._registry.close_user(user_id)
+        self._registry.suspend_user(user_id)
 
     # Construction
 
@@ -213,6 +235,7 @@ class _Composition:
             registry=self._registry,
             authenticator=self._authenticator,
             clock=self._reactor,
+            replays=self._replays,
             annotate=config.child.annotations,
         )
         admission = McpAdmission(
@@ -288,6 +311,16 @@ class _Composition:
                 self._grant_ended(grant_id)
             is_complete = done.is_complete
 
+    async def _reap(self) -> None:
+        self._replays.expire()
+        limits = self._config.sessions
+        await self._registry.reap(limits.idle_timeout_seconds, limits.max_idle_seconds)
+
+    async def _dormant_users(self, now: int, before: int) -> list[int]:
+        return await self._database.read(
+            partial(dormant, now=now, updated_before=before)
+        )
+
     async def _listen(self) -> None:
         address = self._config.server.listen_addr
         endpoint = serverFromString(self._reactor, address.endpoint)
@@ -320,15 +353,3 @@ class _Composition:
     def _failed(self) -> None:
         self.daemon.exit_status = 1
         self._exit.fail()
-
-
-def _forgejo_settings(config: Config) -> ForgejoSettings:
-    forgejo = config.forgejo
-    return ForgejoSettings(
-        url=forgejo.url,
-        internal_url=forgejo.internal_url,
-        client_id=forgejo.oauth_client_id,
-        client_secret=forgejo.oauth_client_secret,
-        scopes=tuple(forgejo.oauth_scopes.split()),
-        public_url=config.server.public_url,
-    )

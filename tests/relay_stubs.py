@@ -2,8 +2,9 @@
 Stubs for what the relay gets from other parts: principals, Forgejo tokens, rows.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
+import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
@@ -17,7 +18,8 @@ from fjmcp_broker.oauth.bearer import (
 from fjmcp_broker.oauth.tokens import digest
 from fjmcp_broker.oauth.vocabulary import ErrorCode, Policy
 from fjmcp_broker.secret import Secret
-from fjmcp_broker.sessions.ledger import ISessionLedger
+from fjmcp_broker.sessions.ledger import ISessionLedger, StoredSession
+from fjmcp_broker.sessions.telling import Identity, Told
 from fjmcp_broker.upstream.interfaces import UpstreamAccessToken
 from fjmcp_broker.web.bearer import BearerRefused
 
@@ -140,6 +142,9 @@ class StubLedger:
         self.rows: dict[bytes, str] = {}
         self.grants: dict[bytes, str] = {}
         self.activity: dict[bytes, int] = {}
+        self.stored: dict[bytes, StoredSession] = {}
+        self.policies: dict[str, Policy] = {}
+        self.reads = 0
         self.dead_grants: set[str] = set()
         self.error: Exception | None = None
         self.holding: list[Deferred[None]] | None = None
@@ -158,6 +163,14 @@ class StubLedger:
             return False
         self.rows[digest] = "open"
         self.grants[digest] = grant_id
+        self.activity.setdefault(digest, now)
+        user = int(grant_id.removeprefix("g_")) if grant_id[2:].isdigit() else 1
+        policy = self.policies.get(grant_id, Policy.FULL)
+        self.stored[digest] = StoredSession(
+            Identity(grant_id, user, "client", policy),
+            revision,
+            Told.stored(initialize, None, ()),
+        )
         return True
 
     async def closed(self, digest: bytes, now: int, reason: str) -> None:
@@ -172,16 +185,62 @@ class StubLedger:
         if to_grant in self.dead_grants or self.grants[digest] != from_grant:
             return False
         self.grants[digest] = to_grant
+        known = self.stored[digest]
+        identity = attrs.evolve(known.identity, grant_id=to_grant)
+        self.stored[digest] = attrs.evolve(known, identity=identity)
         return True
 
     async def touched(self, activity: Mapping[bytes, int]) -> None:
         """As the real one."""
         self.activity.update(activity)
 
-    async def close_all_open(self, now: int, reason: str) -> None:
+    async def found(self, digest: bytes) -> StoredSession | None:
         """As the real one."""
-        for each in self.rows:
-            self.rows[each] = reason
+        if self.error is not None:
+            raise self.error
+        self.reads += 1
+        if self.rows.get(digest) != "open":
+            return None
+        if self.grants[digest] in self.dead_grants:
+            return None
+        return self.stored[digest]
+
+    async def told(
+        self, digest: bytes, log_level: str | None, subscriptions: Collection[str]
+    ) -> None:
+        """As the real one."""
+        known = self.stored[digest]
+        told = attrs.evolve(
+            known.told, log_level=log_level, subscriptions=tuple(subscriptions)
+        )
+        self.stored[digest] = attrs.evolve(known, told=told)
+
+    async def close_unused(self, now: int, unused_since: int) -> list[bytes]:
+        """As the real one."""
+        closed = [
+            digest
+            for digest, state in self.rows.items()
+            if state == "open" and self.activity.get(digest, now) <= unused_since
+        ]
+        for each in closed:
+            self.rows[each] = "unused"
+        return closed
+
+    async def close_surplus(
+        self, grant_id: str, keep: int, spared: Collection[bytes], now: int
+    ) -> list[bytes]:
+        """As the real one; rows are in the order of their opening."""
+        dormant = [
+            digest
+            for digest, state in self.rows.items()
+            if state == "open"
+            and self.grants[digest] == grant_id
+            and digest not in spared
+        ]
+        closed = dormant[: max(0, len(dormant) - keep)]
+        for each in closed:
+            self.rows[each] = "too_many_dormant"
+        return closed
 
 
 def key_of(session_id: str) -> bytes:

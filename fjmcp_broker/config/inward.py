@@ -152,7 +152,6 @@ class SessionsConfig:
             COUNT,
             "How many sessions without a child are kept for one sign-in of one "
             "client; the oldest is closed.",
-            planned=True,
         ),
     )
     idle_timeout_seconds: int = field(
@@ -161,14 +160,11 @@ class SessionsConfig:
             DURATION,
             "A child without a request for that long is stopped.",
             "FJMCP_BROKER_SESSION_IDLE_TIMEOUT",
-            planned=True,
         ),
     )
     max_idle_seconds: int = field(
         default=30 * _DAY,
-        metadata=about(
-            DURATION, "A session unused for that long is closed.", planned=True
-        ),
+        metadata=about(DURATION, "A session unused for that long is closed."),
     )
 
 

@@ -4,6 +4,7 @@
 # ruff: noqa: N818
 
 from fjmcp_broker.errors import BrokerError
+from fjmcp_broker.mcp.messages import Response
 
 
 class SessionError(BrokerError):
@@ -17,6 +18,19 @@ class ChildCannotStart(SessionError):
     No child process could be made ready: the program is missing, ended before it
     answered C{initialize}, or took too long.
     """
+
+
+class InitializeRefused(ChildCannotStart):
+    """
+    The child answered C{initialize} with an error.
+    """
+
+    def __init__(self, response: Response) -> None:
+        """
+        @param response: the answer.
+        """
+        super().__init__("the child refused to be initialized")
+        self.response = response
 
 
 class ChildGone(SessionError):

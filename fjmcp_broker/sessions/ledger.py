@@ -1,16 +1,34 @@
 """
 The sessions' rows in the store, as far as the registry needs them.
 
-Only opening and adopting a session wait for the store. Everything else is written
-behind the answer: a lost write costs a row that the next start closes.
+Opening, adopting and finding a session again wait for the store. Everything else is
+written behind the answer.
 """
 
 # Methods of a zope Interface have no self.
 # ruff: noqa: N805
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
+import attrs
 from zope.interface import Interface
+
+from fjmcp_broker.sessions.telling import Identity, Told
+
+
+@attrs.frozen
+class StoredSession:
+    """
+    A session as its row has it.
+
+    @ivar identity: whose it is.
+    @ivar revision: the negotiated protocol revision.
+    @ivar told: what its children are told.
+    """
+
+    identity: Identity
+    revision: str
+    told: Told
 
 
 class ISessionLedger(Interface):
@@ -53,8 +71,37 @@ class ISessionLedger(Interface):
         @param activity: when each session was last used.
         """
 
-    async def close_all_open(now: int, reason: str) -> None:
+    async def found(digest: bytes) -> StoredSession | None:
+        """
+        @param digest: SHA-256 of a session id.
+        @return: the session, or C{None}: unknown, closed, or its grant has ended.
+        @raise StoreError: the store cannot be used.
+        """
+
+    async def told(
+        digest: bytes, log_level: str | None, subscriptions: Collection[str]
+    ) -> None:
+        """
+        @param digest: of the session.
+        @param log_level: as the client set it.
+        @param subscriptions: all URIs that it is subscribed to.
+        """
+
+    async def close_unused(now: int, unused_since: int) -> list[bytes]:
         """
         @param now: seconds since the epoch.
-        @param reason: short.
+        @param unused_since: seconds since the epoch.
+        @return: the digests of the sessions that nobody used since and that are
+            closed now.
+        """
+
+    async def close_surplus(
+        grant_id: str, keep: int, spared: Collection[bytes], now: int
+    ) -> list[bytes]:
+        """
+        @param grant_id: whose sessions.
+        @param keep: how many may stay beside those spared.
+        @param spared: digests of sessions that stay in any case.
+        @param now: seconds since the epoch.
+        @return: the digests of the longest unused ones, which are closed now.
         """

@@ -1,63 +1,58 @@
 """
-All sessions of the daemon: opened, found by their owners, limited, ended.
+All sessions of the daemon: opened, found by their owners, limited, put to sleep, ended.
 
-Until a session can sleep and wake, it lives exactly as long as its child.
+The rows of the store are the truth. A session is an object here only as long as
+somebody needs it: it has a child, a waiting request or an open stream. Any other is
+made again from its row when its client comes back, also by a later daemon.
 """
 
 import secrets
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
-from contextlib import suppress
 from hashlib import sha256
-from typing import Final, TypeVar
+from typing import Final
 
 import attrs
-from twisted.internet.defer import Deferred, TimeoutError, gatherResults
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from fjmcp_broker.logs import background
+from fjmcp_broker.mcp.lifecycle import State
 from fjmcp_broker.mcp.messages import NULL, Request, Response
 from fjmcp_broker.mcp.policy import ToolCatalogue
-from fjmcp_broker.mcp.versions import answered_version, revision_of_session
+from fjmcp_broker.mcp.versions import (
+    LATEST_LEGACY,
+    answered_version,
+    revision_of_session,
+)
 from fjmcp_broker.oauth.bearer import Principal
 from fjmcp_broker.secret import Secret
 from fjmcp_broker.sessions.child import Child
-from fjmcp_broker.sessions.ending import ChildEnd, ChildObserver
+from fjmcp_broker.sessions.ending import ChildObserver
 from fjmcp_broker.sessions.errors import (
+    InitializeRefused,
     SessionForbidden,
     SessionGone,
     Stopping,
-    TooManySessions,
 )
-from fjmcp_broker.sessions.ledger import ISessionLedger
+from fjmcp_broker.sessions.ledger import ISessionLedger, StoredSession
+from fjmcp_broker.sessions.partings import Partings, at_most
+from fjmcp_broker.sessions.population import DEFAULT_LIMITS, Limits, Population
 from fjmcp_broker.sessions.session import Session
+from fjmcp_broker.sessions.shelf import Shelf
+from fjmcp_broker.sessions.sights import Sights
 from fjmcp_broker.sessions.spawn import remove_stale_working_directories
-from fjmcp_broker.upstream.interfaces import IUpstreamTokens
-
-T = TypeVar("T")
+from fjmcp_broker.sessions.telling import Identity, Told
+from fjmcp_broker.upstream.interfaces import IUpstreamTokens, UpstreamAccessToken
 
 SESSION_ID_BYTES: Final = 32
 MINIMUM_TOKEN_LIFE_SECONDS: Final = 120
-RETRY_AFTER_SECONDS: Final = 10
 STOP_RESERVE_SECONDS: Final = 3.0
 """Of the time for a stop, what the children get at the end to go by themselves."""
 
 ChildFactory = Callable[[ChildObserver, Secret, str], Child]
 """Makes a child, not started: its observer, the user's token, its name in the log."""
-
-
-@attrs.frozen
-class Limits:
-    """
-    How many sessions with a child there may be.
-
-    @ivar total: of all users.
-    @ivar per_user: of one user.
-    """
-
-    total: int = 100
-    per_user: int = 20
 
 
 @attrs.frozen
@@ -78,6 +73,9 @@ class Opened:
 class SessionRegistry:
     """
     The sessions and who may use them.
+
+    @ivar clock: tells the time.
+    @ivar population: the sessions that are more than their rows.
     """
 
     log = Logger()
@@ -90,7 +88,7 @@ class SessionRegistry:
         tokens: IUpstreamTokens,
         make_child: ChildFactory,
         catalogue: ToolCatalogue,
-        limits: Limits = Limits(),
+        limits: Limits = DEFAULT_LIMITS,
         random_bytes: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
         """
@@ -102,34 +100,32 @@ class SessionRegistry:
         @param limits: how many sessions there may be.
         @param random_bytes: for session ids.
         """
-        self._clock = clock
+        self.clock = clock
         self._ledger = ledger
         self._tokens = tokens
         self._make_child = make_child
         self._catalogue = catalogue
         self._limits = limits
         self._random_bytes = random_bytes
-        self._sessions: set[Session] = set()
-        self._by_digest: dict[bytes, Session] = {}
-        self._ending: set[Child] = set()
+        self._shelf = Shelf(ledger, clock, self._from_row)
+        self.population = Population(limits)
+        self._sights = Sights()
+        self._partings = Partings(clock)
         self._activity: dict[bytes, int] = {}
         self._stopping = False
         self._idle: Deferred[None] | None = None
 
     def __len__(self) -> int:
         """
-        @return: how many sessions there are, those being opened included.
+        @return: how many sessions are more than their rows.
         """
-        return len(self._sessions)
+        return len(self.population)
 
     async def start(self) -> None:
         """
-        Close what an earlier daemon left open: its children are gone.
-
-        @raise StoreError: the store cannot be used.
+        Clean up what an earlier daemon left. Its sessions go on from their rows.
         """
         remove_stale_working_directories()
-        await self._ledger.close_all_open(self._now(), "daemon_restarted")
 
     # For web/mcp
 
@@ -141,43 +137,35 @@ class SessionRegistry:
         @param principal: who asks.
         @param request: the client's C{initialize}.
         @return: the child's answer and the session, if it is a result.
-        @raise TooManySessions: no place is free.
+        @raise TooManySessions: every child is busy.
         @raise Stopping: the daemon is going down.
         @raise UpstreamError: there is no usable token.
         @raise ChildCannotStart: no child could be made ready.
         @raise SessionGone: the grant ended meanwhile.
         @raise StoreError: the session could not be written down.
         """
-        self._check_room(principal)
         random = self._random_bytes(SESSION_ID_BYTES)
         session_id = urlsafe_b64encode(random).rstrip(b"=").decode("ascii")
-        session = Session(_digest(session_id), principal, self, self._catalogue)
-        self._sessions.add(session)
+        p = principal
+        identity = Identity(p.grant_id, p.user_id, p.client_id, p.policy)
+        session = self._from_row(
+            _digest(session_id), StoredSession(identity, LATEST_LEGACY, Told(request))
+        )
+        self.population.begin(session)
         try:
-            response = await self._open(session, request)
-            result = response.result
-            if result is None:
-                session.end("refused_by_child")
-                return Opened(response)
-            session.revision = revision_of_session(answered_version(result))
-            session.catalogue = self._catalogue.for_server(result)
-            written = await self._ledger.opened(
-                session.digest,
-                session.grant_id,
-                session.revision,
-                request.params or NULL,
-                self._now(),
-            )
-            if not written:
-                raise SessionGone("the grant has ended")
-            if session.has_ended:
-                self._write_closed(session, "ended_while_opening")
-                raise SessionGone("the session was closed")
+            response = await self._answer_and_write(session, request)
+        except InitializeRefused as refused:
+            session.end("refused_by_child")
+            return Opened(refused.response)
         except BaseException:
             session.end("not_opened")
             raise
-        self._by_digest[session.digest] = session
+        finally:
+            self.population.opened(session)
+            self._check_idle()
+        self._shelf.put(session)
         self.log.info("session {session} opened", session=session.name)
+        background(self._trim(session.grant_id), "closing surplus sessions")
         return Opened(response, session_id, session)
 
     async def find(self, session_id: str, principal: Principal) -> Session:
@@ -189,17 +177,17 @@ class SessionRegistry:
             of the same user.
         @raise SessionForbidden: another user's.
         @raise Stopping: the daemon is going down.
-        @raise StoreError: the move to another grant could not be written down.
+        @raise StoreError: the row cannot be read, or the move to another grant could
+            not be written down.
         """
+        session = await self._shelf.find(_digest(session_id))
         if self._stopping:
             raise Stopping("the service is restarting")
-        session = self._by_digest.get(_digest(session_id))
-        if session is None or session.has_ended:
+        if session.has_ended:
             raise SessionGone("there is no such session")
         if session.user_id != principal.user_id:
             raise SessionForbidden("the session belongs to another user")
-        if session.grant_id != principal.grant_id:
-            await self._adopt(session, principal)
+        await self._shelf.adopt(session, principal)
         self._activity[session.digest] = self._now()
         return session
 
@@ -209,13 +197,20 @@ class SessionRegistry:
         """
         @param grant_id: it has ended: its children are killed at once.
         """
-        self._close_where(lambda session: session.grant_id == grant_id, "grant_ended")
+        self._shelf.grant_ended()
+        for session in self._all():
+            if session.grant_id == grant_id:
+                session.end("grant_ended", at_once=True)
 
-    def close_user(self, user_id: int) -> None:
+    def suspend_user(self, user_id: int) -> None:
         """
+        The sessions stay, and go on after the user's next sign-in.
+
         @param user_id: who has to sign in again: the children are killed at once.
         """
-        self._close_where(lambda session: session.user_id == user_id, "user_suspended")
+        self.population.suspend_user(user_id)
+
+    # For timers
 
     async def flush_activity(self) -> None:
         """
@@ -223,143 +218,180 @@ class SessionRegistry:
         """
         if self._activity:
             activity, self._activity = self._activity, {}
-            await self._ledger.touched(activity)
+            try:
+                await self._ledger.touched(activity)
+            except BaseException:
+                self._activity = {**activity, **self._activity}
+                raise
+
+    async def reap(self, idle_seconds: float, unused_seconds: int) -> None:
+        """
+        Put idle children to sleep and close the sessions that nobody uses.
+
+        @param idle_seconds: without a request.
+        @param unused_seconds: without any use.
+        @raise StoreError: the store cannot be used.
+        """
+        slept = self.population.put_idle_to_sleep(self.clock.seconds() - idle_seconds)
+        await self._shelf.close_rows()
+        for grant_id in slept:
+            await self._trim(grant_id)
+        await self.flush_activity()
+        now = self._now()
+        self._shelf.closed(
+            await self._ledger.close_unused(now, now - unused_seconds), "unused"
+        )
 
     async def stop(self, deadline_seconds: float = 10.0) -> None:
         """
         Take nothing new, let requests in flight finish, stop the children; all of it
-        within the deadline.
+        within the deadline. The rows stay open, for a later start to go on with.
 
         @param deadline_seconds: for everything together.
         """
         self._stopping = True
-        ends_at = self._clock.seconds() + deadline_seconds
-        for session in list(self._sessions):
-            if not session.in_flight:
-                session.end("daemon_stopping")
+        ends_at = self.clock.seconds() + deadline_seconds
         reserve = min(STOP_RESERVE_SECONDS, deadline_seconds / 2)
-        if self._sessions:
+        for session in self._all():
+            if not session.is_busy:
+                self._leave(session)
+        if len(self):
             self._idle = Deferred()
-            await self._at_most(self._idle, deadline_seconds - reserve)
-            for session in list(self._sessions):
-                session.end("daemon_stopping", told="the service is restarting")
-        left = max(0.0, ends_at - self._clock.seconds())
-        for child in self._ending:
-            background(child.stop(min(left, reserve) / 3), "stopping a child")
-        await self._at_most(self._all_ended(), left)
-        for child in self._ending:
-            child.kill()
-        await self._all_ended()
+            await at_most(self._idle, deadline_seconds - reserve, self.clock)
+            for session in self._all():
+                self._leave(session)
+        left = max(0.0, ends_at - self.clock.seconds())
+        await self._partings.finish(left, min(left, reserve) / 3)
 
     # From sessions
+
+    async def token_for(self, session: Session) -> UpstreamAccessToken:
+        """
+        As L{SessionOwner.token_for}.
+
+        @param session: about to start a child.
+        @return: the user's token towards Forgejo.
+        """
+        if self._stopping:
+            raise Stopping("the service is restarting")
+        if session.state is not State.ROTATING:
+            self.population.make_room(session)
+        return await self._tokens.access_token(
+            session.user_id, MINIMUM_TOKEN_LIFE_SECONDS
+        )
+
+    def make_child(self, observer: ChildObserver, token: Secret, name: str) -> Child:
+        """
+        @param observer: of the child.
+        @param token: the user's.
+        @param name: for the log.
+        @return: a child, not started.
+        """
+        return self._make_child(observer, token, name)
+
+    def stop_child(self, child: Child, *, at_once: bool = False) -> None:
+        """
+        @param child: of no use any more.
+        @param at_once: kill it instead of letting it finish.
+        """
+        self._partings.stop(child, at_once=at_once)
+
+    def session_changed(self, session: Session) -> None:
+        """
+        @param session: it is needed now, or it is not any more.
+        """
+        self.population.update(session)
+        self._check_idle()
+
+    def session_told(self, session: Session) -> None:
+        """
+        @param session: its next child is told something else.
+        """
+        told = session.told
+        background(
+            self._ledger.told(session.digest, told.log_level, told.subscriptions),
+            "writing down what a session's children are told",
+        )
 
     def session_answered(self, session: Session) -> None:
         """
         @param session: has one request less in flight.
         """
-        if self._stopping and not session.in_flight:
-            session.end("daemon_stopping")
+        if self._stopping and not session.is_busy:
+            self._leave(session)
 
     def session_ended(self, session: Session, reason: str) -> None:
         """
         @param session: has just ended.
         @param reason: why.
         """
-        self._sessions.discard(session)
+        self.population.update(session)
         self._activity.pop(session.digest, None)
-        if self._by_digest.pop(session.digest, None) is not None:
+        self._sights.forget(session.digest)
+        if self._shelf.remove(session):
             self.log.info(
                 "session {session} closed: {reason}",
                 session=session.name,
                 reason=reason,
             )
             if not self._stopping:
-                # A stop leaves the rows open, for a later start to go on with.
-                self._write_closed(session, reason)
-        child = session.child
-        if child is not None and child.pid is not None:
-            self._ending.add(child)
-            background(self._stop_child(child), "stopping a child")
-        if self._idle is not None and not self._sessions:
-            idle, self._idle = self._idle, None
-            idle.callback(None)
+                self._shelf.close_row(session.digest, reason)
+        self._check_idle()
 
     # Inside
 
     def _now(self) -> int:
-        return int(self._clock.seconds())
+        return int(self.clock.seconds())
 
-    async def _stop_child(self, child: Child) -> None:
-        await child.stop()
-        self._ending.discard(child)
+    def _all(self) -> set[Session]:
+        return {*self._shelf, *self.population}
 
-    def _all_ended(self) -> "Deferred[list[ChildEnd]]":
-        return gatherResults(
-            [child.when_ended() for child in self._ending], consumeErrors=True
+    def _leave(self, session: Session) -> None:
+        session.end(
+            "daemon_stopping",
+            told="the service is restarting",
+            error=Stopping("the service is restarting"),
         )
 
-    async def _at_most(self, waiting: "Deferred[T]", seconds: float) -> None:
-        with suppress(TimeoutError):
-            await waiting.addTimeout(seconds, self._clock)
+    def _check_idle(self) -> None:
+        if self._idle is not None and not len(self):
+            idle, self._idle = self._idle, None
+            idle.callback(None)
 
-    def _check_room(self, principal: Principal) -> None:
-        if self._stopping:
-            raise Stopping("the service is restarting")
-        if len(self._sessions) >= self._limits.total:
-            raise TooManySessions("every session is in use", RETRY_AFTER_SECONDS)
-        own = sum(s.user_id == principal.user_id for s in self._sessions)
-        if own >= self._limits.per_user:
-            raise TooManySessions(
-                "every session of this user is in use", RETRY_AFTER_SECONDS
-            )
-
-    async def _open(self, session: Session, request: Request) -> Response:
-        token = await self._tokens.access_token(
-            session.user_id, MINIMUM_TOKEN_LIFE_SECONDS
-        )
-        if session.has_ended:
+    async def _answer_and_write(self, session: Session, request: Request) -> Response:
+        await session.awake()
+        response = session.opening
+        if response is None or response.result is None or session.has_ended:
             raise SessionGone("the session was closed")
-        session.attach(self._make_child(session, token.text, session.name))
-        session.expiry = self._clock.callLater(
-            max(1.0, token.expires_at - self._clock.seconds()),
-            session.end,
-            "token_expired",
+        session.revision = revision_of_session(answered_version(response.result))
+        written = await self._ledger.opened(
+            session.digest,
+            session.grant_id,
+            session.revision,
+            request.params or NULL,
+            self._now(),
         )
-        return await session.open(request)
-
-    async def _adopt(self, session: Session, principal: Principal) -> None:
-        """
-        Clients sign in again and keep their session: it moves to the new grant, which
-        lives, since its token was accepted.
-        """
-        if (session.client_id, session.policy) != (
-            principal.client_id,
-            principal.policy,
-        ):
-            raise SessionGone("there is no such session")
-        before = session.grant_id
-        moved = await self._ledger.moved(
-            session.digest, before, principal.grant_id, self._now()
-        )
+        if not written:
+            raise SessionGone("the grant has ended")
         if session.has_ended:
-            raise SessionGone("there is no such session")
-        if moved:
-            session.grant_id = principal.grant_id
-        elif session.grant_id == before:
-            raise SessionGone("there is no such session")
-        elif session.grant_id != principal.grant_id:
-            # Somebody else was faster, and may be the next to lose it.
-            await self._adopt(session, principal)
+            self._shelf.close_row(session.digest, "ended_while_opening")
+            raise SessionGone("the session was closed")
+        return response
 
-    def _close_where(self, ends: Callable[[Session], bool], reason: str) -> None:
-        for session in list(self._sessions):
-            if ends(session):
-                session.end(reason, at_once=True)
+    def _from_row(self, digest: bytes, stored: StoredSession) -> Session:
+        sight = self._sights.of(digest)
+        return Session(digest, stored, self, self._catalogue, sight)
 
-    def _write_closed(self, session: Session, reason: str) -> None:
-        background(
-            self._ledger.closed(session.digest, self._now(), reason),
-            "writing down the end of a session",
+    async def _trim(self, grant_id: str) -> None:
+        """
+        Close the longest unused of a grant's dormant sessions, if they are too many.
+        """
+        spared = self.population.digests_of(grant_id)
+        self._shelf.closed(
+            await self._ledger.close_surplus(
+                grant_id, self._limits.dormant_per_grant, spared, self._now()
+            ),
+            "too_many_dormant",
         )
 
 

@@ -1,11 +1,12 @@
 """The sessions' rows in the store."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from sqlite3 import Connection
 
 from zope.interface import implementer
 
-from fjmcp_broker.sessions.ledger import ISessionLedger
+from fjmcp_broker.sessions.ledger import ISessionLedger, StoredSession
+from fjmcp_broker.sessions.telling import Identity, Told
 from fjmcp_broker.store import grants, sessions
 from fjmcp_broker.store.database import Database
 from fjmcp_broker.store.sealing import Sealer
@@ -97,12 +98,82 @@ class SessionRows:
             lambda connection: sessions.touch_many(connection, pairs)
         )
 
-    async def close_all_open(self, now: int, reason: str) -> None:
+    async def found(self, digest: bytes) -> StoredSession | None:
         """
-        @param now: seconds since the epoch.
-        @param reason: short.
+        @param digest: SHA-256 of a session id.
+        @return: the session, or C{None}: unknown, closed, or its grant has ended.
         @raise StoreError: the store cannot be used.
         """
-        await self._database.write(
-            lambda connection: sessions.close_all_open(connection, now, reason)
+
+        def read(connection: Connection) -> StoredSession | None:
+            row = sessions.find(connection, digest)
+            if row is None or row.closed_at is not None:
+                return None
+            grant = grants.find(connection, row.grant_id)
+            if grant is None or grant.revoked_at is not None:
+                return None
+            params = self._sealer.open(
+                row.sealed_initialize, row=sessions.initialize_row(digest)
+            )
+            return StoredSession(
+                Identity(grant.grant_id, grant.user_id, grant.client_id, grant.policy),
+                row.protocol_version,
+                Told.stored(params, row.log_level, row.subscriptions),
+            )
+
+        return await self._database.read(read)
+
+    async def told(
+        self, digest: bytes, log_level: str | None, subscriptions: Collection[str]
+    ) -> None:
+        """
+        @param digest: of the session.
+        @param log_level: as the client set it.
+        @param subscriptions: all URIs that it is subscribed to.
+        @raise StoreError: the store cannot be used.
+        """
+
+        def update(connection: Connection) -> None:
+            sessions.set_log_level(connection, digest, log_level)
+            sessions.set_subscriptions(connection, digest, list(subscriptions))
+
+        await self._database.write(update)
+
+    async def close_unused(self, now: int, unused_since: int) -> list[bytes]:
+        """
+        @param now: seconds since the epoch.
+        @param unused_since: seconds since the epoch.
+        @return: the digests of the sessions that nobody used since and that are
+            closed now.
+        @raise StoreError: the store cannot be used.
+        """
+        return await self._database.write(
+            lambda connection: sessions.close_idle(
+                connection, now, "unused", unused_since=unused_since
+            )
         )
+
+    async def close_surplus(
+        self, grant_id: str, keep: int, spared: Collection[bytes], now: int
+    ) -> list[bytes]:
+        """
+        @param grant_id: whose sessions.
+        @param keep: how many may stay beside those spared.
+        @param spared: digests of sessions that stay in any case.
+        @param now: seconds since the epoch.
+        @return: the digests of the longest unused ones, which are closed now.
+        @raise StoreError: the store cannot be used.
+        """
+
+        def close(connection: Connection) -> list[bytes]:
+            dormant = [
+                row.session_digest
+                for row in sessions.open_of_grant(connection, grant_id)
+                if row.session_digest not in spared
+            ]
+            surplus = dormant[: max(0, len(dormant) - keep)]
+            for digest in surplus:
+                sessions.close(connection, digest, now, "too_many_dormant")
+            return surplus
+
+        return await self._database.write(close)

@@ -1,58 +1,32 @@
 """
 One legacy session: what a client sees behind its C{Mcp-Session-Id}, and the relay
-between that client and the session's child.
+between that client and the session's children.
 
-The session is the lasting thing; the child is attached to it and may be absent.
+The session is the lasting thing. Its children come and go
+(L{fjmcp_broker.sessions.children}); the client notices nothing but time.
 """
 
-import json
-from contextlib import suppress
-from typing import Final
+from functools import partial
 
-from twisted.internet.interfaces import IDelayedCall
-from twisted.logger import Logger
-
-from fjmcp_broker.mcp.correlation import (
-    Answer,
-    ChildRequest,
-    Correlation,
-    RequestNotification,
-    TooManyPendingError,
-)
-from fjmcp_broker.mcp.messages import (
-    INTERNAL_ERROR,
-    NULL,
-    MessageError,
-    Notification,
-    Request,
-    Response,
-    encode_error,
-    encode_notification,
-    encode_result,
-    parse_child_line,
-)
+from fjmcp_broker.mcp.correlation import DuplicateIdError
+from fjmcp_broker.mcp.lifecycle import State
+from fjmcp_broker.mcp.messages import Notification, Request, Response
 from fjmcp_broker.mcp.policy import ToolCatalogue
-from fjmcp_broker.mcp.versions import LATEST_LEGACY
-from fjmcp_broker.oauth.bearer import Principal
-from fjmcp_broker.sessions.child import Child
-from fjmcp_broker.sessions.ending import ChildEnd
-from fjmcp_broker.sessions.errors import (
-    ChildBusy,
-    ChildCannotStart,
-    ChildGone,
-    SessionGone,
-)
-from fjmcp_broker.sessions.waiting import Opening, SessionOwner, Waiter
+from fjmcp_broker.sessions.attachment import INITIALIZED, Attachment
+from fjmcp_broker.sessions.children import Children
+from fjmcp_broker.sessions.errors import ChildGone, SessionGone
+from fjmcp_broker.sessions.ledger import StoredSession
+from fjmcp_broker.sessions.sights import Sight
+from fjmcp_broker.sessions.telling import TELLING, WatchedWaiter
+from fjmcp_broker.sessions.waiting import Listener, SessionOwner, Waiter
 
-INITIALIZED: Final = "notifications/initialized"
+__all__ = ["INITIALIZED", "Session"]
 
 
-class Session:
+class Session(Children):
     """
-    A session and its child.
+    A session, with or without a child.
 
-    @ivar digest: SHA-256 of the session id; the key of its row.
-    @ivar name: for the log: the first digits of the digest.
     @ivar grant_id: the grant that it belongs to now.
     @ivar user_id: whose it is.
     @ivar client_id: the client that opened it.
@@ -62,175 +36,128 @@ class Session:
     @ivar streams: how many response streams it has had.
     """
 
-    log = Logger()
-
     def __init__(
         self,
         digest: bytes,
-        principal: Principal,
+        stored: StoredSession,
         owner: SessionOwner,
         catalogue: ToolCatalogue,
+        sight: Sight,
     ) -> None:
         """
         @param digest: of the session id.
-        @param principal: who opens it.
+        @param stored: its row, or what that will be.
         @param owner: the registry.
         @param catalogue: of tools, until the child has said what it is.
+        @param sight: what its client has seen of its children.
         """
-        self.digest = digest
-        self.name = digest.hex()[:10]
-        self.grant_id = principal.grant_id
-        self.user_id = principal.user_id
-        self.client_id = principal.client_id
-        self.policy = principal.policy
-        self.revision = LATEST_LEGACY
-        self.catalogue = catalogue
+        super().__init__(digest, stored.told, owner)
+        identity = stored.identity
+        self.grant_id = identity.grant_id
+        self.user_id = identity.user_id
+        self.client_id = identity.client_id
+        self.policy = identity.policy
+        self.revision = stored.revision
+        self.catalogue = self._known_tools = catalogue
         self.streams = 0
-        self.expiry: IDelayedCall | None = None
-        self._owner = owner
-        self._child: Child | None = None
-        self._correlation: Correlation[Waiter] | None = None
-        self._children = 0
-        self._opening = False
-        self._unreadable = 0
-        self._ended: str | None = None
+        self._listener: Listener | None = None
+        self._sight = sight
+        self._untold: list[bytes] = []
 
     @property
-    def has_ended(self) -> bool:
+    def me(self) -> "Session":
         """
-        @return: whether it is closed: nobody finds it any more.
+        @return: itself.
         """
-        return self._ended is not None
+        return self
+
+    def child_answered(self, result: bytes) -> None:
+        """
+        @param result: of C{initialize}, by a new child.
+        """
+        self.catalogue = self._known_tools.for_server(result)
+        self._announce(self._sight.child_said(result))
+
+    def child_promoted(self, attachment: Attachment) -> None:
+        """
+        @param attachment: of the child that requests go to now.
+        """
+        for method in list(self._sight.lists):
+            attachment.ask(method, {}, partial(self._compare, method))
 
     @property
-    def child(self) -> Child | None:
+    def is_needed(self) -> bool:
         """
-        @return: the child, if there is one.
+        @return: whether it is more than its row.
         """
-        return self._child
+        return not self.has_ended and (
+            self.state is not State.DORMANT
+            or bool(self._old or self._waking)
+            or self._listener is not None
+        )
 
     @property
-    def in_flight(self) -> int:
+    def listens(self) -> bool:
         """
-        @return: how many requests wait for the child.
+        @return: whether a GET stream is open.
         """
-        return 0 if self._correlation is None else len(self._correlation)
+        return self._listener is not None
 
-    # The child
-
-    def attach(self, child: Child) -> None:
+    def end(
+        self,
+        reason: str,
+        *,
+        at_once: bool = False,
+        told: str = "",
+        error: Exception | None = None,
+    ) -> None:
         """
-        @param child: made for this session, its observer; not started.
-        """
-        self._child = child
-        self._children += 1
-        self._correlation = Correlation(f"{self.name}-{self._children}")
-
-    async def open(self, request: Request) -> Response:
-        """
-        Start the child and let it answer C{initialize}. On a result it has also been
-        told C{notifications/initialized}, since some clients lose theirs; the
-        client's own is not forwarded.
-
-        @param request: the client's.
-        @return: the child's answer: a result, or an error and the child stops.
-        @raise ChildCannotStart: it ended or took too long.
-        @raise SessionGone: the session was closed meanwhile.
-        """
-        child, correlation = self._child, self._correlation
-        if child is None or correlation is None or self.has_ended:
-            raise SessionGone("the session was closed")
-        opening = Opening()
-        self._opening = True
-        try:
-            child.start()
-            child.send(correlation.request(request, self.digest, opening))
-            response: Response | None = await opening.response
-        except ChildGone:
-            # Between start and send; what it said is still on its way.
-            await child.when_ended()
-            response = None
-        finally:
-            self._opening = False
-        if self._ended is not None:
-            raise SessionGone("the session was closed")
-        if response is None or not child.usable:
-            said = f": {child.last_stderr}" if child.last_stderr else ""
-            raise ChildCannotStart(f"the child ended before it was ready{said}")
-        if response.result is not None:
-            child.mark_ready()
-            child.send(encode_notification(INITIALIZED))
-        return response
-
-    def end(self, reason: str, *, at_once: bool = False, told: str = "") -> None:
-        """
-        Close the session: whoever waits gets an error, the child is stopped.
+        Close the session: whoever waits gets an error, the children are stopped.
 
         @param reason: short, for the store, the log and C{data.reason}.
-        @param at_once: kill the child instead of letting it finish.
+        @param at_once: kill the children instead of letting them finish.
         @param told: one sentence for those who wait.
+        @param error: for those who wait for a child.
         """
         if self._ended is not None:
             return
         self._ended = reason
-        if self.expiry is not None and self.expiry.active():
-            self.expiry.cancel()
-        self.expiry = None
-        self._fail_all(reason, told or "the session was closed")
-        if at_once and self._child is not None:
-            self._child.kill()
+        self._why = why = (reason, told or "the session was closed", at_once)
+        self._failure = error or SessionGone("the session was closed")
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.end()
+        self._stop_old(why)
+        self._machine.close()
         self._owner.session_ended(self, reason)
 
-    def child_line(self, line: bytes) -> None:
-        """
-        @param line: what the child said.
-        """
-        correlation = self._correlation
-        if correlation is None:
-            return
-        try:
-            message = parse_child_line(line)
-        except MessageError as error:
-            self._unreadable += 1
-            if self._unreadable.bit_count() == 1:
-                # 1, 2, 4, 8 …: however much it is, the log stays readable.
-                self.log.warn(
-                    "session {session}: child wrote what is no message: {error}"
-                    " ({count} so far)",
-                    session=self.name,
-                    error=error.message,
-                    count=self._unreadable,
-                )
-            if error.id == NULL:
-                return
-            # An answer to somebody, who must not wait for ever.
-            message = _failure(error.id, "unreadable", "the answer could not be read")
-        event = correlation.receive(message)
-        if isinstance(event, Answer):
-            self._answer(event)
-        elif isinstance(event, RequestNotification):
-            event.pending.waiter.notified(event.message)
-        elif isinstance(event, ChildRequest):
-            self._question(correlation, event)
-        # Other notifications have no stream to go to until GET is offered.
-
-    def child_ended(self, end: ChildEnd) -> None:
-        """
-        @param end: how the child ended.
-        """
-        reason = end.reason.value
-        if self._ended is None:
-            self.log.warn(
-                "session {session}: {end}", session=self.name, end=end.describe()
-            )
-        self._fail_all(reason, "the child process ended")
-        self._child = None
-        if self._opening:
-            # Whoever opens the session says what becomes of it.
-            return
-        self.end(reason)
-
     # The client
+
+    def listen(self, stream: Listener) -> None:
+        """
+        Let a stream take what belongs to no request; the one before it is ended.
+
+        @param stream: the client's newest GET stream.
+        """
+        before, self._listener = self._listener, stream
+        if before is not None and before is not stream:
+            before.end()
+        self._owner.session_changed(self)
+
+    def unlisten(self, stream: Listener) -> None:
+        """
+        @param stream: it takes nothing any more. Another one stays.
+        """
+        if self._listener is stream:
+            self._listener = None
+            self._owner.session_changed(self)
+
+    def undelivered(self, message: bytes) -> None:
+        """
+        @param message: belongs to no request: for the GET stream, else dropped.
+        """
+        if self._listener is not None:
+            self._listener.send(message)
 
     def request(self, request: Request, waiter: Waiter) -> None:
         """
@@ -241,36 +168,31 @@ class Session:
         @raise DuplicateIdError: its id is in flight.
         @raise TooManyPendingError: so are too many others.
         @raise ChildBusy: the child does not read.
-        @raise SessionGone: there is no child.
+        @raise ChildGone: there is no child.
+        @raise SessionGone: it is closed.
         """
-        child, correlation = self._alive()
-        line = correlation.request(request, self.digest, waiter)
-        try:
-            child.send(line)
-        except ChildBusy:
-            # Never sent, so that it does not wait.
-            for pending in correlation.pending(self.digest):
-                if pending.waiter is waiter and pending.id == request.id:
-                    correlation.withdraw(pending, "")
-            raise
+        if self.has_ended:
+            raise SessionGone("the session was closed")
+        if any(attachment.holds(request.id) for attachment in self._old):
+            raise DuplicateIdError("a request with this id is still in flight")
+        if self._current is None:
+            raise ChildGone("there is no child")
+        self.used_at = self._owner.clock.seconds()
+        watched = WatchedWaiter(waiter, partial(self._answering, request, waiter))
+        self._current.request(request, watched)
 
     def notify(self, notification: Notification) -> None:
         """
-        Relay a notification.
+        Relay a notification to the child that it concerns.
 
         @param notification: from the client; allowed by its policy.
         @raise ChildBusy: the child does not read.
-        @raise SessionGone: there is no child.
         """
         if notification.method == INITIALIZED:
             return
-        child, correlation = self._alive()
-        relayed = correlation.notify(notification, self.digest)
-        if relayed.cancelled is not None:
-            relayed.cancelled.waiter.cancelled()
-            self._owner.session_answered(self)
-        if relayed.message is not None:
-            child.send(relayed.message)
+        for attachment in self._living():
+            if attachment.notify(notification):
+                return
 
     def respond(self, response: Response) -> None:
         """
@@ -279,73 +201,52 @@ class Session:
 
         @param response: from the client.
         @raise ChildBusy: the child does not read.
-        @raise SessionGone: there is no child.
         """
-        child, correlation = self._alive()
-        message = correlation.respond(response, self.digest)
-        if message is not None:
-            child.send(message)
-
-    # Inside
-
-    def _alive(self) -> tuple[Child, Correlation[Waiter]]:
-        child, correlation = self._child, self._correlation
-        if (
-            self._ended is not None
-            or child is None
-            or correlation is None
-            or not child.usable
-        ):
-            raise SessionGone("the session's child has ended")
-        return child, correlation
-
-    def _answer(self, event: Answer[Waiter]) -> None:
-        waiter = event.pending.waiter
-        try:
-            waiter.answered(event.response)
-        except Exception:
-            self.log.failure("session {session}: an answer failed", session=self.name)
-            waiter.answered(
-                _failure(event.pending.id, "unexpected", "the answer was lost")
-            )
-        finally:
-            self._owner.session_answered(self)
-
-    def _question(self, correlation: Correlation[Waiter], asked: ChildRequest) -> None:
-        """
-        A request of the child goes to the only request in flight. C{ping} is about
-        the connection, which is ours.
-        """
-        sole = correlation.sole_pending(self.digest)
-        request = asked.request
-        if request.method == "ping":
-            answer = encode_result(request.id, b"{}")
-        elif sole is not None and sole.waiter.takes_messages:
-            try:
-                sole.waiter.notified(correlation.ask(asked, self.digest))
+        for attachment in self._living():
+            if attachment.respond(response):
                 return
-            except TooManyPendingError as error:
-                answer = encode_error(request.id, INTERNAL_ERROR, str(error))
+
+    # From attachments
+
+    def belongs_to_none(self, attachment: Attachment, message: bytes) -> None:
+        """
+        @param attachment: where it came from.
+        @param message: belongs to no request.
+        """
+        self.undelivered(message)
+
+    def _living(self) -> list[Attachment]:
+        """
+        @return: the children that may be spoken to, the newest last.
+        """
+        current = [] if self._current is None else [self._current]
+        return [*self._old, *current]
+
+    def _announce(self, messages: list[bytes]) -> None:
+        """
+        Tell the client on its GET stream, else on the stream of its next request.
+        """
+        if self._listener is not None:
+            for message in messages:
+                self._listener.send(message)
         else:
-            answer = encode_error(
-                request.id,
-                INTERNAL_ERROR,
-                "no client can be asked now",
-                {"reason": "no_stream"},
-            )
-        if self._child is not None and self._child.usable:
-            # It need not read what it asked for.
-            with suppress(ChildBusy):
-                self._child.send(answer)
+            self._untold = list(dict.fromkeys([*self._untold, *messages]))
 
-    def _fail_all(self, reason: str, told: str) -> None:
-        if self._correlation is None:
-            return
-        for pending in self._correlation.drain():
-            pending.waiter.answered(_failure(pending.id, reason, told))
+    def _compare(self, method: str, response: Response) -> None:
+        """A new child was asked for what the client has seen of another one."""
+        if response.result is not None:
+            self._announce(self._sight.child_listed(method, response.result))
 
-
-def _failure(id: bytes, reason: str, told: str) -> Response:
-    """An answer of our own where the child gives none."""
-    error = {"code": INTERNAL_ERROR, "message": told, "data": {"reason": reason}}
-    return Response(id, error=json.dumps(error).encode())
+    def _answering(self, request: Request, waiter: Waiter, response: Response) -> None:
+        """Something was answered: what else does it mean, and what goes before it?"""
+        if response.result is not None:
+            self._sight.client_saw(request, response.result)
+            if request.method in TELLING:
+                told = self.told.after(request)
+                if told != self.told:
+                    self.told = told
+                    self._owner.session_told(self)
+        if self._untold and waiter.takes_messages:
+            untold, self._untold = self._untold, []
+            for message in untold:
+                waiter.notified(message)

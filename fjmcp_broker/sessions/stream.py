@@ -7,10 +7,15 @@ slowly neither fills the memory nor holds up the child for long: beyond the mess
 that is being written a few MiB wait here; then the child's output is paused for a few
 seconds, and then the stream is cut.
 
+A stream whose events are kept (L{fjmcp_broker.sessions.events.EventStream}) goes on
+without its connection: whoever sends into the answer sends into what is kept, too, and
+another connection may read on.
+
 This object is the only one that finishes its HTTP request.
 """
 
 from collections import deque
+from collections.abc import Sequence
 from enum import Enum
 from typing import Any, Final, Protocol
 
@@ -21,6 +26,7 @@ from twisted.web.server import Request
 from zope.interface import implementer
 
 from fjmcp_broker.mcp.sse import KEEPALIVE, encode_event
+from fjmcp_broker.sessions.events import EventStream
 
 JSON_WINDOW_SECONDS: Final = 0.25
 KEEPALIVE_SECONDS: Final = 15.0
@@ -30,6 +36,8 @@ STALL_SECONDS: Final = 60.0
 
 MAXIMUM_BUFFERED_BYTES: Final = 4 * 1024 * 1024
 _SLICE_BYTES: Final = 256 * 1024
+_OVERHEAD_BYTES: Final = 50
+"""What a message that waits takes beside its bytes."""
 
 
 class OutputThrottle(Protocol):
@@ -80,7 +88,9 @@ class ResponseStream:
         throttle: OutputThrottle,
         *,
         formats: Formats = Formats.BOTH,
-        stream_id: str | None = None,
+        events: EventStream | None = None,
+        primed: bool = False,
+        backlog: Sequence[bytes] | None = None,
         maximum_buffered_bytes: int = MAXIMUM_BUFFERED_BYTES,
     ) -> None:
         """
@@ -88,8 +98,11 @@ class ResponseStream:
         @param clock: for the window, keepalives and limits.
         @param throttle: pauses whoever produces the messages.
         @param formats: what the client accepts.
-        @param stream_id: with one, events have ids and a stream begins with a
-            priming event (2025-11-25); without, neither.
+        @param events: with it, events have ids and are kept, and it is read from
+            here on.
+        @param primed: whether a new stream begins with an event that has an id and no
+            data (2025-11-25).
+        @param backlog: for a client that came back: the events that it lacks.
         @param maximum_buffered_bytes: how much may wait beyond the message being
             written.
         """
@@ -97,10 +110,11 @@ class ResponseStream:
         self._clock = clock
         self._throttle = throttle
         self._formats = formats
-        self._stream_id = stream_id
+        self._events = events
+        self._primed = primed and backlog is None
+        self._backlog = deque(backlog or ())
         self._maximum = maximum_buffered_bytes
         self._mode = _Mode.OPEN
-        self._events = 0
         self._current: memoryview | None = None
         self._waiting: deque[bytes] = deque()
         self._buffered = 0
@@ -112,7 +126,12 @@ class ResponseStream:
         self._cut: IDelayedCall | None = None
         request.notifyFinish().addErrback(self._disconnected)
         request.registerProducer(self, True)
-        if formats is Formats.BOTH:
+        if backlog is not None:
+            self._begin_events()
+            if events is not None and events.is_finished:
+                self._ending = True
+            self._pump()
+        elif formats is Formats.BOTH:
             self._window = clock.callLater(JSON_WINDOW_SECONDS, self._window_over)
         elif formats is Formats.EVENTS:
             self._begin_events()
@@ -131,7 +150,11 @@ class ResponseStream:
         """
         @return: whether messages before the answer can be delivered.
         """
-        return self.is_open and self._formats is not Formats.JSON
+        if self._formats is Formats.JSON:
+            return False
+        if self._events is not None and self._mode is not _Mode.OPEN:
+            return self._events.takes_messages
+        return self.is_open
 
     @property
     def buffered_bytes(self) -> int:
@@ -144,14 +167,17 @@ class ResponseStream:
         """
         Deliver a message that comes before the answer.
 
-        @param message: one JSON-RPC message. Dropped when the client is gone or does
-            not accept event streams.
+        @param message: one JSON-RPC message. Dropped when the client does not accept
+            event streams, or is gone and cannot come back.
         """
-        if not self.takes_messages:
+        if self._formats is Formats.JSON:
             return
         if self._mode is _Mode.OPEN:
             self._begin_events()
-        self._write(self._event(message))
+        if self._events is not None:
+            self._events.send(message)
+        elif self.is_open:
+            self._write(encode_event(message))
 
     def answer(self, message: bytes) -> None:
         """
@@ -159,25 +185,49 @@ class ResponseStream:
 
         @param message: one JSON-RPC response.
         """
-        if not self.is_open:
-            return
         if self._mode is _Mode.OPEN:
             self._begin(_Mode.JSON, b"application/json")
             self._request.setHeader(b"Content-Length", b"%d" % len(message))
-        elif self._mode is _Mode.EVENTS:
-            message = self._event(message)
-        self._ending = True
-        self._write(message)
+            self._ending = True
+            self._write(message)
+        elif self._events is not None:
+            self._events.answer(message)
+        elif self.is_open:
+            self._ending = True
+            self._write(encode_event(message))
 
     def end(self) -> None:
         """
         End without an answer: the client cancelled its request.
         """
+        if self._mode is _Mode.OPEN:
+            self._forsake()
+            self._begin(_Mode.EVENTS, b"text/event-stream")
+            self.finish()
+        elif self._events is not None:
+            self._events.end()
+        elif self.is_open:
+            self.finish()
+
+    # Towards what is kept
+
+    def deliver(self, event: bytes) -> None:
+        """
+        @param event: the next one of the stream.
+        """
         if self.is_open:
-            if self._mode is _Mode.OPEN:
-                self._begin(_Mode.EVENTS, b"text/event-stream")
+            self._write(event)
+
+    def finish(self) -> None:
+        """Nothing follows: the request is finished when everything is written."""
+        if self._mode is not _Mode.CLOSED:
             self._ending = True
             self._pump()
+
+    def displace(self) -> None:
+        """The client has come back on another connection."""
+        if self._mode is not _Mode.CLOSED:
+            self._abort()
 
     # Beginning
 
@@ -187,6 +237,8 @@ class ResponseStream:
 
     def _begin(self, mode: _Mode, content_type: bytes) -> None:
         self._mode = mode
+        if mode is _Mode.JSON:
+            self._forsake()
         if self._window is not None:
             self._window.cancel()
             self._window = None
@@ -198,16 +250,18 @@ class ResponseStream:
         self._begin(_Mode.EVENTS, b"text/event-stream")
         self._request.setHeader(b"X-Accel-Buffering", b"no")
         self._keepalive = self._clock.callLater(KEEPALIVE_SECONDS, self._tick)
-        if self._stream_id is not None:
-            self._write(self._event(b""))
+        if self._events is not None:
+            self._events.attach(self)
+        if self._events is not None and self._primed:
+            self._write(self._events.prime())
         else:
             self._request.write(b"")  # the headers at least
 
-    def _event(self, message: bytes) -> bytes:
-        if self._stream_id is None:
-            return encode_event(message)
-        self._events += 1
-        return encode_event(message, f"{self._stream_id}-{self._events}")
+    def _forsake(self) -> None:
+        """No event was written: there is nothing to come back to."""
+        if self._events is not None:
+            self._events.discard()
+            self._events = None
 
     # Writing
 
@@ -216,17 +270,18 @@ class ResponseStream:
             not self._paused
             and self._current is None
             and not self._waiting
+            and not self._backlog
             and len(data) <= _SLICE_BYTES
         ):
             self._request.write(data)
             if self._ending:
                 self._pump()
             return
-        if self._current is None and not self._waiting:
+        if self._current is None and not self._waiting and not self._backlog:
             self._current = memoryview(data)
         else:
             self._waiting.append(data)
-            self._buffered += len(data)
+            self._buffered += len(data) + _OVERHEAD_BYTES
         self._pump()
         if (
             self._buffered > self._maximum
@@ -239,10 +294,13 @@ class ResponseStream:
     def _pump(self) -> None:
         while not self._paused and self._mode is not _Mode.CLOSED:
             if self._current is None:
-                if not self._waiting:
+                if self._backlog:
+                    data = self._backlog.popleft()
+                elif self._waiting:
+                    data = self._waiting.popleft()
+                    self._buffered -= len(data) + _OVERHEAD_BYTES
+                else:
                     break
-                data = self._waiting.popleft()
-                self._buffered -= len(data)
                 self._current = memoryview(data)
             piece = self._current[:_SLICE_BYTES]
             rest = self._current[_SLICE_BYTES:]
@@ -255,9 +313,10 @@ class ResponseStream:
             and not self._paused
             and self._current is None
             and not self._waiting
+            and not self._backlog
             and self._mode is not _Mode.CLOSED
         ):
-            self._close()
+            self._close(is_complete=True)
             self._request.unregisterProducer()
             self._request.finish()
         elif self._paused and self._keepalive is None:
@@ -282,6 +341,9 @@ class ResponseStream:
 
     def _too_slow(self) -> None:
         self.log.info("a stream was cut, its reader is too slow")
+        self._abort()
+
+    def _abort(self) -> None:
         # ITCPTransport, which every listener of ours gives (TLS and Unix included).
         transport: Any = self._request.transport
         self._close()
@@ -292,9 +354,12 @@ class ResponseStream:
     def _disconnected(self, reason: Failure) -> None:
         self._close()
 
-    def _close(self) -> None:
+    def _close(self, *, is_complete: bool = False) -> None:
+        if self._mode is _Mode.OPEN:
+            self._forsake()
         self._mode = _Mode.CLOSED
         self._current = None
+        self._backlog.clear()
         self._waiting.clear()
         self._buffered = 0
         for call in (self._window, self._keepalive):
@@ -302,6 +367,8 @@ class ResponseStream:
                 call.cancel()
         self._window = self._keepalive = None
         self._release()
+        if self._events is not None:
+            self._events.detach(self, is_complete=is_complete)
 
     # From Twisted
 

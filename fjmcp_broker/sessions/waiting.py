@@ -3,10 +3,16 @@
 from typing import TYPE_CHECKING, Protocol
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 
 from fjmcp_broker.mcp.messages import Response
+from fjmcp_broker.secret import Secret
+from fjmcp_broker.sessions.child import Child
+from fjmcp_broker.sessions.ending import ChildEnd, ChildObserver
+from fjmcp_broker.upstream.interfaces import UpstreamAccessToken
 
 if TYPE_CHECKING:
+    from fjmcp_broker.sessions.attachment import Attachment
     from fjmcp_broker.sessions.session import Session
 
 
@@ -35,14 +41,99 @@ class Waiter(Protocol):
         """The client took its request back; nothing follows."""
 
 
+class Listener(Protocol):
+    """
+    A client's open GET stream: takes what belongs to no request.
+    """
+
+    def send(self, message: bytes) -> None:
+        """
+        @param message: a notification or question of the child.
+        """
+
+    def end(self) -> None:
+        """A newer stream has taken its place, or the session was closed."""
+
+
+class AttachmentOwner(Protocol):
+    """
+    What a child's attachment tells its session.
+    """
+
+    def answered(self, attachment: "Attachment") -> None:
+        """
+        @param attachment: has one request less in flight.
+        """
+
+    def belongs_to_none(self, attachment: "Attachment", message: bytes) -> None:
+        """
+        @param attachment: where it came from.
+        @param message: a notification or question that belongs to no request.
+        """
+
+    @property
+    def listens(self) -> bool:
+        """
+        @return: whether what L{belongs_to_none} gets reaches the client.
+        """
+
+    def ended(self, attachment: "Attachment", end: ChildEnd) -> None:
+        """
+        @param attachment: its child is no more; nobody waits for it either.
+        @param end: how it ended.
+        """
+
+
 class SessionOwner(Protocol):
     """
-    What a session tells the registry.
+    What a session needs of the registry, and tells it.
     """
+
+    @property
+    def clock(self) -> IReactorTime:
+        """
+        @return: tells the time.
+        """
+
+    async def token_for(self, session: "Session") -> UpstreamAccessToken:
+        """
+        Make room for another child and get it a token.
+
+        @param session: about to start a child.
+        @return: the user's token towards Forgejo.
+        @raise TooManySessions: every child is busy.
+        @raise Stopping: the daemon is going down.
+        @raise UpstreamError: there is no usable token.
+        @raise StoreError: the store cannot be used.
+        """
+
+    def make_child(self, observer: ChildObserver, token: Secret, name: str) -> Child:
+        """
+        @param observer: of the child.
+        @param token: the user's.
+        @param name: for the log.
+        @return: a child, not started.
+        """
+
+    def stop_child(self, child: Child, *, at_once: bool = False) -> None:
+        """
+        @param child: of no use any more.
+        @param at_once: kill it instead of letting it finish.
+        """
+
+    def session_changed(self, session: "Session") -> None:
+        """
+        @param session: it got or lost something for which it has to be kept.
+        """
+
+    def session_told(self, session: "Session") -> None:
+        """
+        @param session: its client changed what a new child has to be told.
+        """
 
     def session_ended(self, session: "Session", reason: str) -> None:
         """
-        @param session: it has ended by itself or through its child.
+        @param session: it has been closed.
         @param reason: short, for the store and the log.
         """
 

@@ -33,15 +33,14 @@ from fjmcp_broker.mcp.versions import (
     allows_batches,
     check_header,
     era,
-    is_modern,
-    primes_streams,
     unsupported_version,
 )
 from fjmcp_broker.oauth.bearer import Principal
 from fjmcp_broker.sessions.errors import SessionError, SessionGone
 from fjmcp_broker.sessions.registry import SessionRegistry
+from fjmcp_broker.sessions.replay import Replays
 from fjmcp_broker.sessions.session import INITIALIZED, Session
-from fjmcp_broker.sessions.stream import Formats, OutputThrottle, ResponseStream
+from fjmcp_broker.sessions.stream import Formats
 from fjmcp_broker.web.bearer import (
     BearerAuthenticator,
     BearerRefused,
@@ -56,10 +55,10 @@ from fjmcp_broker.web.mcp_answers import (
     accepted_formats,
     answer_to_error,
     finish_with,
-    not_allowed,
     refusal,
     unauthorized,
 )
+from fjmcp_broker.web.mcp_streams import McpStreams, no_events_for, no_session_for
 from fjmcp_broker.web.request import BrokerRequest, Refusal
 
 _TRUSTED_SECONDS: Final = 1.0
@@ -67,16 +66,6 @@ _CORS_HEADERS: Final = (
     b"Authorization, Content-Type, Accept, Mcp-Session-Id, MCP-Protocol-Version,"
     b" Mcp-Method, Mcp-Name, Last-Event-ID"
 )
-
-
-class _NoThrottle:
-    """For the one message after which nothing comes."""
-
-    def pause_output(self, who: object) -> None:
-        """Nothing to pause."""
-
-    def resume_output(self, who: object) -> None:
-        """Nothing to resume."""
 
 
 class McpEndpoint(Resource):
@@ -92,18 +81,23 @@ class McpEndpoint(Resource):
         registry: SessionRegistry,
         authenticator: BearerAuthenticator,
         clock: IReactorTime,
+        replays: Replays | None = None,
         annotate: bool = True,
     ) -> None:
         """
         @param registry: the sessions.
         @param authenticator: knows bearer tokens.
         @param clock: for the streams.
+        @param replays: what is kept of the streams; its own by default.
         @param annotate: whether lists of tools get our annotations.
         """
         super().__init__()
         self._registry = registry
         self._authenticator = authenticator
         self._clock = clock
+        if replays is None:
+            replays = Replays(clock)
+        self._streams = McpStreams(clock, replays)
         self._annotate = annotate
 
     # With the body
@@ -124,7 +118,7 @@ class McpEndpoint(Resource):
         elif request.method == b"DELETE":
             background(self._delete(request, principal), "the end of a session")
         else:
-            finish_with(request, not_allowed("no stream is offered by GET"))
+            background(self._get(request, principal), "a stream of a session")
         return NOT_DONE_YET
 
     def _options(self, request: BrokerRequest) -> None:
@@ -135,22 +129,44 @@ class McpEndpoint(Resource):
             headers[b"Access-Control-Max-Age"] = b"86400"
         finish_with(request, Refusal(204, headers, b""))
 
+    async def _get(self, request: BrokerRequest, principal: Principal) -> None:
+        try:
+            answer = no_session_for(request, "GET") or no_events_for(request)
+            if answer is None:
+                session = await self._find(request, principal)
+                if not request.is_open:
+                    return
+                answer = self._streams.listen(request, session)
+                if answer is None:
+                    return
+        except Exception as error:
+            answer = self._answer_to(error, NULL, request)
+        self._finish(request, answer)
+
     async def _delete(self, request: BrokerRequest, principal: Principal) -> None:
-        session_id = request.getHeader(b"mcp-session-id")
-        version = _text_header(request, b"mcp-protocol-version")
-        if session_id is None or is_modern(version):
-            answer = not_allowed("DELETE needs the id of a session")
-        else:
-            try:
+        try:
+            answer = no_session_for(request, "DELETE")
+            if answer is None:
                 principal = await self._still(request, principal)
-                session = await self._registry.find(
-                    session_id.decode("latin-1"), principal
-                )
+                session = await self._find(request, principal)
                 session.end("deleted_by_client")
+                self._streams.forget(session)
                 answer = Refusal(204, {}, b"")
-            except Exception as error:
-                answer = self._answer_to(error, NULL, request)
-        if request.is_open:
+        except Exception as error:
+            answer = self._answer_to(error, NULL, request)
+        self._finish(request, answer)
+
+    async def _find(self, request: BrokerRequest, principal: Principal) -> Session:
+        session_id = request.getHeader(b"mcp-session-id") or b""
+        return await self._registry.find(session_id.decode("latin-1"), principal)
+
+    def _finish(self, request: BrokerRequest, answer: Refusal) -> None:
+        if not request.is_open:
+            return
+        if request.startedWriting:
+            # Its stream has begun; an error in the middle of it only misleads.
+            request.loseConnection()
+        else:
             finish_with(request, answer)
 
     async def _still(self, request: BrokerRequest, principal: Principal) -> Principal:
@@ -176,12 +192,8 @@ class McpEndpoint(Resource):
             answer = await self._route(request, principal, message, session_id)
         except Exception as error:
             answer = self._answer_to(error, id, request)
-        if answer is not None and request.is_open:
-            if request.startedWriting:
-                # Its stream has begun; an error in the middle of it only misleads.
-                request.loseConnection()
-            else:
-                finish_with(request, answer)
+        if answer is not None:
+            self._finish(request, answer)
 
     async def _route(
         self,
@@ -219,9 +231,15 @@ class McpEndpoint(Resource):
                 400, "Mcp-Session-Id is missing", code=INVALID_REQUEST, id=id
             )
         check_header(version)
-        session = await self._registry.find(session_id.decode("latin-1"), principal)
+        session = await self._find(request, principal)
         if not request.is_open:
             return None
+        parts = message if isinstance(message, tuple) else (message,)
+        if any(isinstance(part, Request) for part in parts):
+            # Before anything is judged: what its tools do depends on the child.
+            await session.awake()
+            if not request.is_open:
+                return None
         if isinstance(message, tuple):
             return self._batch(request, principal, session, message)
         verdict = decide(principal.policy, message, session.catalogue)
@@ -248,9 +266,7 @@ class McpEndpoint(Resource):
             return
         if opened.session_id is not None:
             request.setHeader(b"Mcp-Session-Id", opened.session_id.encode("ascii"))
-        formats = accepted_formats(request.getHeader(b"accept")) or Formats.BOTH
-        stream = ResponseStream(request, self._clock, _NoThrottle(), formats=formats)
-        stream.answer(encode(opened.response))
+        self._streams.single(request, encode(opened.response))
 
     def _relay(
         self,
@@ -260,7 +276,7 @@ class McpEndpoint(Resource):
         message: Request,
     ) -> None:
         waiter = StreamWaiter(
-            partial(self._stream, request, session),
+            partial(self._streams.answer, request, session, request_id=message.id),
             self._edit(principal, session, message),
         )
         session.request(message, waiter)
@@ -289,7 +305,7 @@ class McpEndpoint(Resource):
         if expected:
             accepted = accepted_formats(request.getHeader(b"accept"))
             formats = Formats.JSON if accepted is Formats.JSON else Formats.EVENTS
-            stream = self._stream(request, session, formats)
+            stream = self._streams.answer(request, session, formats=formats)
             batch = Batch(stream, expected, formats is Formats.JSON)
         for message in messages:
             if isinstance(message, MessageError):
@@ -321,27 +337,6 @@ class McpEndpoint(Resource):
         return None if expected else _ACCEPTED
 
     # Inside
-
-    def _stream(
-        self,
-        request: BrokerRequest,
-        session: Session,
-        formats: Formats | None = None,
-    ) -> ResponseStream:
-        stream_id = None
-        if primes_streams(session.revision):
-            session.streams += 1
-            stream_id = f"{session.name}-{session.streams}"
-        throttle: OutputThrottle = session.child or _NoThrottle()
-        return ResponseStream(
-            request,
-            self._clock,
-            throttle,
-            formats=formats
-            or accepted_formats(request.getHeader(b"accept"))
-            or Formats.BOTH,
-            stream_id=stream_id,
-        )
 
     def _edit(
         self, principal: Principal, session: Session, message: Request

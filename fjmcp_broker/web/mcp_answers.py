@@ -26,6 +26,7 @@ from fjmcp_broker.mcp.versions import VersionError
 from fjmcp_broker.sessions.errors import (
     ChildBusy,
     ChildCannotStart,
+    ChildGone,
     SessionForbidden,
     SessionGone,
     Stopping,
@@ -159,7 +160,7 @@ def _trouble(error: Exception, id: bytes, request_id: str) -> Refusal:
             )
         case Stopping():
             return trouble(503, str(error), "stopping", RETRY_SECONDS)
-        case ChildBusy() | TooManyPendingError():
+        case ChildBusy() | ChildGone() | TooManyPendingError():
             return trouble(503, str(error), "child_busy", SHORT_RETRY_SECONDS)
         case ChildCannotStart():
             return trouble(502, str(error), "child_cannot_start", RETRY_SECONDS)

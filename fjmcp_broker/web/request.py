@@ -6,7 +6,7 @@ L{IAdmission} is asked as soon as the headers are complete, and the body is coun
 it comes, so that 401 and 413 leave without reading it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from io import BytesIO
 from typing import Any, Final
 
@@ -82,6 +82,8 @@ class BrokerRequest(Request):
 
     @ivar principal: who sent it, set by the endpoint's admission.
     @ivar started_at: when its headers were complete.
+    @ivar on_drain: ends an answer that would last as long as its client likes, when
+        the daemon stops.
     @ivar number: of this process's requests; L{request_id} shows it.
     """
 
@@ -89,6 +91,7 @@ class BrokerRequest(Request):
 
     principal: Principal | None = None
     started_at = 0.0
+    on_drain: Callable[[], None] | None = None
     number = 0
 
     # Typed too narrowly or not at all by Twisted.
@@ -289,6 +292,9 @@ class BrokerChannel(HTTPChannel):
         """
         if self._handling:
             self.persistent = 0
+            for request in list(self.requests):
+                if request.on_drain is not None:
+                    request.on_drain()
         else:
             self.loseConnection()
 

@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import json
 import sys
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
@@ -95,6 +96,59 @@ async def call(client: Client, name: str, arguments: dict[str, Any]) -> str:
     return str(getattr(block, "text", block))
 
 
+class Ears:
+    """What came without being asked for."""
+
+    def __init__(self) -> None:
+        self.gets: list[int] = []
+        self.heard: list[str] = []
+        self.progress: list[float] = []
+        self.news = asyncio.Event()
+
+    async def response(self, response: Any) -> None:
+        if response.request.method == "GET" and response.request.url.path == "/mcp":
+            self.gets.append(response.status_code)
+            self.news.set()
+
+    async def message(self, message: Any) -> None:
+        self.heard.append(type(message).__name__)
+        self.news.set()
+
+    async def log(self, params: Any) -> None:
+        self.heard.append(f"{params.level}: {params.data}")
+        self.news.set()
+
+    async def advance(
+        self, progress: float, total: float | None, message: str | None
+    ) -> None:
+        self.progress.append(progress)
+
+    async def until(self, true: Callable[[], bool]) -> None:
+        """Wait for news until something is so."""
+        async with asyncio.timeout(20):
+            while not true():
+                self.news.clear()
+                await self.news.wait()
+
+
+async def listen(client: Client, ears: Ears) -> dict[str, Any]:
+    """
+    Hear progress on a call, and on the GET stream what belongs to none.
+
+    @return: what was heard.
+    """
+    await ears.until(lambda: bool(ears.gets))
+    await client.call_tool("progress", {"steps": 3}, progress_callback=ears.advance)
+    changed = {"method": "notifications/tools/list_changed"}
+    await client.call_tool("notify", changed)
+    params = {"level": "warning", "data": "listen"}
+    log = {"method": "notifications/message", "params": params}
+    await client.call_tool("notify", log)
+    await ears.until(lambda: "warning: listen" in ears.heard)
+    await ears.until(lambda: "ToolListChangedNotification" in ears.heard)
+    return {"gets": ears.gets, "progress": ears.progress, "heard": ears.heard}
+
+
 async def journey(options: argparse.Namespace) -> dict[str, Any]:
     """
     @return: what the client saw, step by step.
@@ -118,9 +172,17 @@ async def journey(options: argparse.Namespace) -> dict[str, Any]:
         person.visit,
         person.answer,
     )
+    ears = Ears()
     async with create_mcp_http_client(auth=provider) as http:
+        http.event_hooks = {"response": [ears.response]}
         transport = streamable_http_client(mcp_url, http_client=http)
-        async with Client(transport, mode=options.mode, read_timeout_seconds=30) as mcp:
+        async with Client(
+            transport,
+            mode=options.mode,
+            read_timeout_seconds=30,
+            message_handler=ears.message,
+            logging_callback=ears.log,
+        ) as mcp:
             seen["protocol_version"] = mcp.protocol_version
             seen["server"] = mcp.server_info and mcp.server_info.name
             tools = (await mcp.list_tools()).tools
@@ -130,6 +192,8 @@ async def journey(options: argparse.Namespace) -> dict[str, Any]:
             )
             for name, arguments in options.calls:
                 seen[name] = await call(mcp, name, arguments)
+            if options.listen:
+                seen.update(await listen(mcp, ears))
             before = storage.tokens
             provider.context.token_expiry_time = 1.0
             for name, arguments in options.calls:
@@ -193,6 +257,7 @@ def main() -> None:
     parser.add_argument("--password", required=True)
     parser.add_argument("--decision", default="full")
     parser.add_argument("--mode", default="auto")
+    parser.add_argument("--listen", action="store_true")
     parser.add_argument("--show-secrets", action="store_true")
     parser.add_argument("--calls", type=json.loads, default=[])
     options = parser.parse_args()

@@ -98,6 +98,17 @@ class StandInChildJourneyTests(Journey):
         )
         self.check(seen)
 
+    async def test_the_client_hears_what_it_did_not_ask_for(self) -> None:
+        """It opens its GET stream, and progress, news and log messages reach it."""
+        daemon, forgejo = await self.launch()
+        calls = '[["get_my_user_info",{}]]'
+        seen = await self.travel(daemon, forgejo, "--listen", "--calls", calls)
+        self.check(seen)
+        self.assertEqual(seen["gets"][0], 200)
+        self.assertEqual(seen["progress"], [1, 2, 3])
+        self.assertIn("ToolListChangedNotification", seen["heard"])
+        self.assertIn("warning: listen", seen["heard"])
+
     async def test_no_secret_is_logged(self) -> None:
         """Nothing that a journey makes secret stands in the daemon's output."""
         daemon, forgejo = await self.launch(FJMCP_BROKER_DEBUG="1")

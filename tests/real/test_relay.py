@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 
-from fjmcp_broker.sessions.registry import Limits
+from fjmcp_broker.sessions.population import Limits
 from fjmcp_broker.upstream.errors import (
     SignInNeeded,
     UpstreamMisconfigured,
@@ -140,7 +140,10 @@ class SessionTests(RelayTestCase):
         answer = await self.send(call(1, "mute"), session)
         self.assertEqual(answer.message["error"]["data"], {"reason": "token_expired"})
         await self.children[0].when_ended()
-        self.assertEqual(self.ledger.rows, {key_of(session): "token_expired"})
+        self.assertEqual(self.ledger.rows, {key_of(session): "open"})
+        self.tokens.life_seconds = 3600
+        again = await self.send(call(1, "echo", {"n": 1}), session)
+        self.assertIn("result", again.message)
 
 
 class FailureTests(RelayTestCase):
@@ -149,7 +152,7 @@ class FailureTests(RelayTestCase):
     limits = Limits(total=3, per_user=2)
 
     async def test_crash_answers_everybody(self) -> None:
-        """Nobody is left hanging; the session is unknown afterwards."""
+        """Nobody is left hanging; the next call finds another child."""
         session = await self.open()
         waiting = [await self.begin(call(n, "mute"), session) for n in range(5)]
         await deferLater(reactor, 0.1)
@@ -159,23 +162,34 @@ class FailureTests(RelayTestCase):
             error = answer.message["error"]
             self.assertEqual(error["code"], -32603)
             self.assertEqual(error["data"], {"reason": "child_exited"})
-        self.assertEqual((await self.send(call(9, "echo"), session)).status, 404)
-        self.assertEqual(self.ledger.rows, {key_of(session): "child_exited"})
+        again = await self.send(call(9, "echo"), session)
+        self.assertIn("result", again.message)
+        self.assertEqual(self.ledger.rows, {key_of(session): "open"})
+        self.assertEqual(len(self.children), 2)
 
     async def test_limits(self) -> None:
-        """A user's, then everybody's: 503 and when to come back."""
-        await self.open("alice")
-        first = await self.open("alice")
-        for token in ("alice", "bob", "bob"):
+        """A user's, then everybody's: when all are busy, 503 and when to come back."""
+        for token in ("alice", "alice", "bob"):
+            first = await self.open(token)
+            await self.begin(call(1, "mute"), first, token=token)
+        await deferLater(reactor, 0.2)
+        for token in ("alice", "bob"):
             answer = await self.send(INITIALIZE, token=token)
-            if token == "alice":
-                self.assertEqual(answer.status, 503)
-        self.assertEqual(answer.status, 503)
+            self.assertEqual(answer.status, 503)
         self.assertEqual(answer.json["error"]["data"], {"reason": "too_many_sessions"})
         self.assertIn("retry-after", answer.headers)
-        await self.send(b"", first, method="DELETE")
+        await self.send(b"", first, token="bob", method="DELETE")
         answer = await self.send(INITIALIZE, token="bob")
         self.assertEqual(answer.status, 200)
+
+    async def test_idle_children_make_room(self) -> None:
+        """At the limit the longest idle one sleeps, and its client notices nothing."""
+        opened = [await self.open("alice") for _ in range(3)]
+        self.assertEqual(len(self.registry), 2)
+        for number, session in enumerate([*opened, *opened]):
+            answer = await self.send(call(number, "echo"), session)
+            self.assertIn("result", answer.message)
+        self.assertEqual(len(self.registry), 2)
 
     async def test_child_that_cannot_start(self) -> None:
         """502 with the reason, as often as it is tried; nothing is left behind."""

@@ -1,5 +1,6 @@
 """JSON or events, and readers of every pace, over real sockets."""
 
+import re
 import time
 from typing import Any
 
@@ -35,10 +36,10 @@ class StreamTests(RelayTestCase):
         self.assertEqual(answer.headers["cache-control"], "no-store")
         await answer.closed
         self.assertEqual([event["id"] for event in answer.events], [1])
-        self.assertNotIn(b"id: ", answer.body)
+        self.assertRegex(answer.body.decode(), r"^id: [0-9a-f]+-1-1\ndata: \{")
 
     async def test_newest_revision_is_primed(self) -> None:
-        """Only 2025-11-25 gets event ids and an empty first event."""
+        """Only 2025-11-25 gets an empty first event."""
         session = await self.open(version="2025-11-25")
         answer = await self.send(call(1, "sleep", {"seconds": 0.4}), session)
         first, second = answer.body.strip().split(b"\n\n")
@@ -199,3 +200,16 @@ class LoadTests(RelayTestCase):
         await answer.closed
         self.assertNotIn(b'"done"', answer.raw)
         self.assertTrue(self.children[0].usable)
+        # What was kept is there for a client that comes back, the answer included.
+        lost = re.findall(rb"(?m)^id: (\S+)-(\d+)$", answer.body.rpartition(b"\n\n")[0])
+        name, number = lost[-1]
+        headers = {
+            "Accept": "text/event-stream",
+            "Last-Event-ID": f"{name.decode()}-{number.decode()}",
+        }
+        again = await self.send(b"", session, method="GET", headers=headers)
+        *progress, last = again.events
+        self.assertEqual(last["result"], {"value": "done"})
+        steps = [each["params"]["progress"] for each in progress]
+        self.assertEqual(steps, [*range(2000)][-len(steps) :])
+        self.assertGreater(len(steps), 300)

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyClass
 
+from fjmcp_broker.logs import background
 from fjmcp_broker.sessions.ledger import ISessionLedger
-from fjmcp_broker.sessions.registry import Limits
+from fjmcp_broker.sessions.population import Limits
 from fjmcp_broker.sessions.rows import SessionRows
 from fjmcp_broker.store.errors import StoreUnavailable
 from tests.fakes import FakeProcess
@@ -71,19 +72,30 @@ class OpeningTests(McpWorld):
         """The row is closed behind it."""
         self.ledger.holding = []
         wire = self.send(initialize())
-        self.registry.close_user(1)
+        self.registry.close_grant("g_1")
         self.ledger.holding[0].callback(None)
         self.assertEqual(wire.status, 404)
         self.assertEqual([*self.ledger.rows.values()], ["ended_while_opening"])
 
     def test_child_ends_while_the_row_is_written(self) -> None:
-        """The same, without anybody's doing."""
+        """Nothing to a session: the next call gets another one."""
         self.ledger.holding = []
         wire = self.send(initialize())
         self.spawner.processes[0].exit(3)
         self.ledger.holding[0].callback(None)
-        self.assertEqual(wire.status, 404)
+        self.assertEqual(wire.status, 200)
         self.assertEqual(len(self.registry), 0)
+        answer = self.send(request(1, "x"), wire.headers["mcp-session-id"])
+        self.assertIn("result", answer.json)
+
+    def test_user_is_suspended_while_the_child_starts(self) -> None:
+        """The client is asked to sign in."""
+        self.manual.add("initialize")
+        wire = self.send(initialize())
+        self.registry.suspend_user(1)
+        self.assertEqual(wire.status, 401)
+        self.assertTrue(self.spawner.processes[0].exited)
+        self.assertEqual((len(self.registry), self.ledger.rows), (0, {}))
 
     def test_child_that_is_dead_at_once(self) -> None:
         """What it said last reaches the client, although it came after its end."""
@@ -105,17 +117,19 @@ class OpeningTests(McpWorld):
         self.assertTrue(self.spawner.processes[0].exited)
 
     def test_token_that_has_expired_already(self) -> None:
-        """The session ends at once, and nothing goes wrong."""
+        """The child ends at once, and nothing goes wrong."""
         self.tokens.life_seconds = -5
         session = self.open()
         self.clock.advance(2)
-        self.assertEqual(self.send(request(1, "x"), session).status, 404)
+        self.assertTrue(self.spawner.processes[0].exited)
+        self.assertEqual(self.send(request(1, "x"), session).status, 200)
+        self.assertEqual(len(self.spawner.processes), 2)
 
-    def test_start_closes_old_rows(self) -> None:
-        """Their children went with the daemon before."""
+    def test_start_keeps_old_rows(self) -> None:
+        """Their sessions go on."""
         self.ledger.rows[b"old"] = "open"
         self.successResultOf(Deferred.fromCoroutine(self.registry.start()))
-        self.assertEqual(self.ledger.rows, {b"old": "daemon_restarted"})
+        self.assertEqual(self.ledger.rows, {b"old": "open"})
 
 
 class AdoptionTests(McpWorld):
@@ -151,7 +165,7 @@ class AdoptionTests(McpWorld):
         self.authenticator.principals["two"] = principal(1, "g_two")
 
         async def slowly(*arguments: Any) -> bool:
-            self.registry.close_user(1)
+            self.registry.close_grant("g_1")
             return True
 
         self.patch(self.ledger, "moved", slowly)
@@ -207,11 +221,11 @@ class EndingTests(McpWorld):
 
     def test_activity_is_written_in_batches(self) -> None:
         """Never on the path of a call."""
-        session = self.open()
+        session, opened = self.open(), int(self.clock.seconds())
         for number in range(5):
             self.clock.advance(1)
             self.send(request(number, "x"), session)
-        self.assertEqual(self.ledger.activity, {})
+        self.assertEqual(self.ledger.activity, {key_of(session): opened})
         self.successResultOf(Deferred.fromCoroutine(self.registry.flush_activity()))
         at = int(self.clock.seconds())
         self.assertEqual(self.ledger.activity, {key_of(session): at})
@@ -282,7 +296,7 @@ class StopTests(McpWorld):
         stopped = self.stop(4)
         self.clock.pump([0.5] * 8)
         self.successResultOf(stopped)
-        self.assertEqual(wire.status, 404)
+        self.assertEqual(wire.status, 503)
         self.assertTrue(self.spawner.processes[0].exited)
 
     def test_client_that_leaves_meanwhile(self) -> None:
@@ -308,7 +322,7 @@ class AnySequenceTests(McpWorld):
                     [
                         *("open", "open", "call", "call", "call", "answer", "answer"),
                         *("crash", "delete", "grant", "user", "wait", "depart"),
-                        *("cancel", "ready", "progress"),
+                        *("cancel", "ready", "progress", "rotate", "reap"),
                     ]
                 ),
                 st.integers(0, 5),
@@ -363,15 +377,19 @@ class AnySequenceTests(McpWorld):
             elif step == "grant":
                 self.registry.close_grant(f"g_{user}")
             elif step == "user":
-                self.registry.close_user(user)
+                self.registry.suspend_user(user)
+            elif step == "rotate":
+                self.registry.population.rotate_user(user, 2_000_000_000)
+            elif step == "reap":
+                background(self.registry.reap(pick * 10.0, 10**6), "reaping")
             elif step == "wait":
                 self.clock.advance([0.3, 5, 20, 40, 400, 4000][pick])
             elif step == "depart" and wires:
                 wires[pick % len(wires)].depart()
             living = [p for p in self.spawner.processes if not p.exited]
-            self.assertLessEqual(len(living), 6)
-        self.registry.close_user(1)
-        self.registry.close_user(2)
+            self.assertLessEqual(len(living), 12)
+        self.registry.close_grant("g_1")
+        self.registry.close_grant("g_2")
         self.clock.pump([1] * 10)
         self.assertTrue(all(process.exited for process in self.spawner.processes))
         self.assertEqual(len(self.registry), 0)

@@ -74,13 +74,55 @@ class SessionRowsTests(SynchronousTestCase):
         assert row is not None
         self.assertEqual((row.closed_at, row.reason), (NOW + 1, "child_exited"))
 
-    def test_all_closed(self) -> None:
-        """By the next start."""
+    def test_found_again(self) -> None:
+        """With everything that a new child is told."""
         self.open()
-        self.run_(self.rows.close_all_open(NOW + 1, "daemon_restarted"))
+        self.run_(self.rows.told(DIGEST, "debug", ["a:1", "a:2"]))
+        found = self.run_(self.rows.found(DIGEST))
+        assert found is not None
+        self.assertEqual(found.identity.grant_id, rows.GRANT_ID)
+        self.assertEqual(found.revision, "2025-06-18")
+        self.assertEqual(found.told.initialize.params, b'{"a":1}')
+        self.assertEqual(found.told.log_level, "debug")
+        self.assertEqual(found.told.subscriptions, ("a:1", "a:2"))
+
+    def test_not_found_after_its_end(self) -> None:
+        """Unknown, closed, or of a grant that has ended."""
+        self.assertIsNone(self.run_(self.rows.found(DIGEST)))
+        self.open()
+        self.run_(
+            self.database.write(lambda c: grants.revoke(c, rows.GRANT_ID, NOW, "test"))
+        )
+        self.assertIsNone(self.run_(self.rows.found(DIGEST)))
+
+    def test_not_found_after_it_was_closed(self) -> None:
+        """Its client has to begin anew."""
+        self.open()
+        self.run_(self.rows.closed(DIGEST, NOW, "test"))
+        self.assertIsNone(self.run_(self.rows.found(DIGEST)))
+
+    def test_unused_ones_are_closed(self) -> None:
+        """When nobody has used them since."""
+        self.open()
+        self.assertEqual(self.run_(self.rows.close_unused(NOW, NOW - 1)), [])
+        self.assertEqual(self.run_(self.rows.close_unused(NOW + 1, NOW)), [DIGEST])
         row = self.row()
         assert row is not None
-        self.assertEqual(row.reason, "daemon_restarted")
+        self.assertEqual(row.reason, "unused")
+
+    def test_surplus_ones_are_closed(self) -> None:
+        """The longest unused first, never those that are spared."""
+        digests = [bytes([number]) * 32 for number in range(4)]
+        for number, digest in enumerate(digests):
+            self.run_(
+                self.rows.opened(
+                    digest, rows.GRANT_ID, "2025-06-18", b"{}", NOW + number
+                )
+            )
+        closed = self.run_(self.rows.close_surplus(rows.GRANT_ID, 2, [digests[0]], NOW))
+        self.assertEqual(closed, [digests[1]])
+        again = self.run_(self.rows.close_surplus(rows.GRANT_ID, 2, [digests[0]], NOW))
+        self.assertEqual(again, [])
 
     def test_touched(self) -> None:
         """When it was last used."""

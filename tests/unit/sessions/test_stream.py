@@ -5,15 +5,10 @@ from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
-from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
-from twisted.web.http import HTTPChannel
-from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET, Site
 
+from fjmcp_broker.sessions.replay import Replays
 from fjmcp_broker.sessions.stream import (
     KEEPALIVE_SECONDS,
     PAUSE_SECONDS,
@@ -21,66 +16,9 @@ from fjmcp_broker.sessions.stream import (
     Formats,
     ResponseStream,
 )
+from tests.unit.sessions.stream_case import Connection, Throttle
 
 MEGABYTE = 1024 * 1024
-
-
-class SlowTransport(StringTransport):
-    """
-    A connection whose client reads only when the test says so: like Twisted's, it
-    takes what it is given and pauses its producer beyond 64 KiB.
-    """
-
-    def __init__(self) -> None:
-        """The client reads everything at first."""
-        super().__init__()
-        self.slow = False
-        self.unsent = 0
-        self.most_unsent = 0
-        self.aborted = False
-
-    def write(self, data: bytes) -> None:
-        """Take data."""
-        super().write(data)
-        self._count(len(data))
-
-    def writeSequence(self, data: Any) -> None:  # noqa: N802 - Twisted's
-        """Take data."""
-        self.write(b"".join(data))
-
-    def _count(self, size: int) -> None:
-        if self.slow:
-            self.unsent += size
-            self.most_unsent = max(self.unsent, self.most_unsent)
-            if self.unsent > 65536 and self.producer is not None:
-                self.producer.pauseProducing()
-
-    def read_all(self) -> None:
-        """The client has read what there was."""
-        self.unsent = 0
-        if self.producer is not None:
-            self.producer.resumeProducing()
-
-    def abortConnection(self) -> None:  # noqa: N802 - Twisted's
-        """Remember."""
-        self.aborted = True
-
-
-class Throttle:
-    """Counts who pauses."""
-
-    def __init__(self) -> None:
-        """Nobody."""
-        self.pausers: list[object] = []
-
-    def pause_output(self, who: object) -> None:
-        """One more."""
-        self.pausers.append(who)
-
-    def resume_output(self, who: object) -> None:
-        """One less."""
-        if who in self.pausers:
-            self.pausers.remove(who)
 
 
 class StreamTests(SynchronousTestCase):
@@ -91,29 +29,18 @@ class StreamTests(SynchronousTestCase):
         self.clock = Clock()
         self.throttle = Throttle()
 
-    def stream(self, **named: Any) -> ResponseStream:
+    def stream(self, *, kept: bool = False, **named: Any) -> ResponseStream:
         """A stream for a new request."""
-        requests: list[Any] = []
-
-        class Keeper(Resource):
-            isLeaf = True
-
-            def render(self, request: Any) -> int:
-                requests.append(request)
-                return NOT_DONE_YET
-
-        class QuietSite(Site):
-            def log(self, request: Any) -> None:
-                """Nothing."""
-
-        site = QuietSite(Keeper(), reactor=self.clock, timeout=None)
-        site.protocol = HTTPChannel  # type: ignore[assignment]
-        self.transport = SlowTransport()
-        self.channel: Any = site.buildProtocol(None)
-        self.channel.makeConnection(self.transport)
-        self.channel.dataReceived(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        self.request = requests[0]
-        return ResponseStream(self.request, self.clock, self.throttle, **named)
+        self.connection = Connection(self.clock)
+        self.transport = self.connection.transport
+        self.request = self.connection.request
+        events = None
+        if kept:
+            replays = Replays(self.clock, random_bytes=bytes)
+            events = replays.begin(b"s", "g", self.throttle, is_call=True)
+        return ResponseStream(
+            self.request, self.clock, self.throttle, events=events, **named
+        )
 
     def tearDown(self) -> None:
         """Nothing is left running."""
@@ -122,16 +49,7 @@ class StreamTests(SynchronousTestCase):
 
     def text(self) -> bytes:
         """The body so far, without the marks of chunks."""
-        value: bytes = self.transport.value()
-        head, _, rest = value.partition(b"\r\n\r\n")
-        if b"chunked" not in head:
-            return rest
-        pieces = []
-        while rest:
-            size, _, rest = rest.partition(b"\r\n")
-            pieces.append(rest[: int(size, 16)])
-            rest = rest[int(size, 16) + 2 :]
-        return b"".join(pieces)
+        return self.connection.text()
 
     def events(self) -> list[Any]:
         """The data of all events so far."""
@@ -143,7 +61,7 @@ class StreamTests(SynchronousTestCase):
 
     def depart(self) -> None:
         """The client leaves."""
-        self.channel.connectionLost(Failure(ConnectionLost()))
+        self.connection.depart()
 
     def test_answer_within_the_window(self) -> None:
         """One JSON document with its length."""
@@ -172,13 +90,16 @@ class StreamTests(SynchronousTestCase):
         self.assertEqual(self.events(), [1, 2])
 
     def test_ids(self) -> None:
-        """With an id for the stream: a priming event, then numbered ones."""
-        stream = self.stream(stream_id="s")
-        stream.send(b"1")
-        stream.answer(b"2")
-        self.assertEqual(
-            self.text(), b"id: s-1\ndata: \n\nid: s-2\ndata: 1\n\nid: s-3\ndata: 2\n\n"
-        )
+        """Events that are kept are numbered, the priming one included."""
+        for primed in (True, False):
+            stream = self.stream(kept=True, primed=primed)
+            stream.send(b"1")
+            stream.answer(b"2")
+            numbered = [b"", b"1", b"2"] if primed else [b"1", b"2"]
+            self.assertEqual(
+                self.connection.received(),
+                [(f"{'0' * 12}-1-{n}", data) for n, data in enumerate(numbered, 1)],
+            )
 
     def test_json_alone(self) -> None:
         """However long it takes; what comes before is dropped."""
@@ -330,7 +251,7 @@ class StreamTests(SynchronousTestCase):
         Whatever the pace of both sides: what arrives is a prefix of what was sent,
         all of it unless the stream was cut, and memory stays bounded.
         """
-        stream = self.stream(formats=Formats.EVENTS, stream_id="s" if ids else None)
+        stream = self.stream(formats=Formats.EVENTS, kept=ids, primed=ids)
         sent = 0
         for step, amount in steps:
             if self.transport.aborted:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -17,7 +18,9 @@ from fjmcp_broker.oauth.vocabulary import Policy
 from fjmcp_broker.secret import Secret
 from fjmcp_broker.sessions.child import Child
 from fjmcp_broker.sessions.ending import ChildObserver
-from fjmcp_broker.sessions.registry import Limits, SessionRegistry
+from fjmcp_broker.sessions.population import Limits
+from fjmcp_broker.sessions.registry import SessionRegistry
+from fjmcp_broker.sessions.replay import Replays
 from fjmcp_broker.sessions.spawn import ChildSettings
 from fjmcp_broker.web.mcp import McpEndpoint
 from fjmcp_broker.web.mcp_admission import McpAdmission
@@ -132,6 +135,11 @@ class McpWorld(SynchronousTestCase):
         }
         self.ledger = StubLedger()
         self.tokens = StubTokens(self.clock)
+        self.wires: list[Wire] = []
+        self.build()
+
+    def build(self) -> None:
+        """A daemon: what is new with each start."""
         self.registry = SessionRegistry(
             clock=self.clock,
             ledger=self.ledger,
@@ -141,8 +149,12 @@ class McpWorld(SynchronousTestCase):
             limits=self.limits,
         )
         authenticator: Any = self.authenticator
+        self.replays = Replays(self.clock)
         self.endpoint = McpEndpoint(
-            registry=self.registry, authenticator=authenticator, clock=self.clock
+            registry=self.registry,
+            authenticator=authenticator,
+            clock=self.clock,
+            replays=self.replays,
         )
         root = Root(self.endpoint, notFound())
         self.admission = McpAdmission(
@@ -151,7 +163,14 @@ class McpWorld(SynchronousTestCase):
             self.maximum_body_bytes,
         )
         self.site = BrokerSite(root, self.clock, {b"/mcp": self.admission})
-        self.wires: list[Wire] = []
+
+    def restart(self) -> None:
+        """Stop the daemon, start another one on the same store."""
+        self.successResultOf(Deferred.fromCoroutine(self.registry.stop(3)))
+        for wire in self.wires:
+            wire.depart()
+        self.build()
+        self.successResultOf(Deferred.fromCoroutine(self.registry.start()))
 
     def tearDown(self) -> None:
         """Nobody stays: no process, no directory, no delayed call."""

@@ -82,21 +82,27 @@ class RefusalTests(McpWorld):
         self.assertNotIn("access-control-allow-headers", wire.headers)
 
     def test_methods(self) -> None:
-        """GET offers no stream yet; others are never used."""
+        """GET and DELETE need a session's id; others are never used."""
         session = self.open()
-        for method in ("GET", "PUT", "HEAD", "PATCH"):
+        for method in ("PUT", "HEAD", "PATCH"):
             wire = self.send(b"", session, method=method)
             self.assertEqual(wire.status, 405)
             self.assertIn("POST", wire.headers["allow"])
-        self.assertEqual(self.refused(405, b"", method="GET")["allow"], "POST")
-        self.assertEqual(self.refused(405, b"", method="DELETE")["allow"], "POST")
-        self.refused(
-            405,
-            b"",
-            session,
-            method="DELETE",
-            headers={"MCP-Protocol-Version": "2026-07-28"},
-        )
+        for method in ("GET", "DELETE"):
+            modern = {"MCP-Protocol-Version": "2026-07-28"}
+            for id, headers in ((None, {}), (session, modern), (None, modern)):
+                refused = self.refused(405, b"", id, method=method, headers=headers)
+                self.assertEqual(refused["allow"], "POST")
+            self.refused(404, b"", "x" * 43, method=method)
+            self.refused(403, b"", session, "bob", method=method)
+            unknown = {"MCP-Protocol-Version": "1999-01-01"}
+            self.refused(400, b"", session, method=method, headers=unknown)
+
+    def test_accept_of_get(self) -> None:
+        """It gives nothing but events."""
+        session = self.open()
+        for accept in ("application/json", "text/html", "text/event-stream;q=0"):
+            self.refused(406, b"", session, method="GET", headers={"Accept": accept})
 
     def test_content_type(self) -> None:
         """application/json, with or without parameters."""

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fjmcp_broker.sessions.registry import Limits
+from fjmcp_broker.sessions.population import Limits
 from fjmcp_broker.web import mcp
 from tests.unit.web.mcp_world import McpWorld, initialize, request
 
@@ -215,7 +215,7 @@ class LimitTests(McpWorld):
         wire = self.send(b"", session, method="DELETE")
         self.assertEqual(wire.status, 204)
         self.open()
-        self.registry.close_user(1)
+        self.registry.suspend_user(1)
         self.open()
         self.clock.advance(3600)
         self.open()

@@ -1,0 +1,52 @@
+"""How long a session waits after children that end soon after their start."""
+
+from typing import Final
+
+from fjmcp_broker.sessions.errors import ChildCannotStart
+
+QUICK_SECONDS: Final = 10.0
+"""A child that lived shorter than that has not been of much use."""
+
+FIRST_SECONDS: Final = 1.0
+LAST_SECONDS: Final = 30.0
+
+
+class Backoff:
+    """
+    Counts the children that ended quickly one after another. The first one may be an
+    accident and is replaced at once.
+    """
+
+    def __init__(self) -> None:
+        """Nothing went wrong yet."""
+        self._quick = 0
+        self._until = 0.0
+        self._said = ""
+
+    def ended(self, now: float, lived_seconds: float, said: str) -> None:
+        """
+        @param now: seconds since the epoch.
+        @param lived_seconds: from ready to end, 0 for one that never was ready.
+        @param said: its last words.
+        """
+        if lived_seconds >= QUICK_SECONDS:
+            self._quick = 0
+            return
+        self._quick += 1
+        self._said = said
+        if self._quick > 1:
+            wait = FIRST_SECONDS * 2 ** min(self._quick - 2, 10)
+            self._until = now + min(wait, LAST_SECONDS)
+
+    def check(self, now: float) -> None:
+        """
+        @param now: seconds since the epoch.
+        @raise ChildCannotStart: it is too early for the next one.
+        """
+        # A clock that was set back must not keep anybody waiting.
+        left = self._until - now
+        if 0 < left <= LAST_SECONDS:
+            said = f": {self._said}" if self._said else ""
+            raise ChildCannotStart(
+                f"the child keeps ending, next start in {left:.0f} s{said}"
+            )

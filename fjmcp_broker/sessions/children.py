@@ -1,0 +1,372 @@
+"""
+The children of one session: at most one that requests go to, one that is being
+started, and some that finish what they have.
+
+L{fjmcp_broker.mcp.lifecycle} says when which of them does what; this carries it out.
+"""
+
+from typing import TYPE_CHECKING, Final
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from fjmcp_broker.logs import background
+from fjmcp_broker.mcp.lifecycle import Change, State, make_lifecycle
+from fjmcp_broker.mcp.messages import Response
+from fjmcp_broker.sessions.attachment import Attachment
+from fjmcp_broker.sessions.backoff import Backoff
+from fjmcp_broker.sessions.child import Child
+from fjmcp_broker.sessions.ending import ChildEnd, EndReason
+from fjmcp_broker.sessions.errors import (
+    ChildCannotStart,
+    InitializeRefused,
+    SessionGone,
+)
+from fjmcp_broker.sessions.telling import Told
+from fjmcp_broker.sessions.waiting import SessionOwner
+
+if TYPE_CHECKING:
+    from fjmcp_broker.sessions.session import Session
+
+DRAIN_MARGIN_SECONDS: Final = 10.0
+"""So long before its token expires, a child is used no more."""
+
+FRESH_SECONDS: Final = 15.0
+"""A token that expires sooner is replaced before the next call: beyond the margin,
+so that the call has a chance to end in time."""
+
+
+_Why = tuple[str, str, bool]
+"""Why a child goes: reason, one sentence for those who wait, whether at once."""
+
+_UNMISSED: Final = ("child_stopped", "the child was stopped", False)
+
+
+class Children:
+    """
+    What of a session has to do with its children; L{Session} is the rest.
+
+    @ivar digest: SHA-256 of the session id; the key of its row.
+    @ivar name: for the log: the first digits of the digest.
+    @ivar told: what each new child is told.
+    @ivar opening: the first child's answer to C{initialize}, or C{None}.
+    @ivar state: where the session stands.
+    @ivar used_at: when it was last used, seconds since the epoch.
+    """
+
+    log = Logger()
+
+    def __init__(self, digest: bytes, told: Told, owner: SessionOwner) -> None:
+        """
+        @param digest: of the session id.
+        @param told: what each child is told.
+        @param owner: the registry.
+        """
+        self.digest = digest
+        self.name = digest.hex()[:10]
+        self.told = told
+        self.opening: Response | None = None
+        self.state = State.DORMANT
+        self.used_at = owner.clock.seconds()
+        self._owner = owner
+        self._machine = make_lifecycle(self)
+        self._label = f"{self.name}-{int(self.used_at * 1000):x}"
+        self._attachments = 0
+        self._current: Attachment | None = None
+        self._next: Attachment | None = None
+        self._old: set[Attachment] = set()
+        self._waking: list[Deferred[None]] = []
+        self._failure: Exception = SessionGone("the session was closed")
+        self._why = _UNMISSED
+        self._backoff = Backoff()
+        self._ended: str | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        """
+        @return: whether the session is closed: nobody finds it any more.
+        """
+        return self._ended is not None
+
+    @property
+    def child(self) -> Child | None:
+        """
+        @return: the child that requests go to, if there is one.
+        """
+        return None if self._current is None else self._current.child
+
+    @property
+    def expires_at(self) -> int | None:
+        """
+        @return: when its child's token expires, C{None} without a child.
+        """
+        return None if self._current is None else self._current.expires_at
+
+    @property
+    def in_flight(self) -> int:
+        """
+        @return: how many requests wait for an answer.
+        """
+        held = sum(attachment.in_flight for attachment in self._old)
+        return held + (0 if self._current is None else self._current.in_flight)
+
+    @property
+    def is_busy(self) -> bool:
+        """
+        @return: whether somebody waits for an answer or a child.
+        """
+        return bool(self.in_flight or self._waking)
+
+    @property
+    def is_idle(self) -> bool:
+        """
+        @return: whether it has a child that nobody would miss.
+        """
+        return self.state is State.LIVE and not self.is_busy
+
+    # Waking and sleeping
+
+    async def awake(self) -> None:
+        """
+        Wait until there is a child: to be awaited right before L{request}, which is
+        called without another wait in between. A session with a living child needs
+        no wait. Only then L{catalogue} is certain to be that of the child.
+        Notifications and answers need no child: without one they concern nobody and
+        are dropped.
+
+        @raise SessionGone: it is closed.
+        @raise Stopping: the daemon is going down.
+        @raise TooManySessions: every child is busy.
+        @raise ChildCannotStart: no child could be made ready.
+        @raise UpstreamError: there is no usable token.
+        @raise StoreError: the store cannot be used.
+        """
+        if self.has_ended:
+            raise SessionGone("the session was closed")
+        self.used_at = now = self._owner.clock.seconds()
+        current = self._current
+        if current is not None and current.usable:
+            if current.expires_at - now > FRESH_SECONDS + DRAIN_MARGIN_SECONDS:
+                return
+        elif current is not None:
+            # On its way out, and takes nothing more.
+            self._old.add(current)
+            self._machine.child_ended()
+        if self._current is None and self._next is None:
+            self._backoff.check(now)
+        waiting: Deferred[None] = Deferred()
+        self._waking.append(waiting)
+        self._machine.rotate()
+        self._machine.wake()
+        self._owner.session_changed(self.me)
+        await waiting
+
+    def rotate(self) -> None:
+        """
+        Replace the child, if there is one, by one with the user's newest token.
+        """
+        self._machine.rotate()
+
+    def sleep(
+        self, reason: str, told: str = "", *, at_once: bool = False, error: Exception
+    ) -> None:
+        """
+        Let the children go; the session stays.
+
+        @param reason: short, for the log and C{data.reason} of those who wait.
+        @param told: one sentence for them.
+        @param at_once: kill the children instead of letting them finish.
+        @param error: for those who wait for a child.
+        """
+        self._why = why = (reason, told or "the child was stopped", at_once)
+        self._failure = error
+        if at_once:
+            self._stop_old(why)
+        self._machine.sleep()
+
+    # From attachments
+
+    def answered(self, attachment: Attachment) -> None:
+        """
+        @param attachment: has one request less in flight.
+        """
+        self.used_at = self._owner.clock.seconds()
+        if attachment in self._old and not attachment.in_flight:
+            self._stop(attachment, _UNMISSED)
+        self._owner.session_answered(self.me)
+
+    @property
+    def me(self) -> "Session":
+        """
+        @return: the whole session.
+        """
+        raise NotImplementedError
+
+    def child_answered(self, result: bytes) -> None:
+        """
+        @param result: of C{initialize}, by a new child.
+        """
+        raise NotImplementedError
+
+    def child_promoted(self, attachment: Attachment) -> None:
+        """
+        @param attachment: of the child that requests go to now.
+        """
+        raise NotImplementedError
+
+    def belongs_to_none(self, attachment: Attachment, message: bytes) -> None:
+        """
+        @param attachment: where it came from.
+        @param message: belongs to no request.
+        """
+        raise NotImplementedError
+
+    @property
+    def listens(self) -> bool:
+        """
+        @return: whether a GET stream is open.
+        """
+        raise NotImplementedError
+
+    def ended(self, attachment: Attachment, end: ChildEnd) -> None:
+        """
+        @param attachment: its child is no more.
+        @param end: how it ended.
+        """
+        self._old.discard(attachment)
+        if end.reason is not EndReason.STOPPED and attachment.ready_at is not None:
+            self.log.warn(
+                "session {session}: {end}", session=self.name, end=end.describe()
+            )
+            now = self._owner.clock.seconds()
+            self._backoff.ended(now, now - attachment.ready_at, end.last_stderr)
+        if attachment is self._current:
+            self._machine.child_ended()
+        self._owner.session_answered(self.me)
+        self._owner.session_changed(self.me)
+
+    # From the machine
+
+    def entered(self, change: Change) -> None:
+        """
+        @param change: has just begun.
+        """
+        if change.source is not change.target:
+            self.state = change.target
+            self.log.info(
+                "session {session}: {before} -> {after} ({event})",
+                session=self.name,
+                before=change.source.value,
+                after=change.target.value,
+                event=change.event,
+            )
+            self._owner.session_changed(self.me)
+
+    def start_child(self) -> None:
+        """Begin to start a child."""
+        self._attachments += 1
+        label = f"{self._label}-{self._attachments}"
+        self._next = Attachment(self, self.digest, self.name, label)
+        background(self._start(self._next), "the start of a child")
+
+    def abandon_start(self) -> None:
+        """Give up the child that is being started."""
+        attachment, self._next = self._next, None
+        if attachment is not None:
+            self._stop(attachment, self._why)
+
+    def promote(self) -> None:
+        """Send requests to the started child."""
+        before, self._current, self._next = self._current, self._next, None
+        attachment = self._current
+        if attachment is not None:
+            clock = self._owner.clock
+            attachment.ready_at = clock.seconds()
+            left = attachment.expires_at - DRAIN_MARGIN_SECONDS - clock.seconds()
+            attachment.expiry = clock.callLater(
+                max(1.0, left), self._expired, attachment
+            )
+            attachment.replay(self.told.log_level, self.told.subscriptions)
+            self.child_promoted(attachment)
+        if before is not None:
+            self._old.add(before)
+            if not before.in_flight:
+                self._stop(before, _UNMISSED)
+
+    def stop_child(self) -> None:
+        """Stop the child that requests go to."""
+        self.log.info(
+            "session {session}: child stopped: {reason}",
+            session=self.name,
+            reason=self._why[0],
+        )
+        attachment, self._current = self._current, None
+        if attachment is not None:
+            self._stop(attachment, self._why)
+
+    def lose_child(self) -> None:
+        """Forget the child that requests went to."""
+        self._current = None
+
+    def release_waiting(self) -> None:
+        """There is a child."""
+        waiting, self._waking = self._waking, []
+        for each in waiting:
+            each.callback(None)
+
+    def fail_waiting(self) -> None:
+        """There will be none."""
+        waiting, self._waking = self._waking, []
+        for each in waiting:
+            each.errback(Failure(self._failure))
+
+    # Inside
+
+    async def _start(self, attachment: Attachment) -> None:
+        try:
+            token = await self._owner.token_for(self.me)
+            if attachment is not self._next:
+                return
+            attachment.attach(
+                self._owner.make_child(attachment, token.text, self.name),
+                token.expires_at,
+            )
+            response = await attachment.open(self.told.initialize)
+            if response.result is None:
+                raise InitializeRefused(response)
+        except Exception as error:
+            if attachment is self._next:
+                self._start_failed(attachment, error)
+            return
+        if attachment is self._next:
+            self.opening = self.opening or response
+            self.child_answered(response.result)
+            self._machine.child_ready()
+
+    def _start_failed(self, attachment: Attachment, error: Exception) -> None:
+        self._failure = error
+        if isinstance(error, ChildCannotStart):
+            self._backoff.ended(self._owner.clock.seconds(), 0, "")
+        self._next = None
+        self._stop(attachment, _UNMISSED)
+        self._machine.child_failed()
+
+    def _expired(self, attachment: Attachment) -> None:
+        attachment.expiry = None
+        self.log.info("session {session}: token_expired", session=self.name)
+        if attachment is self._current:
+            # One that is being started goes on.
+            self._machine.child_ended()
+        self._stop(attachment, ("token_expired", "the user's token has expired", False))
+
+    def _stop_old(self, why: _Why) -> None:
+        for attachment in list(self._old):
+            self._stop(attachment, why)
+
+    def _stop(self, attachment: Attachment, why: _Why) -> None:
+        reason, told, at_once = why
+        self._old.discard(attachment)
+        attachment.fail_all(reason, told)
+        if attachment.child is not None:
+            self._owner.stop_child(attachment.child, at_once=at_once)

@@ -1,0 +1,174 @@
+"""
+The sessions that are more than their rows: how many there may be, and which of them
+sleep first.
+"""
+
+from collections.abc import Iterator
+from typing import Final
+
+import attrs
+
+from fjmcp_broker.mcp.lifecycle import State
+from fjmcp_broker.sessions.errors import ChildGone, TooManySessions
+from fjmcp_broker.sessions.session import Session
+from fjmcp_broker.upstream.errors import SignInNeeded
+
+RETRY_AFTER_SECONDS: Final = 10
+
+_WITH_CHILD: Final = (State.STARTING, State.LIVE, State.ROTATING)
+
+
+@attrs.frozen
+class Limits:
+    """
+    How many sessions there may be.
+
+    @ivar total: with a child, of all users.
+    @ivar per_user: with a child, of one user.
+    @ivar dormant_per_grant: without a child, of one grant.
+    """
+
+    total: int = 100
+    per_user: int = 20
+    dormant_per_grant: int = 50
+
+
+DEFAULT_LIMITS: Final = Limits()
+
+
+class Population:
+    """
+    Sessions with a child, a waiting request or an open stream, and those that are
+    being opened.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        """
+        @param limits: how many there may be.
+        """
+        self._limits = limits
+        self._needed: set[Session] = set()
+        self._opening: set[Session] = set()
+
+    def __len__(self) -> int:
+        """
+        @return: how many there are.
+        """
+        return len(self._needed | self._opening)
+
+    def __iter__(self) -> Iterator[Session]:
+        """
+        @return: all of them, as of now.
+        """
+        return iter(self._needed | self._opening)
+
+    def begin(self, session: Session) -> None:
+        """
+        @param session: is being opened.
+        """
+        self._opening.add(session)
+
+    def opened(self, session: Session) -> None:
+        """
+        @param session: is not being opened any more.
+        """
+        self._opening.discard(session)
+
+    def update(self, session: Session) -> None:
+        """
+        @param session: it is needed now, or it is not any more.
+        """
+        if session.is_needed:
+            self._needed.add(session)
+        else:
+            self._needed.discard(session)
+
+    def make_room(self, session: Session) -> None:
+        """
+        Put the longest idle child to sleep when there are too many: of the same user
+        first, then of anybody.
+
+        @param session: is about to get a child.
+        @raise TooManySessions: all of them are busy.
+        """
+        others = [
+            other
+            for other in self._needed
+            if other is not session and other.state in _WITH_CHILD
+        ]
+        own = [other for other in others if other.user_id == session.user_id]
+        if len(own) >= self._limits.per_user:
+            candidates: tuple[list[Session], ...] = (own,)
+            full = "every session of this user is in use"
+        elif len(others) >= self._limits.total:
+            candidates = (own, others)
+            full = "every session is in use"
+        else:
+            return
+        for group in candidates:
+            idle = [other for other in group if other.is_idle]
+            if idle:
+                put_to_sleep(min(idle, key=lambda other: other.used_at))
+                return
+        raise TooManySessions(full, RETRY_AFTER_SECONDS)
+
+    def put_idle_to_sleep(self, before: float) -> set[str]:
+        """
+        @param before: seconds since the epoch; children not used since then go.
+        @return: the grants whose sessions they were.
+        """
+        grants = set()
+        for session in list(self._needed):
+            if session.is_idle and session.used_at <= before:
+                put_to_sleep(session)
+                grants.add(session.grant_id)
+        return grants
+
+    def suspend_user(self, user_id: int) -> None:
+        """
+        @param user_id: who has to sign in again: the children are killed at once.
+        """
+        error = SignInNeeded("the user has to sign in through Forgejo again")
+        for session in self:
+            if session.user_id == user_id:
+                session.sleep(
+                    "user_suspended",
+                    "the user has to sign in to Forgejo again",
+                    at_once=True,
+                    error=error,
+                )
+
+    def users_with_expiring_children(self, before: float) -> set[int]:
+        """
+        @param before: seconds since the epoch.
+        @return: the users who have a child whose token expires before.
+        """
+        return {
+            session.user_id
+            for session in self._needed
+            if session.expires_at is not None and session.expires_at < before
+        }
+
+    def rotate_user(self, user_id: int, expires_at: int) -> None:
+        """
+        @param user_id: who has a newer token.
+        @param expires_at: of that token: children with older ones are replaced.
+        """
+        for session in list(self._needed):
+            held = session.expires_at
+            if session.user_id == user_id and held is not None and held < expires_at:
+                session.rotate()
+
+    def digests_of(self, grant_id: str) -> list[bytes]:
+        """
+        @param grant_id: of a grant.
+        @return: the digests of its sessions that are needed.
+        """
+        return [s.digest for s in self._needed if s.grant_id == grant_id]
+
+
+def put_to_sleep(session: Session) -> None:
+    """
+    @param session: idle.
+    """
+    session.sleep("idle", error=ChildGone("the child was put to sleep"))
