@@ -101,11 +101,15 @@ class Ears:
 
     def __init__(self) -> None:
         self.gets: list[int] = []
+        self.sessions: set[str] = set()
         self.heard: list[str] = []
         self.progress: list[float] = []
         self.news = asyncio.Event()
 
     async def response(self, response: Any) -> None:
+        session_id = response.request.headers.get("Mcp-Session-Id")
+        if session_id is not None:
+            self.sessions.add(session_id)
         if response.request.method == "GET" and response.request.url.path == "/mcp":
             self.gets.append(response.status_code)
             self.news.set()
@@ -147,6 +151,15 @@ async def listen(client: Client, ears: Ears) -> dict[str, Any]:
     await ears.until(lambda: "warning: listen" in ears.heard)
     await ears.until(lambda: "ToolListChangedNotification" in ears.heard)
     return {"gets": ears.gets, "progress": ears.progress, "heard": ears.heard}
+
+
+async def interval(step: str) -> None:
+    """
+    Say that a step may be done to the broker, and wait for a line that says it was.
+    """
+    sys.stderr.write(f"STEP {step}\n")
+    sys.stderr.flush()
+    await asyncio.to_thread(sys.stdin.readline)
 
 
 async def journey(options: argparse.Namespace) -> dict[str, Any]:
@@ -192,6 +205,11 @@ async def journey(options: argparse.Namespace) -> dict[str, Any]:
             )
             for name, arguments in options.calls:
                 seen[name] = await call(mcp, name, arguments)
+            for step in options.steps:
+                await interval(step)
+                for name, arguments in options.calls:
+                    seen[f"{name} after {step}"] = await call(mcp, name, arguments)
+            seen["sessions"] = len(ears.sessions)
             if options.listen:
                 seen.update(await listen(mcp, ears))
             before = storage.tokens
@@ -258,6 +276,7 @@ def main() -> None:
     parser.add_argument("--decision", default="full")
     parser.add_argument("--mode", default="auto")
     parser.add_argument("--listen", action="store_true")
+    parser.add_argument("--steps", nargs="*", default=[])
     parser.add_argument("--show-secrets", action="store_true")
     parser.add_argument("--calls", type=json.loads, default=[])
     options = parser.parse_args()
