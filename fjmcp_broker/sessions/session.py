@@ -33,7 +33,6 @@ class Session(Children):
     @ivar policy: of the grant that opened it.
     @ivar revision: whose rules it follows.
     @ivar catalogue: what is known of the tools of its child.
-    @ivar streams: how many response streams it has had.
     """
 
     def __init__(
@@ -59,7 +58,6 @@ class Session(Children):
         self.policy = identity.policy
         self.revision = stored.revision
         self.catalogue = self._known_tools = catalogue
-        self.streams = 0
         self._listener: Listener | None = None
         self._sight = sight
         self._untold: list[bytes] = []

@@ -15,6 +15,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
 from fjmcp_broker.logs import background
+from fjmcp_broker.mcp.correlation import DEFAULT_MAXIMUM_PENDING, TooManyPendingError
 from fjmcp_broker.mcp.messages import (
     INVALID_REQUEST,
     NULL,
@@ -99,6 +100,7 @@ class McpEndpoint(Resource):
             replays = Replays(clock)
         self._streams = McpStreams(clock, replays)
         self._annotate = annotate
+        self._waking: dict[Session, int] = {}
 
     # With the body
 
@@ -237,7 +239,7 @@ class McpEndpoint(Resource):
         parts = message if isinstance(message, tuple) else (message,)
         if any(isinstance(part, Request) for part in parts):
             # Before anything is judged: what its tools do depends on the child.
-            await session.awake()
+            await self._awake(session)
             if not request.is_open:
                 return None
         if isinstance(message, tuple):
@@ -250,6 +252,21 @@ class McpEndpoint(Resource):
             return None
         self._deliver(session, message)
         return _ACCEPTED
+
+    async def _awake(self, session: Session) -> None:
+        """
+        @raise TooManyPendingError: so many requests wait for a child already.
+        """
+        waiting = self._waking.get(session, 0)
+        if waiting >= DEFAULT_MAXIMUM_PENDING:
+            raise TooManyPendingError("too many requests wait for a child")
+        self._waking[session] = waiting + 1
+        try:
+            await session.awake()
+        finally:
+            self._waking[session] -= 1
+            if not self._waking[session]:
+                del self._waking[session]
 
     async def _initialize(
         self, request: BrokerRequest, principal: Principal, message: Request

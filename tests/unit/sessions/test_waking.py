@@ -1,5 +1,6 @@
 """Sessions that outlive their children, their registry and their user's tokens."""
 
+import gc
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -155,6 +156,61 @@ class RestartTests(WakingWorld):
         self.patch(self.ledger, "closed", closed)
         self.reap()
         self.assertEqual(self.ledger.rows[key_of(session)], "deleted_by_client")
+
+    def test_session_that_is_deleted_while_its_row_is_read(self) -> None:
+        """What was read before counts for nothing."""
+        session = self.open()
+        self.restart()
+        held: list[Deferred[None]] = []
+        found = self.ledger.found
+
+        async def slowly(digest: bytes) -> Any:
+            stored = await found(digest)
+            held.append(Deferred())
+            await held[-1]
+            return stored
+
+        self.patch(self.ledger, "found", slowly)
+        deleted = self.send(b"", session, method="DELETE")
+        wire = self.call(session)
+        held[0].callback(None)
+        self.assertEqual(deleted.status, 204)
+        held[1].callback(None)
+        held[2].callback(None)
+        self.assertEqual(wire.status, 404)
+        self.assertEqual(len(self.spawner.processes), 1)
+
+    def test_two_requests_read_the_row_at_once(self) -> None:
+        """They use one session."""
+        session = self.open()
+        self.restart()
+        held: list[Deferred[None]] = []
+        found = self.ledger.found
+
+        async def slowly(digest: bytes) -> Any:
+            held.append(Deferred())
+            await held[-1]
+            return await found(digest)
+
+        self.patch(self.ledger, "found", slowly)
+        wires = [self.call(session, number) for number in range(2)]
+        for each in held:
+            each.callback(None)
+        for number, wire in enumerate(wires):
+            self.assertEqual(self.answer(wire)["id"], number)
+        self.assertEqual(len(self.spawner.processes), 2)
+
+    def test_dormant_session_is_only_a_row(self) -> None:
+        """Nothing of it stays in memory but what its client has seen."""
+        session = self.open()
+        self.check_call(session)
+        self.clock.advance(IDLE_SECONDS)
+        self.reap()
+        # The test's own memory of what ran.
+        self.spawner.processes.clear()
+        gc.collect()
+        self.assertEqual([*self.registry._shelf], [])
+        self.check_call(session)
 
     def test_many_at_once_start_one_child(self) -> None:
         """And all of them are answered."""

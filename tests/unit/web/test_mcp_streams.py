@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from fjmcp_broker.sessions.stream import KEEPALIVE_SECONDS
+from fjmcp_broker.web import mcp
 from tests.fakes import FakeProcess
 from tests.relay_stubs import key_of
 from tests.unit.web.mcp_world import McpWorld, Wire, request
@@ -243,6 +244,21 @@ class LostConnectionTests(StreamCase):
         self.assertEqual(len(self.spawner.processes), started + 1)
         self.spawner.processes[-1].say(json.dumps(CHANGED).encode())
         self.assertEqual(listening.events[-1], CHANGED)
+
+    def test_too_many_wait_for_a_child(self) -> None:
+        """The rest is told to come again; those who wait are answered."""
+        self.process.exit(0)
+        self.clock.advance(60)
+        self.manual |= {"initialize"}
+        self.patch(mcp, "DEFAULT_MAXIMUM_PENDING", 3)
+        wires = [self.send(request(number, "x"), self.session) for number in range(5)]
+        self.assertEqual([wire.status for wire in wires], [None] * 3 + [503] * 2)
+        process = self.spawner.processes[-1]
+        (initialize,) = self.received(process)
+        result = {"protocolVersion": "2025-11-25", "serverInfo": {"name": "x"}}
+        self.reply(process, initialize["id"], result)
+        self.assertEqual([wire.json["id"] for wire in wires[:3]], [0, 1, 2])
+        self.assertEqual(self.send(request(9, "x"), self.session).status, 200)
 
     def test_client_that_leaves_while_a_child_starts(self) -> None:
         """Its call is not made: nothing of it has been sent."""
