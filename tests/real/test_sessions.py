@@ -47,6 +47,17 @@ class SessionCase(BrokerCase):
         found = processes(self.forgejo.stand_in.base_url)
         return [pid for pid in found if pid != self.daemon.pid]
 
+    async def crash(self) -> None:
+        """Kill the children; the daemon has noticed when this returns."""
+        children = self.children()
+        before = self.daemon.text.count("-> dormant")
+        for child in children:
+            os.kill(child, signal.SIGKILL)
+        await self.until(
+            lambda: self.daemon.text.count("-> dormant") >= before + len(children),
+            "the daemon does not notice",
+        )
+
     async def until(self, true: Any, what: str, seconds: float = 20) -> None:
         """Wait for something."""
         deadline = time.monotonic() + seconds
@@ -152,9 +163,7 @@ class ChildTests(SessionCase):
         """The client sees nothing."""
         await self.begin()
         client = await self.signed_in()
-        for child in self.children():
-            os.kill(child, signal.SIGKILL)
-        await self.until(lambda: not self.children(), "the child stays")
+        await self.crash()
         await self.check(client)
 
     async def test_sessions_max_reached(self) -> None:
@@ -243,8 +252,7 @@ class TokenTests(SessionCase):
         self.forgejo.stand_in.controls.set_lifetimes(access_seconds=60)
         client, other = await self.signed_in(), await self.signed_in("bob")
         self.forgejo.stand_in.controls.revoke_grant("alice")
-        for child in self.children():
-            os.kill(child, signal.SIGKILL)
+        await self.crash()
         refused = await self.send(client, "who_am_i")
         self.assertEqual(refused.status, 401, refused.text)
         self.assertIn("resource_metadata", refused.headers["WWW-Authenticate"])
