@@ -209,11 +209,14 @@ class Attachment:
         relayed = self._correlation.notify(notification, self._digest)
         if relayed.message is None:
             return False
-        if self.usable and self._child is not None:
-            self._child.send(relayed.message)
-        if relayed.cancelled is not None:
-            relayed.cancelled.waiter.cancelled()
-            self._owner.answered(self)
+        try:
+            if self.usable and self._child is not None:
+                self._child.send(relayed.message)
+        finally:
+            # The call is forgotten already, whether its child hears of it or not.
+            if relayed.cancelled is not None:
+                relayed.cancelled.waiter.cancelled()
+                self._owner.answered(self)
         return True
 
     def respond(self, response: Response) -> bool:

@@ -1,5 +1,6 @@
 """How long a session waits after children that end soon after their start."""
 
+import math
 from typing import Final
 
 from fjmcp_broker.sessions.errors import ChildCannotStart
@@ -38,6 +39,13 @@ class Backoff:
             wait = FIRST_SECONDS * 2 ** min(self._quick - 2, 10)
             self._until = now + min(wait, LAST_SECONDS)
 
+    def stopped(self, lived_seconds: float) -> None:
+        """
+        @param lived_seconds: of a child that was stopped, from ready to end.
+        """
+        if lived_seconds >= QUICK_SECONDS:
+            self._quick = 0
+
     def check(self, now: float) -> None:
         """
         @param now: seconds since the epoch.
@@ -48,5 +56,5 @@ class Backoff:
         if 0 < left <= LAST_SECONDS:
             said = f": {self._said}" if self._said else ""
             raise ChildCannotStart(
-                f"the child keeps ending, next start in {left:.0f} s{said}"
+                f"the child keeps ending, next start in {math.ceil(left)} s{said}"
             )

@@ -57,11 +57,14 @@ class Children:
 
     log = Logger()
 
-    def __init__(self, digest: bytes, told: Told, owner: SessionOwner) -> None:
+    def __init__(
+        self, digest: bytes, told: Told, owner: SessionOwner, backoff: Backoff
+    ) -> None:
         """
         @param digest: of the session id.
         @param told: what each child is told.
         @param owner: the registry.
+        @param backoff: knows how the children before ended.
         """
         self.digest = digest
         self.name = digest.hex()[:10]
@@ -79,7 +82,7 @@ class Children:
         self._waking: list[Deferred[None]] = []
         self._failure: Exception = SessionGone("the session was closed")
         self._why = _UNMISSED
-        self._backoff = Backoff()
+        self._backoff = backoff
         self._ended: str | None = None
 
     @property
@@ -235,12 +238,16 @@ class Children:
         @param end: how it ended.
         """
         self._old.discard(attachment)
-        if end.reason is not EndReason.STOPPED and attachment.ready_at is not None:
-            self.log.warn(
-                "session {session}: {end}", session=self.name, end=end.describe()
-            )
+        if attachment.ready_at is not None:
             now = self._owner.clock.seconds()
-            self._backoff.ended(now, now - attachment.ready_at, end.last_stderr)
+            lived = now - attachment.ready_at
+            if end.reason is not EndReason.STOPPED:
+                self.log.warn(
+                    "session {session}: {end}", session=self.name, end=end.describe()
+                )
+                self._backoff.ended(now, lived, end.last_stderr)
+            else:
+                self._backoff.stopped(lived)
         if attachment is self._current:
             self._machine.child_ended()
         self._owner.session_answered(self.me)
@@ -320,6 +327,8 @@ class Children:
         waiting, self._waking = self._waking, []
         for each in waiting:
             each.errback(Failure(self._failure))
+        # While they waited it was needed, and there may be no child to end.
+        self._owner.session_changed(self.me)
 
     # Inside
 
@@ -347,7 +356,8 @@ class Children:
     def _start_failed(self, attachment: Attachment, error: Exception) -> None:
         self._failure = error
         if isinstance(error, ChildCannotStart):
-            self._backoff.ended(self._owner.clock.seconds(), 0, "")
+            said = "" if attachment.child is None else attachment.child.last_stderr
+            self._backoff.ended(self._owner.clock.seconds(), 0, said)
         self._next = None
         self._stop(attachment, _UNMISSED)
         self._machine.child_failed()

@@ -8,7 +8,7 @@ The session is the lasting thing. Its children come and go
 
 from functools import partial
 
-from fjmcp_broker.mcp.correlation import DuplicateIdError
+from fjmcp_broker.mcp.correlation import CANCELLED, PROGRESS, DuplicateIdError
 from fjmcp_broker.mcp.lifecycle import State
 from fjmcp_broker.mcp.messages import Notification, Request, Response
 from fjmcp_broker.mcp.policy import ToolCatalogue
@@ -17,7 +17,7 @@ from fjmcp_broker.sessions.children import Children
 from fjmcp_broker.sessions.errors import ChildGone, SessionGone
 from fjmcp_broker.sessions.ledger import StoredSession
 from fjmcp_broker.sessions.sights import Sight
-from fjmcp_broker.sessions.telling import TELLING, WatchedWaiter
+from fjmcp_broker.sessions.telling import TELLING, WatchedWaiter, telling_params
 from fjmcp_broker.sessions.waiting import Listener, SessionOwner, Waiter
 
 __all__ = ["INITIALIZED", "Session"]
@@ -48,9 +48,9 @@ class Session(Children):
         @param stored: its row, or what that will be.
         @param owner: the registry.
         @param catalogue: of tools, until the child has said what it is.
-        @param sight: what its client has seen of its children.
+        @param sight: what is remembered of its children.
         """
-        super().__init__(digest, stored.told, owner)
+        super().__init__(digest, stored.told, owner, sight.backoff)
         identity = stored.identity
         self.grant_id = identity.grant_id
         self.user_id = identity.user_id
@@ -176,12 +176,15 @@ class Session(Children):
         if self._current is None:
             raise ChildGone("there is no child")
         self.used_at = self._owner.clock.seconds()
-        watched = WatchedWaiter(waiter, partial(self._answering, request, waiter))
-        self._current.request(request, watched)
+        attachment = self._current
+        watched = WatchedWaiter(
+            waiter, partial(self._answering, attachment, request, waiter)
+        )
+        attachment.request(request, watched)
 
     def notify(self, notification: Notification) -> None:
         """
-        Relay a notification to the child that it concerns.
+        Relay a notification to the child that it concerns, or to each.
 
         @param notification: from the client; allowed by its policy.
         @raise ChildBusy: the child does not read.
@@ -189,7 +192,8 @@ class Session(Children):
         if notification.method == INITIALIZED:
             return
         for attachment in self._living():
-            if attachment.notify(notification):
+            concerned = attachment.notify(notification)
+            if concerned and notification.method in (CANCELLED, PROGRESS):
                 return
 
     def respond(self, response: Response) -> None:
@@ -235,7 +239,13 @@ class Session(Children):
         if response.result is not None:
             self._announce(self._sight.child_listed(method, response.result))
 
-    def _answering(self, request: Request, waiter: Waiter, response: Response) -> None:
+    def _answering(
+        self,
+        attachment: Attachment,
+        request: Request,
+        waiter: Waiter,
+        response: Response,
+    ) -> None:
         """Something was answered: what else does it mean, and what goes before it?"""
         if response.result is not None:
             self._sight.client_saw(request, response.result)
@@ -244,6 +254,9 @@ class Session(Children):
                 if told != self.told:
                     self.told = told
                     self._owner.session_told(self)
+                    if self._current is not None and self._current is not attachment:
+                        # The newer child was told what was true before.
+                        self._current.ask(request.method, telling_params(request))
         if self._untold and waiter.takes_messages:
             untold, self._untold = self._untold, []
             for message in untold:

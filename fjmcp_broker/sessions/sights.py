@@ -13,6 +13,7 @@ import attrs
 import msgspec
 
 from fjmcp_broker.mcp.messages import Request, encode_notification
+from fjmcp_broker.sessions.backoff import Backoff
 
 MAXIMUM_SIGHTS: Final = 10_000
 
@@ -36,10 +37,12 @@ class Sight:
     @ivar capabilities: digests of what the child said it can do, by name; C{None}
         before any child.
     @ivar lists: digests of the lists that the client has asked for, by method.
+    @ivar backoff: knows how the children ended.
     """
 
     capabilities: dict[str, bytes] | None = None
     lists: dict[str, bytes] = attrs.Factory(dict)
+    backoff: Backoff = attrs.Factory(Backoff)
 
     def child_said(self, result: bytes) -> list[bytes]:
         """

@@ -84,6 +84,15 @@ TELLING = frozenset(
 """Methods after which L{Told} may be another."""
 
 
+def telling_params(request: Request) -> dict[str, str]:
+    """
+    @param request: of one of these methods.
+    @return: what of its params another child has to be told.
+    """
+    texts = ((name, _text(request, name)) for name in ("level", "uri"))
+    return {name: text for name, text in texts if text is not None}
+
+
 class WatchedWaiter:
     """
     A client's waiter, and somebody who comes first when the answer is there.

@@ -1,0 +1,140 @@
+"""What a session's next child, and what nobody waits for, must not forget."""
+
+import gc
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from fjmcp_broker.sessions.backoff import Backoff
+from fjmcp_broker.sessions.errors import ChildBusy, ChildCannotStart
+from fjmcp_broker.upstream.errors import UpstreamUnavailable
+from tests.unit.sessions.test_waking import WakingWorld
+from tests.unit.web.mcp_world import Wire, request
+
+
+class FailedWakeTests(WakingWorld):
+    """No child could be started."""
+
+    def test_leaves_nothing_in_memory(self) -> None:
+        """A session whose wake failed is a row again."""
+        session = self.open()
+        self.restart()
+        held: Deferred[None] = Deferred()
+
+        async def failing(user_id: int, minimum_life_seconds: int = 120) -> Any:
+            await held
+
+        before = self.tokens.access_token
+        self.patch(self.tokens, "access_token", failing)
+        wire = self.call(session)
+        held.errback(UpstreamUnavailable("no answer"))
+        self.assertEqual(wire.status, 503)
+        self.assertEqual(len(self.registry), 0)
+        self.patch(self.tokens, "access_token", before)
+        self.check_call(session)
+
+    def test_back_off_outlives_the_object(self) -> None:
+        """However soon the memory of a dormant session is used again."""
+        session = self.open()
+        started = 0
+        for number in range(5):
+            self.call(session, number)
+            if self.living:
+                self.living[0].complain(b"disk on fire\n")
+                self.living[0].exit(1)
+            # The test's own memory of what ran.
+            started += len(self.spawner.processes)
+            self.spawner.processes.clear()
+            gc.collect()
+        self.assertLess(started, 4)
+
+    def test_back_off_says_why_a_child_never_was_ready(self) -> None:
+        """Its last words, as those of one that was."""
+        session = self.open()
+        self.living[0].exit(1)
+        self.manual.add("initialize")
+        wires = []
+        for number in range(3):
+            wires.append(self.call(session, number))
+            if self.living:
+                self.living[0].complain(b"disk on fire\n")
+                self.living[0].exit(1)
+        self.assertIn("keeps ending", wires[-1].json["error"]["message"])
+        self.assertIn("disk on fire", wires[-1].json["error"]["message"])
+
+
+class BackoffTests(WakingWorld):
+    """Only children that end quickly one after another count."""
+
+    def test_long_life_between(self) -> None:
+        """Also of a child that was stopped in the end."""
+        session = self.open()
+        self.living[0].exit(1)
+        self.check_call(session)
+        self.clock.advance(3600 - 20)
+        self.check_call(session, 2)
+        self.living[-1].exit(1)
+        self.check_call(session, 3)
+
+    def test_never_promises_no_wait(self) -> None:
+        """What is left is rounded up."""
+        backoff = Backoff()
+        for _ in range(2):
+            backoff.ended(100, 0, "words")
+        with self.assertRaisesRegex(ChildCannotStart, "in 1 s: words"):
+            backoff.check(100.9)
+
+
+class TwoChildrenTests(WakingWorld):
+    """An old child finishes what it has, a new one serves."""
+
+    def setUp(self) -> None:
+        """A session with a call under way."""
+        super().setUp()
+        self.manual.add("slow")
+        self.session = self.open()
+        self.old = self.spawner.processes[0]
+        self.slow = self.send(request("s", "slow"), self.session)
+
+    def rotate(self) -> None:
+        """As the timer does when a newer token is there."""
+        self.clock.advance(10)
+        self.registry.population.rotate_user(1, int(self.clock.seconds()) + 3601)
+
+    def note(self, method: str, **params: Any) -> Wire:
+        """A notification of the client."""
+        note = {"jsonrpc": "2.0", "method": method, "params": params}
+        return self.send(note, self.session)
+
+    def test_notification_about_everything(self) -> None:
+        """Both children hear it."""
+        self.rotate()
+        self.note("notifications/roots/list_changed")
+        for process in self.spawner.processes:
+            self.assertIn("notifications/roots/list_changed", self.methods(process))
+
+    def test_old_child_agrees_to_what_the_new_one_was_not_told(self) -> None:
+        """The new one is told then."""
+        self.manual |= {"logging/setLevel", "resources/subscribe"}
+        level = request(1, "logging/setLevel", level="debug")
+        self.send(level, self.session)
+        self.send(request(2, "resources/subscribe", uri="a:1"), self.session)
+        self.rotate()
+        new = self.spawner.processes[1]
+        self.assertNotIn("logging/setLevel", self.methods(new))
+        for message in self.received(self.old)[-2:]:
+            self.reply(self.old, message["id"], {})
+        told = [(m["method"], m.get("params")) for m in self.received(new)]
+        self.assertIn(("logging/setLevel", {"level": "debug"}), told)
+        self.assertIn(("resources/subscribe", {"uri": "a:1"}), told)
+
+    def test_cancelled_while_the_child_does_not_read(self) -> None:
+        """The call ends all the same."""
+        child = self.old.protocol
+
+        def full(message: bytes) -> None:
+            raise ChildBusy("full")
+
+        self.patch(child, "send", full)
+        self.note("notifications/cancelled", requestId="s")
+        self.assertIn(b"0\r\n\r\n", self.slow.value())
