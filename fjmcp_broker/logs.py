@@ -52,7 +52,7 @@ def background(coroutine: Coroutine[Deferred[Any], Any, object], what: str) -> N
     def failed(failure: Failure) -> None:
         if failure.check(BrokerError):
             # Foreseen, and its message is one clear line.
-            log.error("{what} failed: {error}", what=what, error=str(failure.value))
+            log.warn("{what} failed: {error}", what=what, error=str(failure.value))
         elif not failure.check(CancelledError):
             log.failure("{what} failed", failure=failure, what=what)
 

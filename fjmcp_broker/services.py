@@ -45,6 +45,7 @@ from fjmcp_broker.sessions.rows import SessionRows
 from fjmcp_broker.sessions.spawn import Launcher, protect_memory
 from fjmcp_broker.store.collector import collect
 from fjmcp_broker.store.database import Database
+from fjmcp_broker.store.errors import StoreError
 from fjmcp_broker.store.keys import load_or_create_keys
 from fjmcp_broker.store.lock import StoreLock
 from fjmcp_broker.store.sealing import Sealer
@@ -289,7 +290,10 @@ class _Composition:
         deadline = float(self._config.server.shutdown_timeout_seconds)
         began = self._reactor.seconds()
         await self._registry.stop(deadline)
-        await self._registry.flush_activity()
+        try:
+            await self._registry.flush_activity()
+        except StoreError as problem:
+            self.log.warn("the last use of sessions is not known: {e}", e=str(problem))
         # What the last requests were told has to reach their clients, too.
         left = deadline - (self._reactor.seconds() - began)
         await self._site.drain(max(left, MARGIN_SECONDS / 2))

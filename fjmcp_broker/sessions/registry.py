@@ -214,8 +214,9 @@ class SessionRegistry:
 
     async def flush_activity(self) -> None:
         """
-        Write down when sessions were last used: for a timer, off the path of calls.
+        Write down when sessions were last used, and what ends are not written yet.
         """
+        await self._shelf.close_rows()
         if self._activity:
             activity, self._activity = self._activity, {}
             try:
@@ -233,7 +234,6 @@ class SessionRegistry:
         @raise StoreError: the store cannot be used.
         """
         slept = self.population.put_idle_to_sleep(self.clock.seconds() - idle_seconds)
-        await self._shelf.close_rows()
         for grant_id in slept:
             await self._trim(grant_id)
         await self.flush_activity()

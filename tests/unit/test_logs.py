@@ -231,6 +231,7 @@ class BackgroundTests(SynchronousTestCase):
         self.assertEqual(self.flushLoggedErrors(), [])
         [told] = events
         self.assertEqual(formatEvent(told), "sweeping failed: the store is locked")
+        self.assertIs(told["log_level"], LogLevel.warn)
 
     def test_result_and_cancellation_are_dropped(self) -> None:
         """Neither is worth a line."""

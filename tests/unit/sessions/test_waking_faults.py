@@ -7,7 +7,9 @@ from twisted.internet.defer import Deferred
 
 from fjmcp_broker.sessions.backoff import Backoff
 from fjmcp_broker.sessions.errors import ChildBusy, ChildCannotStart
+from fjmcp_broker.store.errors import StoreUnavailable
 from fjmcp_broker.upstream.errors import UpstreamUnavailable
+from tests.relay_stubs import key_of
 from tests.unit.sessions.test_waking import WakingWorld
 from tests.unit.web.mcp_world import Wire, request
 
@@ -61,6 +63,25 @@ class FailedWakeTests(WakingWorld):
                 self.living[0].exit(1)
         self.assertIn("keeps ending", wires[-1].json["error"]["message"])
         self.assertIn("disk on fire", wires[-1].json["error"]["message"])
+
+
+class DeletedTests(WakingWorld):
+    """The end of a session could not be written down at once."""
+
+    def test_written_before_the_daemon_stops(self) -> None:
+        """With what else is left to write then."""
+        session = self.open()
+        closed = self.ledger.closed
+
+        async def failing(*arguments: Any) -> None:
+            raise StoreUnavailable("busy")
+
+        self.patch(self.ledger, "closed", failing)
+        self.send(b"", session, method="DELETE")
+        self.patch(self.ledger, "closed", closed)
+        for work in (self.registry.stop(1), self.registry.flush_activity()):
+            self.successResultOf(Deferred.fromCoroutine(work))
+        self.assertEqual(self.ledger.rows[key_of(session)], "deleted_by_client")
 
 
 class BackoffTests(WakingWorld):
