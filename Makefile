@@ -12,7 +12,10 @@ WARNINGS := -W error
 PACKAGES := fjmcp_broker tests twisted/plugins docs/check_links.py
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: all demo test test-unit test-real test-slow coverage vet lint format docs \
+MINUTES ?= 10
+SESSIONS ?= 20
+
+.PHONY: all demo test test-unit test-real test-slow soak coverage vet lint format docs \
 	generate build clean changelog
 
 all: vet lint test build
@@ -51,6 +54,12 @@ test-real: $(VENV)/.installed-test
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python $(WARNINGS) -m twisted.trial --reporter=text \
 		--temp-directory=_trial_temp_slow tests.slow
+
+# Long, and not part of CI: clients that call while tokens rotate, and the memory.
+soak: $(VENV)/.installed-test
+	FJMCP_SOAK_MINUTES=$(MINUTES) FJMCP_SOAK_SESSIONS=$(SESSIONS) \
+		$(BIN)/python $(WARNINGS) -m twisted.trial --reporter=text \
+		--temp-directory=_trial_temp_soak tests.slow.soak
 
 # Each tier in a process of its own: one watches what the other leaves on the reactor.
 COVERAGE_RUN = $(BIN)/python $(WARNINGS) -m coverage run --parallel-mode -m twisted.trial \

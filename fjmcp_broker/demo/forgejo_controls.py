@@ -42,6 +42,13 @@ class Controls(FaultControls):
         """
         return self._core.state.user_named(login)
 
+    def add_user(self, login: str) -> User:
+        """
+        @param login: letters and digits; nobody else's.
+        @return: the new account, with a random password.
+        """
+        return self._core.state.add_user(login, f"{login.capitalize()} Example")
+
     def application(self, client_id: str | None = None) -> Application:
         """
         @raise KeyError: when there is none.

@@ -14,15 +14,20 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+import attrs
 from twisted.enterprise import adbapi
 from twisted.scripts.twistd import run
 
+from fjmcp_broker.mcp.messages import Request
 from fjmcp_broker.oauth.bearer import Principal
 from fjmcp_broker.oauth.tokens import Successor
+from fjmcp_broker.sessions.attachment import Attachment
 from fjmcp_broker.sessions.errors import SessionForbidden, SessionGone
 from fjmcp_broker.sessions.registry import SessionRegistry
 from fjmcp_broker.store import token_endpoint, tokens
 from fjmcp_broker.store.database import Database
+from fjmcp_broker.store.upstream_tokens import UpstreamSet
+from fjmcp_broker.upstream.tokens import UpstreamTokens
 
 COMMIT_DELAY_SECONDS = 2.0
 
@@ -104,11 +109,45 @@ def ignore_owners() -> None:
     patched.find = find_anybodys
 
 
+def forget_handshakes() -> None:
+    """
+    Only a session's first child is told what the client said when it came.
+    """
+    known: set[bytes] = set()
+    patched: Any = Attachment
+    open_child = patched.open
+
+    async def open_plainly(self: Any, initialize: Request) -> Any:
+        if self._digest in known:
+            initialize = attrs.evolve(initialize, params=b"{}")
+        known.add(self._digest)
+        return await open_child(self, initialize)
+
+    patched.open = open_plainly
+    patched.replay = lambda self, log_level, subscriptions: None
+
+
+def refresh_apart() -> None:
+    """
+    Whoever needs a fresh token of a user's refreshes on his own.
+    """
+    patched: Any = UpstreamTokens
+    refresh = patched._refresh
+
+    def alone(self: Any, seen: UpstreamSet) -> Any:
+        self._refreshes.pop(seen.user_id, None)
+        return refresh(self, seen)
+
+    patched._refresh = alone
+
+
 FAULTS = {
     "commit-late": commit_late,
+    "forget-handshakes": forget_handshakes,
     "forget-pairs": forget_pairs,
     "forget-uses": forget_uses,
     "ignore-owners": ignore_owners,
+    "refresh-apart": refresh_apart,
 }
 
 
