@@ -60,7 +60,6 @@ class Session(Children):
         self.catalogue = self._known_tools = catalogue
         self._listener: Listener | None = None
         self._sight = sight
-        self._untold: list[bytes] = []
 
     @property
     def me(self) -> "Session":
@@ -232,7 +231,7 @@ class Session(Children):
             for message in messages:
                 self._listener.send(message)
         else:
-            self._untold = list(dict.fromkeys([*self._untold, *messages]))
+            self._sight.untold = list(dict.fromkeys([*self._sight.untold, *messages]))
 
     def _compare(self, method: str, response: Response) -> None:
         """A new child was asked for what the client has seen of another one."""
@@ -257,7 +256,7 @@ class Session(Children):
                     if self._current is not None and self._current is not attachment:
                         # The newer child was told what was true before.
                         self._current.ask(request.method, telling_params(request))
-        if self._untold and waiter.takes_messages:
-            untold, self._untold = self._untold, []
+        if self._sight.untold and waiter.takes_messages:
+            untold, self._sight.untold = self._sight.untold, []
             for message in untold:
                 waiter.notified(message)

@@ -37,11 +37,13 @@ class Sight:
     @ivar capabilities: digests of what the child said it can do, by name; C{None}
         before any child.
     @ivar lists: digests of the lists that the client has asked for, by method.
+    @ivar untold: what it could not be told yet.
     @ivar backoff: knows how the children ended.
     """
 
     capabilities: dict[str, bytes] | None = None
     lists: dict[str, bytes] = attrs.Factory(dict)
+    untold: list[bytes] = attrs.Factory(list)
     backoff: Backoff = attrs.Factory(Backoff)
 
     def child_said(self, result: bytes) -> list[bytes]:

@@ -358,8 +358,8 @@ class SleepTests(WakingWorld):
         self.check_call(sessions[1])
 
 
-class ListChangedTests(WakingWorld):
-    """Another child has other tools."""
+class ListChangedWorld(WakingWorld):
+    """Children whose tools change."""
 
     def setUp(self) -> None:
         """A session whose client has listed the tools."""
@@ -393,6 +393,10 @@ class ListChangedTests(WakingWorld):
         for process in self.living:
             process.exit(1)
         return self.send(request(2, "x"), self.session, headers={"Accept": accept})
+
+
+class ListChangedTests(ListChangedWorld):
+    """Another child has other tools."""
 
     def test_same_tools_in_another_order(self) -> None:
         """Nothing to tell."""

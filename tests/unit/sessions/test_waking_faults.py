@@ -10,7 +10,11 @@ from fjmcp_broker.sessions.errors import ChildBusy, ChildCannotStart
 from fjmcp_broker.store.errors import StoreUnavailable
 from fjmcp_broker.upstream.errors import UpstreamUnavailable
 from tests.relay_stubs import key_of
-from tests.unit.sessions.test_waking import WakingWorld
+from tests.unit.sessions.test_waking import (
+    IDLE_SECONDS,
+    ListChangedWorld,
+    WakingWorld,
+)
 from tests.unit.web.mcp_world import Wire, request
 
 
@@ -159,3 +163,19 @@ class TwoChildrenTests(WakingWorld):
         self.patch(child, "send", full)
         self.note("notifications/cancelled", requestId="s")
         self.assertIn(b"0\r\n\r\n", self.slow.value())
+
+
+class UntoldTests(ListChangedWorld):
+    """A client that could not be told yet that its child has other tools."""
+
+    def test_told_after_another_sleep(self) -> None:
+        """However soon the memory of a dormant session is used again."""
+        self.tools.append("c")
+        self.next_call("application/json")
+        self.clock.advance(IDLE_SECONDS)
+        self.reap()
+        # The test's own memory of what ran.
+        self.spawner.processes.clear()
+        gc.collect()
+        wire = self.send(request(3, "x"), self.session)
+        self.assertEqual(self.told(wire), ["notifications/tools/list_changed"])
