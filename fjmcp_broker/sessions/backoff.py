@@ -18,6 +18,8 @@ class Backoff:
     accident and is replaced at once.
     """
 
+    __slots__ = ("_quick", "_said", "_until")  # thousands of sessions have one
+
     def __init__(self) -> None:
         """Nothing went wrong yet."""
         self._quick = 0
