@@ -350,6 +350,12 @@ class ChaosClient(McpClient):
         if str(error) == "401":
             self.run.count("asked to sign in")
             return
+        if "user_suspended" in str(error) and (
+            self.run.tokens_lost(self.login)
+            or sent <= self.run.revived.get(self.login, 0)
+        ):
+            self.run.count("in flight when a refresh answer was lost")
+            return
         window = self.run.excuse(sent, self.name)
         if window is None:
             took = time.monotonic() - sent

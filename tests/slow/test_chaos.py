@@ -25,7 +25,7 @@ from tests.slow.chaos_schedule import (
     ChaosCase,
 )
 
-SECONDS: Final = float(os.environ.get("FJMCP_CHAOS_SECONDS", "120"))
+SECONDS: Final = float(os.environ.get("FJMCP_CHAOS_SECONDS", "60"))
 SESSIONS: Final = int(os.environ.get("FJMCP_CHAOS_SESSIONS", "50"))
 SPARE_DESCRIPTORS: Final = 6
 
