@@ -18,8 +18,8 @@ from fjmcp_broker.oauth.bearer import (
 from fjmcp_broker.oauth.tokens import digest
 from fjmcp_broker.oauth.vocabulary import ErrorCode, Policy
 from fjmcp_broker.secret import Secret
+from fjmcp_broker.sessions.handshake import Identity, Told
 from fjmcp_broker.sessions.ledger import ISessionLedger, StoredSession
-from fjmcp_broker.sessions.telling import Identity, Told
 from fjmcp_broker.upstream.interfaces import UpstreamAccessToken
 from fjmcp_broker.web.bearer import BearerRefused
 

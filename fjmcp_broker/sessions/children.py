@@ -23,7 +23,7 @@ from fjmcp_broker.sessions.errors import (
     InitializeRefused,
     SessionGone,
 )
-from fjmcp_broker.sessions.telling import Told
+from fjmcp_broker.sessions.handshake import Told
 from fjmcp_broker.sessions.waiting import SessionOwner
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping
 import attrs
 from zope.interface import Interface
 
-from fjmcp_broker.sessions.telling import Identity, Told
+from fjmcp_broker.sessions.handshake import Identity, Told
 
 
 @attrs.frozen

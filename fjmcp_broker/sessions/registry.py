@@ -36,14 +36,14 @@ from fjmcp_broker.sessions.errors import (
     SessionGone,
     Stopping,
 )
+from fjmcp_broker.sessions.handshake import Identity, Told
 from fjmcp_broker.sessions.ledger import ISessionLedger, StoredSession
-from fjmcp_broker.sessions.partings import Partings, at_most
+from fjmcp_broker.sessions.list_changed import Sights
+from fjmcp_broker.sessions.loaded import Shelf
 from fjmcp_broker.sessions.population import DEFAULT_LIMITS, Limits, Population
 from fjmcp_broker.sessions.session import Session
-from fjmcp_broker.sessions.shelf import Shelf
-from fjmcp_broker.sessions.sights import Sights
 from fjmcp_broker.sessions.spawn import remove_stale_working_directories
-from fjmcp_broker.sessions.telling import Identity, Told
+from fjmcp_broker.sessions.stopping import Partings, at_most
 from fjmcp_broker.upstream.interfaces import IUpstreamTokens, UpstreamAccessToken
 
 SESSION_ID_BYTES: Final = 32

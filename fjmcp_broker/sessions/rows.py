@@ -5,8 +5,8 @@ from sqlite3 import Connection
 
 from zope.interface import implementer
 
+from fjmcp_broker.sessions.handshake import Identity, Told
 from fjmcp_broker.sessions.ledger import ISessionLedger, StoredSession
-from fjmcp_broker.sessions.telling import Identity, Told
 from fjmcp_broker.store import grants, sessions
 from fjmcp_broker.store.database import Database
 from fjmcp_broker.store.sealing import Sealer

@@ -15,9 +15,9 @@ from fjmcp_broker.mcp.policy import ToolCatalogue
 from fjmcp_broker.sessions.attachment import INITIALIZED, Attachment
 from fjmcp_broker.sessions.children import Children
 from fjmcp_broker.sessions.errors import ChildGone, SessionGone
+from fjmcp_broker.sessions.handshake import TELLING, WatchedWaiter, telling_params
 from fjmcp_broker.sessions.ledger import StoredSession
-from fjmcp_broker.sessions.sights import Sight
-from fjmcp_broker.sessions.telling import TELLING, WatchedWaiter, telling_params
+from fjmcp_broker.sessions.list_changed import Sight
 from fjmcp_broker.sessions.waiting import Listener, SessionOwner, Waiter
 
 __all__ = ["INITIALIZED", "Session"]
