@@ -29,6 +29,7 @@ from fjmcp_broker.oauth.vocabulary import (
     ErrorCode,
 )
 from fjmcp_broker.store.errors import StoreError
+from fjmcp_broker.web.cors import answer_all, answer_preflight, is_open_to_all
 from fjmcp_broker.web.errors import (
     ErrorAnswer,
     ErrorPage,
@@ -51,11 +52,6 @@ _SECURITY_HEADERS: Final = (
     (b"Content-Security-Policy", b"default-src 'none'; frame-ancestors 'none'"),
 )
 
-_CORS_HEADERS: Final = (
-    b"Authorization, Content-Type, MCP-Protocol-Version, X-Requested-With"
-)
-_CORS_MAXIMUM_AGE_SECONDS: Final = b"86400"
-
 
 @attrs.frozen
 class Route:
@@ -65,8 +61,6 @@ class Route:
     @ivar method: C{GET} (HEAD comes with it) or C{POST}.
     @ivar path: exactly as requested, no trailing slash.
     @ivar handler: gives the body; it sets status and headers itself.
-    @ivar any_origin: whether scripts of every site may call it, without cookies
-        (CORS). OPTIONS is answered then.
     @ivar error_page: for paths that a person visits: makes the page shown instead
         of a JSON error.
     """
@@ -74,7 +68,6 @@ class Route:
     method: str
     path: str
     handler: Handler
-    any_origin: bool = False
     error_page: ErrorPage | None = None
 
 
@@ -95,7 +88,6 @@ class _Application:
 
     def __init__(self, routes: tuple[Route, ...]) -> None:
         self._routes = routes
-        self.any_origin = frozenset(route.path for route in routes if route.any_origin)
         self._pages = {
             route.path: route.error_page for route in routes if route.error_page
         }
@@ -106,32 +98,31 @@ class _Application:
             klein.route(route.path, methods=[route.method], endpoint=f"route-{number}")(
                 route.handler
             )
-        for path in self.any_origin:
-            klein.route(path, methods=["OPTIONS"], endpoint=f"options-{path}")(
-                self._options
-            )
         klein.handle_errors(Exception)(self._failed)
         self.resource = klein.resource()
 
-    async def _options(self, request: IRequest) -> bytes:
-        methods = {"OPTIONS"} | {
+    def methods_of(self, path: str) -> frozenset[str]:
+        """
+        @param path: as requested.
+        @return: the methods that it has; none when there is no such path.
+        """
+        return frozenset(
             method
             for route in self._routes
-            if route.path == full_path(request)
+            if route.path == path
             for method in (
                 ("GET", "HEAD") if route.method == "GET" else (route.method,)
             )
-        }
-        allowed = ", ".join(sorted(methods)).encode("ascii")
-        request.setResponseCode(204)
-        request.setHeader(b"Allow", allowed)
-        request.setHeader(b"Access-Control-Allow-Methods", allowed)
-        request.setHeader(b"Access-Control-Allow-Headers", _CORS_HEADERS)
-        request.setHeader(b"Access-Control-Max-Age", _CORS_MAXIMUM_AGE_SECONDS)
-        return b""
+        )
 
     def _failed(self, request: IRequest, failure: Failure) -> bytes:
-        return self.render_error(request, answer_of(failure))
+        answer = answer_of(failure)
+        path = full_path(request)
+        if answer.status == 405 and is_open_to_all(path):
+            # OPTIONS is answered before routing.
+            allowed = ", ".join(sorted({"OPTIONS", *self.methods_of(path)}))
+            answer = attrs.evolve(answer, headers={"Allow": allowed})
+        return self.render_error(request, answer)
 
     def render_error(self, request: IRequest, answer: ErrorAnswer) -> bytes:
         """
@@ -219,12 +210,17 @@ class _Guard(Resource):
         for name, value in _SECURITY_HEADERS:
             request.setHeader(name, value)
         path = full_path(cast(IRequest, request))
-        if path in self._application.any_origin:
-            request.setHeader(b"Access-Control-Allow-Origin", b"*")
-            request.setHeader(b"Access-Control-Expose-Headers", b"WWW-Authenticate")
+        is_open = is_open_to_all(path)
+        if is_open:
+            answer_all(request)
         refusal = self._refusal(cast(IRequest, request), path)
         if refusal is not None:
             return self._application.render_error(cast(IRequest, request), refusal)
+        if is_open and request.method == b"OPTIONS":
+            # Also where no document is: the browser goes on and reads the 404.
+            methods = self._application.methods_of(path)
+            answer_preflight(request, methods or ("GET", "HEAD"))
+            return b""
         # The whole path counts, wherever this resource is mounted.
         request.postpath = [*(request.prepath or ()), *(request.postpath or ())]
         request.prepath = []
@@ -248,7 +244,7 @@ class _Guard(Resource):
             return ErrorAnswer(403, ErrorCode.ACCESS_DENIED, "not a host of ours")
         if (
             path not in _ORIGIN_FREE
-            and path not in self._application.any_origin
+            and not is_open_to_all(path)
             and not self._origins.allows_origin(request)
         ):
             return ErrorAnswer(403, ErrorCode.ACCESS_DENIED, "not an allowed origin")

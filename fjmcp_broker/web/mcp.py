@@ -47,7 +47,7 @@ from fjmcp_broker.web.bearer import (
     BearerRefused,
     authorization_header,
 )
-from fjmcp_broker.web.mcp_admission import METHODS
+from fjmcp_broker.web.cors import mcp_preflight
 from fjmcp_broker.web.mcp_answers import (
     SERVER_ERROR,
     Batch,
@@ -63,10 +63,6 @@ from fjmcp_broker.web.mcp_streams import McpStreams, no_events_for, no_session_f
 from fjmcp_broker.web.request import BrokerRequest, Refusal
 
 _TRUSTED_SECONDS: Final = 1.0
-_CORS_HEADERS: Final = (
-    b"Authorization, Content-Type, Accept, Mcp-Session-Id, MCP-Protocol-Version,"
-    b" Mcp-Method, Mcp-Name, Last-Event-ID"
-)
 
 
 class McpEndpoint(Resource):
@@ -111,7 +107,7 @@ class McpEndpoint(Resource):
         """
         principal = request.principal
         if request.method == b"OPTIONS":
-            self._options(request)
+            finish_with(request, Refusal(204, mcp_preflight(request), b""))
         elif principal is None:
             # Only a path that has no admission can bring it here.
             finish_with(request, refusal(404, "there is nothing at this path"))
@@ -122,14 +118,6 @@ class McpEndpoint(Resource):
         else:
             background(self._get(request, principal), "a stream of a session")
         return NOT_DONE_YET
-
-    def _options(self, request: BrokerRequest) -> None:
-        headers = {b"Allow": METHODS}
-        if request.getHeader(b"origin") is not None:
-            headers[b"Access-Control-Allow-Methods"] = METHODS
-            headers[b"Access-Control-Allow-Headers"] = _CORS_HEADERS
-            headers[b"Access-Control-Max-Age"] = b"86400"
-        finish_with(request, Refusal(204, headers, b""))
 
     async def _get(self, request: BrokerRequest, principal: Principal) -> None:
         try:

@@ -14,6 +14,7 @@ from fjmcp_broker.web.bearer import (
     BearerRefused,
     authorization_header,
 )
+from fjmcp_broker.web.cors import MCP_METHODS, answer_origin
 from fjmcp_broker.web.mcp_answers import (
     accepted_formats,
     answer_to_error,
@@ -26,7 +27,6 @@ from fjmcp_broker.web.origins import OriginPolicy
 from fjmcp_broker.web.request import BrokerRequest, IAdmission, Refusal
 
 DEFAULT_MAXIMUM_REQUEST_BYTES: Final = 16 * 1024 * 1024
-METHODS: Final = b"POST, GET, DELETE, OPTIONS"
 
 
 @implementer(IAdmission)
@@ -100,15 +100,7 @@ class McpAdmission:
             return refusal(403, "this is not a host of this service")
         if not self._origins.allows_origin(anything):
             return refusal(403, "this origin is not allowed")
-        origin = request.getHeader(b"origin")
-        if origin is not None:
-            headers = request.responseHeaders
-            headers.setRawHeaders(b"Access-Control-Allow-Origin", [origin])
-            headers.setRawHeaders(b"Vary", [b"Origin"])
-            headers.setRawHeaders(
-                b"Access-Control-Expose-Headers",
-                [b"Mcp-Session-Id, WWW-Authenticate, Retry-After"],
-            )
+        answer_origin(request)
         return None
 
     def _judge_headers(self, request: BrokerRequest, method: bytes) -> Refusal | None:
@@ -118,5 +110,5 @@ class McpAdmission:
             if accepted_formats(request.getHeader(b"accept")) is None:
                 return refusal(406, "answers are application/json or text/event-stream")
         elif method not in (b"GET", b"DELETE"):
-            return not_allowed("this method is not used here", METHODS)
+            return not_allowed("this method is not used here", MCP_METHODS)
         return None

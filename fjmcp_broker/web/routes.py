@@ -39,18 +39,13 @@ def token_side_routes(
     return (
         Route("GET", "/healthz", health.healthz),
         Route("GET", "/readyz", health.readyz),
-        Route(
-            "GET",
-            AUTHORIZATION_SERVER_PATH,
-            discovery.authorization_server,
-            any_origin=True,
-        ),
+        Route("GET", AUTHORIZATION_SERVER_PATH, discovery.authorization_server),
         # With and without the path of the resource (RFC 9728 section 3.1).
         *(
-            Route("GET", path, discovery.protected_resource, any_origin=True)
+            Route("GET", path, discovery.protected_resource)
             for path in (PROTECTED_RESOURCE_PATH, PROTECTED_RESOURCE_PATH + MCP_PATH)
         ),
-        Route("POST", TOKEN_PATH, token.post, any_origin=True),
+        Route("POST", TOKEN_PATH, token.post),
         Route("POST", REVOKE_PATH, revocation.post),
     )
 
@@ -72,7 +67,7 @@ def sign_in_routes(
     """
     return (
         Route("GET", "/", front.show, error_page=error_page),
-        Route("POST", REGISTER_PATH, register.register, any_origin=True),
+        Route("POST", REGISTER_PATH, register.register),
         Route("GET", AUTHORIZE_PATH, authorize.get, error_page=error_page),
         Route("POST", AUTHORIZE_PATH, authorize.post, error_page=error_page),
         Route("POST", CONSENT_PATH, consent.post, error_page=error_page),

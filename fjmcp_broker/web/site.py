@@ -17,6 +17,7 @@ from twisted.web.server import Site
 from zope.interface import implementer
 
 from fjmcp_broker.logs import REQUEST_ID_FIELD
+from fjmcp_broker.web.cors import answer_all, is_open_to_all
 from fjmcp_broker.web.request import BrokerChannel, BrokerRequest, IAdmission, Refusal
 
 IDLE_SECONDS: Final = 75.0
@@ -60,6 +61,8 @@ class BodyLimit:
         @param request: its body is too long.
         @return: the answer, as the OAuth endpoints give theirs.
         """
+        if is_open_to_all((request.path or b"").decode("latin-1")):
+            answer_all(request)
         return Refusal(
             413,
             {

@@ -53,7 +53,7 @@ class AppTestCase(SynchronousTestCase):
                 Route("GET", "/oauth/authorize", handle, error_page=page),
                 Route("GET", "/oauth/callback", handle, error_page=page),
                 Route("POST", "/oauth/consent", handle, error_page=page),
-                Route("POST", "/oauth/register", handle, any_origin=True),
+                Route("POST", "/oauth/register", handle),
                 Route("POST", "/oauth/other", handle),
                 Route("GET", "/", handle, error_page=page),
             ),
@@ -143,14 +143,21 @@ class HeaderTests(AppTestCase):
     def test_only_some_paths_answer_every_origin(self) -> None:
         """Also when they refuse, else the script cannot read why."""
         origin = {"Origin": "https://inspector.example"}
-        for path in ("/oauth/token", "/oauth/register"):
-            answer = self.world.request("POST", path, headers=origin)
-            self.assertEqual(answer.headers["access-control-allow-origin"], "*")
-            answer = self.world.request("GET", path, headers=origin)
-            self.assertEqual(answer.headers["access-control-allow-origin"], "*")
-        for path in ("/", "/oauth/authorize", "/healthz"):
-            answer = self.world.request("GET", path, headers=origin)
-            self.assertNotIn("access-control-allow-origin", answer.headers)
+        for path in ("/oauth/token", "/oauth/register", "/oauth/revoke"):
+            for method in ("POST", "GET", "OPTIONS"):
+                answer = self.world.request(method, path, headers=origin)
+                self.assertEqual(answer.headers["access-control-allow-origin"], "*")
+                self.assertIn(
+                    "Retry-After", answer.headers["access-control-expose-headers"]
+                )
+        for path in (
+            *("/", "/oauth/authorize", "/oauth/callback", "/oauth/consent"),
+            *("/healthz", "/oauth/token/x", "/.well-known", "/x/.well-known/y"),
+        ):
+            for method in ("POST", "GET", "OPTIONS"):
+                answer = self.world.request(method, path, headers=origin)
+                for name in answer.headers:
+                    self.assertFalse(name.startswith("access-control"), (path, name))
 
 
 class GuardTests(AppTestCase):

@@ -50,7 +50,8 @@ class DiscoveryTests(SynchronousTestCase):
         """The header of the protocol version makes browsers ask first."""
         for path, methods in [
             *((path, "GET, HEAD, OPTIONS") for path in PATHS),
-            ("/oauth/token", "OPTIONS, POST"),
+            ("/.well-known/openid-configuration", "GET, HEAD, OPTIONS"),
+            *((f"/oauth/{name}", "OPTIONS, POST") for name in ("token", "revoke")),
         ]:
             answer = self.world.request(
                 "OPTIONS",
@@ -83,5 +84,10 @@ class DiscoveryTests(SynchronousTestCase):
 
     def test_openid_configuration_does_not_exist(self) -> None:
         """It makes clients ask for things that mean nothing here."""
-        answer = self.world.request("GET", "/.well-known/openid-configuration")
-        self.assertEqual(answer.error, (404, "not_found"))
+        for path in ("openid-configuration", "oauth-authorization-server/mcp", ""):
+            answer = self.world.request(
+                "GET", f"/.well-known/{path}", headers={"Origin": "https://x.example"}
+            )
+            self.assertEqual(answer.error, (404, "not_found"))
+            # A script that may not read it takes it for a network that is down.
+            self.assertEqual(answer.headers["access-control-allow-origin"], "*")

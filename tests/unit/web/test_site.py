@@ -139,6 +139,14 @@ class SiteTests(McpWorld):
             if status is not None:
                 self.assertEqual(wire.headers["x-content-type-options"], "nosniff")
                 self.assertEqual(wire.headers["cache-control"], "no-store")
+                self.assertEqual(wire.headers["access-control-allow-origin"], "*")
+        headers = {"Content-Length": str(64 * 1024 + 1)}
+        wire = self.connect()
+        wire.protocol.dataReceived(
+            self.raw(b"", path="/oauth/consent", headers=headers)
+        )
+        self.assertEqual(wire.status, 413)
+        self.assertNotIn("access-control-allow-origin", wire.headers)
 
     def test_query_is_not_logged(self) -> None:
         """It may hold codes. Each line has the id of its request."""
