@@ -20,6 +20,7 @@ from fjmcp_broker.mcp.correlation import (
     ChildNotification,
     ChildRequest,
     Correlation,
+    Pending,
     RequestNotification,
     TooManyPendingError,
 )
@@ -30,16 +31,19 @@ from fjmcp_broker.mcp.messages import (
     Notification,
     Request,
     Response,
-    encode_error,
     encode_notification,
-    encode_result,
     id_key,
     parse_child_line,
 )
 from fjmcp_broker.sessions.child import Child
 from fjmcp_broker.sessions.ending import ChildEnd
 from fjmcp_broker.sessions.errors import ChildBusy, ChildCannotStart, ChildGone
-from fjmcp_broker.sessions.waiting import AttachmentOwner, Opening, Waiter
+from fjmcp_broker.sessions.waiting import (
+    AttachmentOwner,
+    ChildHearer,
+    Opening,
+    Waiter,
+)
 
 INITIALIZED: Final = "notifications/initialized"
 _OURS: Final = b"ours"
@@ -50,6 +54,7 @@ class Attachment:
     """
     A child and the requests that it has.
 
+    @ivar label: different for each child that a session ever has.
     @ivar expires_at: when its token expires, seconds since the epoch.
     @ivar expiry: the call that ends it before that.
     @ivar ready_at: when it had answered C{initialize}, or C{None}.
@@ -58,21 +63,22 @@ class Attachment:
     log = Logger()
 
     def __init__(
-        self, owner: AttachmentOwner, digest: bytes, name: str, label: str
+        self, owner: AttachmentOwner, session: ChildHearer, label: str
     ) -> None:
         """
-        @param owner: the session.
-        @param digest: of the session id.
-        @param name: of the session, for the log.
+        @param owner: keeps the session's children.
+        @param session: hears what the child says beside its answers.
         @param label: part of the ids of the child's questions, different for each
             child that the session ever has.
         """
+        self.label = label
         self.expires_at = 0
         self.expiry: IDelayedCall | None = None
         self.ready_at: float | None = None
         self._owner = owner
-        self._digest = digest
-        self._name = name
+        self._session = session
+        self._digest = session.digest
+        self._name = session.name
         self._child: Child | None = None
         self._correlation: Correlation[Waiter] = Correlation(label)
         self._asked = 0
@@ -234,6 +240,30 @@ class Attachment:
             self._child.send(message)
         return True
 
+    def sole_pending(self) -> Pending[Waiter] | None:
+        """
+        @return: the session's only request in flight, if there is exactly one.
+        """
+        return self._correlation.sole_pending(self._digest)
+
+    def ask_client(self, asked: ChildRequest) -> bytes:
+        """
+        Take a question of the child, for the session's client.
+
+        @param asked: the question.
+        @return: it under an id of our own; L{respond} takes the answer.
+        @raise TooManyPendingError: too many are open.
+        """
+        return self._correlation.ask(asked, self._digest)
+
+    def tell(self, message: bytes) -> None:
+        """
+        @param message: encoded, for the child. One that it cannot take is left out.
+        """
+        if self._child is not None:
+            with suppress(ChildBusy, ChildGone):
+                self._child.send(message)
+
     def fail_all(self, reason: str, told: str) -> None:
         """
         Nobody gets an answer from this child any more.
@@ -273,9 +303,9 @@ class Attachment:
         elif isinstance(event, RequestNotification):
             event.pending.waiter.notified(event.message)
         elif isinstance(event, ChildRequest):
-            self._question(event)
+            self._session.asked(self, event)
         elif isinstance(event, ChildNotification):
-            self._owner.belongs_to_none(self, event.message)
+            self._session.belongs_to_none(self, event)
 
     def child_ended(self, end: ChildEnd) -> None:
         """
@@ -316,38 +346,6 @@ class Attachment:
             )
         finally:
             self._owner.answered(self)
-
-    def _question(self, asked: ChildRequest) -> None:
-        """
-        A request of the child goes to the only request in flight, else to the GET
-        stream. C{ping} is about the connection, which is ours.
-        """
-        sole = self._correlation.sole_pending(self._digest)
-        request = asked.request
-        if request.method == "ping":
-            answer = encode_result(request.id, b"{}")
-        elif (sole is not None and sole.waiter.takes_messages) or self._owner.listens:
-            try:
-                question = self._correlation.ask(asked, self._digest)
-            except TooManyPendingError as error:
-                answer = encode_error(request.id, INTERNAL_ERROR, str(error))
-            else:
-                if sole is not None and sole.waiter.takes_messages:
-                    sole.waiter.notified(question)
-                else:
-                    self._owner.belongs_to_none(self, question)
-                return
-        else:
-            answer = encode_error(
-                request.id,
-                INTERNAL_ERROR,
-                "no client can be asked now",
-                {"reason": "no_stream"},
-            )
-        if self._child is not None and self._child.usable:
-            # It need not read what it asked for.
-            with suppress(ChildBusy):
-                self._child.send(answer)
 
 
 class _Ours:

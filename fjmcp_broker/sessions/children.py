@@ -1,11 +1,11 @@
 """
-The children of one session: at most one that requests go to, one that is being
-started, and some that finish what they have.
+The children of one session of either kind: at most one that requests go to, one that
+is being started, and some that finish what they have.
 
 L{fjmcp_broker.mcp.lifecycle} says when which of them does what; this carries it out.
 """
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -24,10 +24,7 @@ from fjmcp_broker.sessions.errors import (
     SessionGone,
 )
 from fjmcp_broker.sessions.handshake import Told
-from fjmcp_broker.sessions.waiting import SessionOwner
-
-if TYPE_CHECKING:
-    from fjmcp_broker.sessions.session import Session
+from fjmcp_broker.sessions.waiting import Resident, SessionOwner
 
 DRAIN_MARGIN_SECONDS: Final = 10.0
 """So long before its token expires, a child is used no more."""
@@ -45,10 +42,8 @@ _UNMISSED: Final = ("child_stopped", "the child was stopped", False)
 
 class Children:
     """
-    What of a session has to do with its children; L{Session} is the rest.
+    The children of a session.
 
-    @ivar digest: SHA-256 of the session id; the key of its row.
-    @ivar name: for the log: the first digits of the digest.
     @ivar told: what each new child is told.
     @ivar opening: the first child's answer to C{initialize}, or C{None}.
     @ivar state: where the session stands.
@@ -58,23 +53,22 @@ class Children:
     log = Logger()
 
     def __init__(
-        self, digest: bytes, told: Told, owner: SessionOwner, backoff: Backoff
+        self, session: Resident, told: Told, owner: SessionOwner, backoff: Backoff
     ) -> None:
         """
-        @param digest: of the session id.
+        @param session: whose they are; it hears of them.
         @param told: what each child is told.
         @param owner: the registry.
         @param backoff: knows how the children before ended.
         """
-        self.digest = digest
-        self.name = digest.hex()[:10]
         self.told = told
         self.opening: Response | None = None
         self.state = State.DORMANT
         self.used_at = owner.clock.seconds()
+        self._session = session
         self._owner = owner
         self._machine = make_lifecycle(self)
-        self._label = f"{self.name}-{int(self.used_at * 1000):x}"
+        self._label = f"{session.name}-{int(self.used_at * 1000):x}"
         self._attachments = 0
         self._current: Attachment | None = None
         self._next: Attachment | None = None
@@ -83,14 +77,28 @@ class Children:
         self._failure: Exception = SessionGone("the session was closed")
         self._why = _UNMISSED
         self._backoff = backoff
-        self._ended: str | None = None
+        self._closed = False
 
     @property
-    def has_ended(self) -> bool:
+    def current(self) -> Attachment | None:
         """
-        @return: whether the session is closed: nobody finds it any more.
+        @return: the child that requests go to, if there is one.
         """
-        return self._ended is not None
+        return self._current
+
+    @property
+    def old(self) -> list[Attachment]:
+        """
+        @return: those that only finish what they have.
+        """
+        return list(self._old)
+
+    @property
+    def living(self) -> list[Attachment]:
+        """
+        @return: all that may be spoken to, the newest last.
+        """
+        return [*self._old] + ([] if self._current is None else [self._current])
 
     @property
     def child(self) -> Child | None:
@@ -113,6 +121,15 @@ class Children:
         """
         held = sum(attachment.in_flight for attachment in self._old)
         return held + (0 if self._current is None else self._current.in_flight)
+
+    @property
+    def are_needed(self) -> bool:
+        """
+        @return: whether there are any, or somebody waits for one.
+        """
+        return self.state not in (State.DORMANT, State.CLOSED) or bool(
+            self._old or self._waking
+        )
 
     @property
     def is_busy(self) -> bool:
@@ -145,7 +162,7 @@ class Children:
         @raise UpstreamError: there is no usable token.
         @raise StoreError: the store cannot be used.
         """
-        if self.has_ended:
+        if self._closed:
             raise SessionGone("the session was closed")
         self.used_at = now = self._owner.clock.seconds()
         current = self._current
@@ -162,7 +179,7 @@ class Children:
         self._waking.append(waiting)
         self._machine.rotate()
         self._machine.wake()
-        self._owner.session_changed(self.me)
+        self._owner.session_changed(self._session)
         await waiting
 
     def rotate(self) -> None:
@@ -188,6 +205,21 @@ class Children:
             self._stop_old(why)
         self._machine.sleep()
 
+    def close(self, reason: str, told: str, *, at_once: bool, error: Exception) -> None:
+        """
+        Let the children go; the session is over.
+
+        @param reason: short, for the log and C{data.reason} of those who wait.
+        @param told: one sentence for them.
+        @param at_once: kill the children instead of letting them finish.
+        @param error: for those who wait for a child.
+        """
+        self._closed = True
+        self._why = why = (reason, told, at_once)
+        self._failure = error
+        self._stop_old(why)
+        self._machine.close()
+
     # From attachments
 
     def answered(self, attachment: Attachment) -> None:
@@ -197,40 +229,7 @@ class Children:
         self.used_at = self._owner.clock.seconds()
         if attachment in self._old and not attachment.in_flight:
             self._stop(attachment, _UNMISSED)
-        self._owner.session_answered(self.me)
-
-    @property
-    def me(self) -> "Session":
-        """
-        @return: the whole session.
-        """
-        raise NotImplementedError
-
-    def child_answered(self, result: bytes) -> None:
-        """
-        @param result: of C{initialize}, by a new child.
-        """
-        raise NotImplementedError
-
-    def child_promoted(self, attachment: Attachment) -> None:
-        """
-        @param attachment: of the child that requests go to now.
-        """
-        raise NotImplementedError
-
-    def belongs_to_none(self, attachment: Attachment, message: bytes) -> None:
-        """
-        @param attachment: where it came from.
-        @param message: belongs to no request.
-        """
-        raise NotImplementedError
-
-    @property
-    def listens(self) -> bool:
-        """
-        @return: whether a GET stream is open.
-        """
-        raise NotImplementedError
+        self._owner.session_answered(self._session)
 
     def ended(self, attachment: Attachment, end: ChildEnd) -> None:
         """
@@ -243,15 +242,17 @@ class Children:
             lived = now - attachment.ready_at
             if end.reason is not EndReason.STOPPED:
                 self.log.warn(
-                    "session {session}: {end}", session=self.name, end=end.describe()
+                    "session {session}: {end}",
+                    session=self._session.name,
+                    end=end.describe(),
                 )
                 self._backoff.ended(now, lived, end.last_stderr)
             else:
                 self._backoff.stopped(lived)
         if attachment is self._current:
             self._machine.child_ended()
-        self._owner.session_answered(self.me)
-        self._owner.session_changed(self.me)
+        self._owner.session_answered(self._session)
+        self._owner.session_changed(self._session)
 
     # From the machine
 
@@ -263,18 +264,18 @@ class Children:
             self.state = change.target
             self.log.info(
                 "session {session}: {before} -> {after} ({event})",
-                session=self.name,
+                session=self._session.name,
                 before=change.source.value,
                 after=change.target.value,
                 event=change.event,
             )
-            self._owner.session_changed(self.me)
+            self._owner.session_changed(self._session)
 
     def start_child(self) -> None:
         """Begin to start a child."""
         self._attachments += 1
         label = f"{self._label}-{self._attachments}"
-        self._next = Attachment(self, self.digest, self.name, label)
+        self._next = Attachment(self, self._session, label)
         background(self._start(self._next), "the start of a child")
 
     def abandon_start(self) -> None:
@@ -295,7 +296,7 @@ class Children:
                 max(1.0, left), self._expired, attachment
             )
             attachment.replay(self.told.log_level, self.told.subscriptions)
-            self.child_promoted(attachment)
+            self._session.child_promoted(attachment)
         if before is not None:
             self._old.add(before)
             if not before.in_flight:
@@ -305,7 +306,7 @@ class Children:
         """Stop the child that requests go to."""
         self.log.info(
             "session {session}: child stopped: {reason}",
-            session=self.name,
+            session=self._session.name,
             reason=self._why[0],
         )
         attachment, self._current = self._current, None
@@ -328,17 +329,17 @@ class Children:
         for each in waiting:
             each.errback(Failure(self._failure))
         # While they waited it was needed, and there may be no child to end.
-        self._owner.session_changed(self.me)
+        self._owner.session_changed(self._session)
 
     # Inside
 
     async def _start(self, attachment: Attachment) -> None:
         try:
-            token = await self._owner.token_for(self.me)
+            token = await self._owner.token_for(self._session)
             if attachment is not self._next:
                 return
             attachment.attach(
-                self._owner.make_child(attachment, token.text, self.name),
+                self._owner.make_child(attachment, token.text, self._session.name),
                 token.expires_at,
             )
             response = await attachment.open(self.told.initialize)
@@ -350,7 +351,7 @@ class Children:
             return
         if attachment is self._next:
             self.opening = self.opening or response
-            self.child_answered(response.result)
+            self._session.child_answered(response.result)
             self._machine.child_ready()
 
     def _start_failed(self, attachment: Attachment, error: Exception) -> None:
@@ -364,7 +365,7 @@ class Children:
 
     def _expired(self, attachment: Attachment) -> None:
         attachment.expiry = None
-        self.log.info("session {session}: token_expired", session=self.name)
+        self.log.info("session {session}: token_expired", session=self._session.name)
         if attachment is self._current:
             # One that is being started goes on.
             self._machine.child_ended()

@@ -10,7 +10,7 @@ import attrs
 
 from fjmcp_broker.mcp.lifecycle import State
 from fjmcp_broker.sessions.errors import ChildGone, TooManySessions
-from fjmcp_broker.sessions.session import Session
+from fjmcp_broker.sessions.waiting import Resident
 from fjmcp_broker.upstream.errors import SignInNeeded
 
 RETRY_AFTER_SECONDS: Final = 10
@@ -47,8 +47,8 @@ class Population:
         @param limits: how many there may be.
         """
         self._limits = limits
-        self._needed: set[Session] = set()
-        self._opening: set[Session] = set()
+        self._needed: set[Resident] = set()
+        self._opening: set[Resident] = set()
 
     def __len__(self) -> int:
         """
@@ -56,25 +56,25 @@ class Population:
         """
         return len(self._needed | self._opening)
 
-    def __iter__(self) -> Iterator[Session]:
+    def __iter__(self) -> Iterator[Resident]:
         """
         @return: all of them, as of now.
         """
         return iter(self._needed | self._opening)
 
-    def begin(self, session: Session) -> None:
+    def begin(self, session: Resident) -> None:
         """
         @param session: is being opened.
         """
         self._opening.add(session)
 
-    def opened(self, session: Session) -> None:
+    def opened(self, session: Resident) -> None:
         """
         @param session: is not being opened any more.
         """
         self._opening.discard(session)
 
-    def update(self, session: Session) -> None:
+    def update(self, session: Resident) -> None:
         """
         @param session: it is needed now, or it is not any more.
         """
@@ -83,7 +83,7 @@ class Population:
         else:
             self._needed.discard(session)
 
-    def make_room(self, session: Session) -> None:
+    def make_room(self, session: Resident) -> None:
         """
         Put the longest idle child to sleep when there are too many: of the same user
         first, then of anybody.
@@ -94,11 +94,11 @@ class Population:
         others = [
             other
             for other in self._needed
-            if other is not session and other.state in _WITH_CHILD
+            if other is not session and other.children.state in _WITH_CHILD
         ]
         own = [other for other in others if other.user_id == session.user_id]
         if len(own) >= self._limits.per_user:
-            candidates: tuple[list[Session], ...] = (own,)
+            candidates: tuple[list[Resident], ...] = (own,)
             full = "every session of this user is in use"
         elif len(others) >= self._limits.total:
             candidates = (own, others)
@@ -106,9 +106,9 @@ class Population:
         else:
             return
         for group in candidates:
-            idle = [other for other in group if other.is_idle]
+            idle = [other for other in group if other.children.is_idle]
             if idle:
-                put_to_sleep(min(idle, key=lambda other: other.used_at))
+                put_to_sleep(min(idle, key=lambda other: other.children.used_at))
                 return
         raise TooManySessions(full, RETRY_AFTER_SECONDS)
 
@@ -119,7 +119,7 @@ class Population:
         """
         grants = set()
         for session in list(self._needed):
-            if session.is_idle and session.used_at <= before:
+            if session.children.is_idle and session.children.used_at <= before:
                 put_to_sleep(session)
                 grants.add(session.grant_id)
         return grants
@@ -131,7 +131,7 @@ class Population:
         error = SignInNeeded("the user has to sign in through Forgejo again")
         for session in self:
             if session.user_id == user_id:
-                session.sleep(
+                session.children.sleep(
                     "user_suspended",
                     "the user has to sign in to Forgejo again",
                     at_once=True,
@@ -146,7 +146,8 @@ class Population:
         return {
             session.user_id
             for session in self._needed
-            if session.expires_at is not None and session.expires_at < before
+            if session.children.expires_at is not None
+            and session.children.expires_at < before
         }
 
     def rotate_user(self, user_id: int, expires_at: int) -> None:
@@ -155,9 +156,9 @@ class Population:
         @param expires_at: of that token: children with older ones are replaced.
         """
         for session in list(self._needed):
-            held = session.expires_at
+            held = session.children.expires_at
             if session.user_id == user_id and held is not None and held < expires_at:
-                session.rotate()
+                session.children.rotate()
 
     def digests_of(self, grant_id: str) -> list[bytes]:
         """
@@ -167,8 +168,8 @@ class Population:
         return [s.digest for s in self._needed if s.grant_id == grant_id]
 
 
-def put_to_sleep(session: Session) -> None:
+def put_to_sleep(session: Resident) -> None:
     """
     @param session: idle.
     """
-    session.sleep("idle", error=ChildGone("the child was put to sleep"))
+    session.children.sleep("idle", error=ChildGone("the child was put to sleep"))

@@ -44,6 +44,7 @@ from fjmcp_broker.sessions.population import DEFAULT_LIMITS, Limits, Population
 from fjmcp_broker.sessions.session import Session
 from fjmcp_broker.sessions.spawn import remove_stale_working_directories
 from fjmcp_broker.sessions.stopping import Partings, at_most
+from fjmcp_broker.sessions.waiting import Resident
 from fjmcp_broker.upstream.interfaces import IUpstreamTokens, UpstreamAccessToken
 
 SESSION_ID_BYTES: Final = 32
@@ -253,7 +254,7 @@ class SessionRegistry:
         ends_at = self.clock.seconds() + deadline_seconds
         reserve = min(STOP_RESERVE_SECONDS, deadline_seconds / 2)
         for session in self._all():
-            if not session.is_busy:
+            if not session.children.is_busy:
                 self._leave(session)
         if len(self):
             self._idle = Deferred()
@@ -265,7 +266,7 @@ class SessionRegistry:
 
     # From sessions
 
-    async def token_for(self, session: Session) -> UpstreamAccessToken:
+    async def token_for(self, session: Resident) -> UpstreamAccessToken:
         """
         As L{SessionOwner.token_for}.
 
@@ -274,7 +275,7 @@ class SessionRegistry:
         """
         if self._stopping:
             raise Stopping("the service is restarting")
-        if session.state is not State.ROTATING:
+        if session.children.state is not State.ROTATING:
             self.population.make_room(session)
         return await self._tokens.access_token(
             session.user_id, MINIMUM_TOKEN_LIFE_SECONDS
@@ -296,7 +297,7 @@ class SessionRegistry:
         """
         self._partings.stop(child, at_once=at_once)
 
-    def session_changed(self, session: Session) -> None:
+    def session_changed(self, session: Resident) -> None:
         """
         @param session: it is needed now, or it is not any more.
         """
@@ -307,17 +308,17 @@ class SessionRegistry:
         """
         @param session: its next child is told something else.
         """
-        told = session.told
+        told = session.children.told
         background(
             self._ledger.told(session.digest, told.log_level, told.subscriptions),
             "writing down what a session's children are told",
         )
 
-    def session_answered(self, session: Session) -> None:
+    def session_answered(self, session: Resident) -> None:
         """
         @param session: has one request less in flight.
         """
-        if self._stopping and not session.is_busy:
+        if self._stopping and not session.children.is_busy:
             self._leave(session)
 
     def session_ended(self, session: Session, reason: str) -> None:
@@ -343,10 +344,10 @@ class SessionRegistry:
     def _now(self) -> int:
         return int(self.clock.seconds())
 
-    def _all(self) -> set[Session]:
+    def _all(self) -> set[Resident]:
         return {*self._shelf, *self.population}
 
-    def _leave(self, session: Session) -> None:
+    def _leave(self, session: Resident) -> None:
         session.end(
             "daemon_stopping",
             told="the service is restarting",
@@ -360,7 +361,7 @@ class SessionRegistry:
 
     async def _answer_and_write(self, session: Session, request: Request) -> Response:
         await session.awake()
-        response = session.opening
+        response = session.children.opening
         if response is None or response.result is None or session.has_ended:
             raise SessionGone("the session was closed")
         session.revision = revision_of_session(answered_version(response.result))

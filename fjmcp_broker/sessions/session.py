@@ -8,11 +8,25 @@ The session is the lasting thing. Its children come and go
 
 from functools import partial
 
-from fjmcp_broker.mcp.correlation import CANCELLED, PROGRESS, DuplicateIdError
-from fjmcp_broker.mcp.lifecycle import State
-from fjmcp_broker.mcp.messages import Notification, Request, Response
+from fjmcp_broker.mcp.correlation import (
+    CANCELLED,
+    PROGRESS,
+    ChildNotification,
+    ChildRequest,
+    DuplicateIdError,
+    TooManyPendingError,
+)
+from fjmcp_broker.mcp.messages import (
+    INTERNAL_ERROR,
+    Notification,
+    Request,
+    Response,
+    encode_error,
+    encode_result,
+)
 from fjmcp_broker.mcp.policy import ToolCatalogue
 from fjmcp_broker.sessions.attachment import INITIALIZED, Attachment
+from fjmcp_broker.sessions.child import Child
 from fjmcp_broker.sessions.children import Children
 from fjmcp_broker.sessions.errors import ChildGone, SessionGone
 from fjmcp_broker.sessions.handshake import TELLING, WatchedWaiter, telling_params
@@ -23,10 +37,13 @@ from fjmcp_broker.sessions.waiting import Listener, SessionOwner, Waiter
 __all__ = ["INITIALIZED", "Session"]
 
 
-class Session(Children):
+class Session:
     """
     A session, with or without a child.
 
+    @ivar digest: SHA-256 of the session id; the key of its row.
+    @ivar name: for the log: the first digits of the digest.
+    @ivar children: they come and go.
     @ivar grant_id: the grant that it belongs to now.
     @ivar user_id: whose it is.
     @ivar client_id: the client that opened it.
@@ -50,7 +67,11 @@ class Session(Children):
         @param catalogue: of tools, until the child has said what it is.
         @param sight: what is remembered of its children.
         """
-        super().__init__(digest, stored.told, owner, sight.backoff)
+        self.digest = digest
+        self.name = digest.hex()[:10]
+        self.children = Children(self, stored.told, owner, sight.backoff)
+        self._owner = owner
+        self._ended = False
         identity = stored.identity
         self.grant_id = identity.grant_id
         self.user_id = identity.user_id
@@ -62,11 +83,25 @@ class Session(Children):
         self._sight = sight
 
     @property
-    def me(self) -> "Session":
+    def child(self) -> Child | None:
         """
-        @return: itself.
+        @return: the child that requests go to, if there is one.
         """
-        return self
+        current = self.children.current
+        return None if current is None else current.child
+
+    @property
+    def has_ended(self) -> bool:
+        """
+        @return: whether it is closed: nobody finds it any more.
+        """
+        return self._ended
+
+    async def awake(self) -> None:
+        """
+        Wait until there is a child: as L{Children.awake}, which says what is raised.
+        """
+        await self.children.awake()
 
     def child_answered(self, result: bytes) -> None:
         """
@@ -87,10 +122,8 @@ class Session(Children):
         """
         @return: whether it is more than its row.
         """
-        return not self.has_ended and (
-            self.state is not State.DORMANT
-            or bool(self._old or self._waking)
-            or self._listener is not None
+        return not self._ended and (
+            self.children.are_needed or self._listener is not None
         )
 
     @property
@@ -116,16 +149,18 @@ class Session(Children):
         @param told: one sentence for those who wait.
         @param error: for those who wait for a child.
         """
-        if self._ended is not None:
+        if self._ended:
             return
-        self._ended = reason
-        self._why = why = (reason, told or "the session was closed", at_once)
-        self._failure = error or SessionGone("the session was closed")
+        self._ended = True
         listener, self._listener = self._listener, None
         if listener is not None:
             listener.end()
-        self._stop_old(why)
-        self._machine.close()
+        self.children.close(
+            reason,
+            told or "the session was closed",
+            at_once=at_once,
+            error=error or SessionGone("the session was closed"),
+        )
         self._owner.session_ended(self, reason)
 
     # The client
@@ -168,14 +203,14 @@ class Session(Children):
         @raise ChildGone: there is no child.
         @raise SessionGone: it is closed.
         """
-        if self.has_ended:
+        if self._ended:
             raise SessionGone("the session was closed")
-        if any(attachment.holds(request.id) for attachment in self._old):
+        if any(attachment.holds(request.id) for attachment in self.children.old):
             raise DuplicateIdError("a request with this id is still in flight")
-        if self._current is None:
+        attachment = self.children.current
+        if attachment is None:
             raise ChildGone("there is no child")
-        self.used_at = self._owner.clock.seconds()
-        attachment = self._current
+        self.children.used_at = self._owner.clock.seconds()
         watched = WatchedWaiter(
             waiter, partial(self._answering, attachment, request, waiter)
         )
@@ -190,7 +225,7 @@ class Session(Children):
         """
         if notification.method == INITIALIZED:
             return
-        for attachment in self._living():
+        for attachment in self.children.living:
             concerned = attachment.notify(notification)
             if concerned and notification.method in (CANCELLED, PROGRESS):
                 return
@@ -203,25 +238,47 @@ class Session(Children):
         @param response: from the client.
         @raise ChildBusy: the child does not read.
         """
-        for attachment in self._living():
+        for attachment in self.children.living:
             if attachment.respond(response):
                 return
 
     # From attachments
 
-    def belongs_to_none(self, attachment: Attachment, message: bytes) -> None:
+    def belongs_to_none(self, attachment: Attachment, event: ChildNotification) -> None:
         """
         @param attachment: where it came from.
-        @param message: belongs to no request.
+        @param event: a notification that names no request.
         """
-        self.undelivered(message)
+        self.undelivered(event.message)
 
-    def _living(self) -> list[Attachment]:
+    def asked(self, attachment: Attachment, asked: ChildRequest) -> None:
         """
-        @return: the children that may be spoken to, the newest last.
+        A request of the child goes to the only request in flight, else to the GET
+        stream. C{ping} is about the connection, which is ours.
+
+        @param attachment: where it came from.
+        @param asked: the request.
         """
-        current = [] if self._current is None else [self._current]
-        return [*self._old, *current]
+        id = asked.request.id
+        sole = attachment.sole_pending()
+        if asked.request.method == "ping":
+            attachment.tell(encode_result(id, b"{}"))
+            return
+        takes = sole is not None and sole.waiter.takes_messages
+        if not takes and self._listener is None:
+            told = "no client can be asked now"
+            reason = {"reason": "no_stream"}
+            attachment.tell(encode_error(id, INTERNAL_ERROR, told, reason))
+            return
+        try:
+            question = attachment.ask_client(asked)
+        except TooManyPendingError as error:
+            attachment.tell(encode_error(id, INTERNAL_ERROR, str(error)))
+            return
+        if sole is not None and takes:
+            sole.waiter.notified(question)
+        else:
+            self.undelivered(question)
 
     def _announce(self, messages: list[bytes]) -> None:
         """
@@ -249,13 +306,14 @@ class Session(Children):
         if response.result is not None:
             self._sight.client_saw(request, response.result)
             if request.method in TELLING:
-                told = self.told.after(request)
-                if told != self.told:
-                    self.told = told
+                told = self.children.told.after(request)
+                if told != self.children.told:
+                    self.children.told = told
                     self._owner.session_told(self)
-                    if self._current is not None and self._current is not attachment:
+                    current = self.children.current
+                    if current is not None and current is not attachment:
                         # The newer child was told what was true before.
-                        self._current.ask(request.method, telling_params(request))
+                        current.ask(request.method, telling_params(request))
         if self._sight.untold and waiter.takes_messages:
             untold, self._sight.untold = self._sight.untold, []
             for message in untold:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Protocol
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
+from fjmcp_broker.mcp.correlation import ChildNotification, ChildRequest
 from fjmcp_broker.mcp.messages import Response
 from fjmcp_broker.secret import Secret
 from fjmcp_broker.sessions.child import Child
@@ -13,6 +14,7 @@ from fjmcp_broker.upstream.interfaces import UpstreamAccessToken
 
 if TYPE_CHECKING:
     from fjmcp_broker.sessions.attachment import Attachment
+    from fjmcp_broker.sessions.children import Children
     from fjmcp_broker.sessions.session import Session
 
 
@@ -57,7 +59,7 @@ class Listener(Protocol):
 
 class AttachmentOwner(Protocol):
     """
-    What a child's attachment tells its session.
+    Who keeps the children of a session: L{fjmcp_broker.sessions.children.Children}.
     """
 
     def answered(self, attachment: "Attachment") -> None:
@@ -65,22 +67,100 @@ class AttachmentOwner(Protocol):
         @param attachment: has one request less in flight.
         """
 
-    def belongs_to_none(self, attachment: "Attachment", message: bytes) -> None:
-        """
-        @param attachment: where it came from.
-        @param message: a notification or question that belongs to no request.
-        """
-
-    @property
-    def listens(self) -> bool:
-        """
-        @return: whether what L{belongs_to_none} gets reaches the client.
-        """
-
     def ended(self, attachment: "Attachment", end: ChildEnd) -> None:
         """
         @param attachment: its child is no more; nobody waits for it either.
         @param end: how it ended.
+        """
+
+
+class ChildHearer(Protocol):
+    """
+    Who hears what a child says beside its answers: a session of either kind.
+
+    @ivar digest: what its requests go under, and the key of its row if it has one.
+    @ivar name: for the log.
+    """
+
+    @property
+    def digest(self) -> bytes:
+        """
+        @return: what its requests go under, and the key of its row if it has one.
+        """
+
+    @property
+    def name(self) -> str:
+        """
+        @return: for the log.
+        """
+
+    def asked(self, attachment: "Attachment", asked: ChildRequest) -> None:
+        """
+        @param attachment: where it came from.
+        @param asked: a question of the child, which waits for an answer.
+        """
+
+    def belongs_to_none(
+        self, attachment: "Attachment", event: ChildNotification
+    ) -> None:
+        """
+        @param attachment: where it came from.
+        @param event: a notification that names no request.
+        """
+
+
+class Resident(ChildHearer, Protocol):
+    """
+    A session of either kind, as those see it who look after its children.
+    """
+
+    @property
+    def user_id(self) -> int:
+        """
+        @return: whose it is.
+        """
+
+    @property
+    def grant_id(self) -> str:
+        """
+        @return: the grant that it belongs to now.
+        """
+
+    @property
+    def children(self) -> "Children":
+        """
+        @return: its children.
+        """
+
+    @property
+    def is_needed(self) -> bool:
+        """
+        @return: whether it is more than what of it is written down.
+        """
+
+    def child_answered(self, result: bytes) -> None:
+        """
+        @param result: of C{initialize}, by a new child.
+        """
+
+    def child_promoted(self, attachment: "Attachment") -> None:
+        """
+        @param attachment: of the child that requests go to now.
+        """
+
+    def end(
+        self,
+        reason: str,
+        *,
+        at_once: bool = False,
+        told: str = "",
+        error: Exception | None = None,
+    ) -> None:
+        """
+        @param reason: short, for the store, the log and C{data.reason}.
+        @param at_once: kill the children instead of letting them finish.
+        @param told: one sentence for those who wait.
+        @param error: for those who wait for a child.
         """
 
 
@@ -95,7 +175,7 @@ class SessionOwner(Protocol):
         @return: tells the time.
         """
 
-    async def token_for(self, session: "Session") -> UpstreamAccessToken:
+    async def token_for(self, session: Resident) -> UpstreamAccessToken:
         """
         Make room for another child and get it a token.
 
@@ -121,7 +201,7 @@ class SessionOwner(Protocol):
         @param at_once: kill it instead of letting it finish.
         """
 
-    def session_changed(self, session: "Session") -> None:
+    def session_changed(self, session: Resident) -> None:
         """
         @param session: it got or lost something for which it has to be kept.
         """
@@ -137,7 +217,7 @@ class SessionOwner(Protocol):
         @param reason: short, for the store and the log.
         """
 
-    def session_answered(self, session: "Session") -> None:
+    def session_answered(self, session: Resident) -> None:
         """
         @param session: one request less is in flight.
         """
