@@ -4,15 +4,13 @@ One stream of events, which may outlive the connection that carries it.
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 import attrs
 
 from fjmcp_broker.mcp.messages import INTERNAL_ERROR, encode_error
 from fjmcp_broker.mcp.sse import encode_event
-
-if TYPE_CHECKING:
-    from fjmcp_broker.sessions.stream import OutputThrottle
+from fjmcp_broker.sessions.throttle import OutputThrottle
 
 RETRY_MILLISECONDS: Final = 3000
 EVENT_OVERHEAD_BYTES: Final = 600
@@ -110,7 +108,7 @@ class EventStream:
         self,
         keeper: Keeper,
         name: str,
-        throttle: "OutputThrottle",
+        throttle: OutputThrottle,
         *,
         is_call: bool,
         request_id: bytes | None = None,

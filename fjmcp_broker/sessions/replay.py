@@ -17,7 +17,7 @@ from typing import Final
 from twisted.internet.interfaces import IReactorTime
 
 from fjmcp_broker.sessions.events import Event, EventStream
-from fjmcp_broker.sessions.stream import OutputThrottle
+from fjmcp_broker.sessions.throttle import OutputThrottle
 
 SESSION_BYTES: Final = 5 * 1024 * 1024
 TOTAL_BYTES: Final = 64 * 1024 * 1024

@@ -2,10 +2,12 @@
 One answer to one POST: a JSON document, or a stream of server-sent events.
 
 It is JSON when the first message is the answer itself and comes soon enough, else a
-stream (MCP 2025-11-25, transports, sending messages to the server). Whoever reads too
-slowly neither fills the memory nor holds up the child for long: beyond the message
-that is being written a few MiB wait here; then the child's output is paused for a few
-seconds, and then the stream is cut.
+stream (MCP 2025-11-25, transports, sending messages to the server). In the stateless
+revisions the HTTP status depends on that message and waits for it longer.
+
+Whoever reads too slowly neither fills the memory nor holds up the child for long:
+beyond the message that is being written a few MiB wait here; then the child's output
+is paused for a few seconds, and then the stream is cut.
 
 A stream whose events are kept (L{fjmcp_broker.sessions.events.EventStream}) goes on
 without its connection: whoever sends into the answer sends into what is kept, too, and
@@ -15,9 +17,9 @@ This object is the only one that finishes its HTTP request.
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
 from twisted.logger import Logger
@@ -27,6 +29,7 @@ from zope.interface import implementer
 
 from fjmcp_broker.mcp.sse import KEEPALIVE, encode_event
 from fjmcp_broker.sessions.events import EventStream
+from fjmcp_broker.sessions.throttle import OutputThrottle
 
 JSON_WINDOW_SECONDS: Final = 0.25
 KEEPALIVE_SECONDS: Final = 15.0
@@ -38,22 +41,6 @@ MAXIMUM_BUFFERED_BYTES: Final = 4 * 1024 * 1024
 _SLICE_BYTES: Final = 256 * 1024
 _OVERHEAD_BYTES: Final = 50
 """What a message that waits takes beside its bytes."""
-
-
-class OutputThrottle(Protocol):
-    """
-    What L{fjmcp_broker.sessions.child.Child} offers to a stream.
-    """
-
-    def pause_output(self, who: object) -> None:
-        """
-        @param who: stops the reading of the child's output.
-        """
-
-    def resume_output(self, who: object) -> None:
-        """
-        @param who: allows it again.
-        """
 
 
 class Formats(Enum):
@@ -91,6 +78,8 @@ class ResponseStream:
         events: EventStream | None = None,
         primed: bool = False,
         backlog: Sequence[bytes] | None = None,
+        status_window_seconds: float | None = None,
+        on_gone: Callable[[], None] | None = None,
         maximum_buffered_bytes: int = MAXIMUM_BUFFERED_BYTES,
     ) -> None:
         """
@@ -103,6 +92,9 @@ class ResponseStream:
         @param primed: whether a new stream begins with an event that has an id and no
             data (2025-11-25).
         @param backlog: for a client that came back: the events that it lacks.
+        @param status_window_seconds: how long the status may wait for the first
+            message, also of a client that accepts events alone; C{None}: it is 200.
+        @param on_gone: called when the client left or was cut off before the end.
         @param maximum_buffered_bytes: how much may wait beyond the message being
             written.
         """
@@ -113,6 +105,7 @@ class ResponseStream:
         self._events = events
         self._primed = primed and backlog is None
         self._backlog = deque(backlog or ())
+        self._on_gone = on_gone
         self._maximum = maximum_buffered_bytes
         self._mode = _Mode.OPEN
         self._current: memoryview | None = None
@@ -131,10 +124,11 @@ class ResponseStream:
             if events is not None and events.is_finished:
                 self._ending = True
             self._pump()
-        elif formats is Formats.BOTH:
-            self._window = clock.callLater(JSON_WINDOW_SECONDS, self._window_over)
-        elif formats is Formats.EVENTS:
+        elif formats is Formats.EVENTS and status_window_seconds is None:
             self._begin_events()
+        elif formats is not Formats.JSON:
+            seconds = status_window_seconds or JSON_WINDOW_SECONDS
+            self._window = clock.callLater(seconds, self._window_over)
 
     # Towards the relay
 
@@ -179,13 +173,19 @@ class ResponseStream:
         elif self.is_open:
             self._write(encode_event(message))
 
-    def answer(self, message: bytes) -> None:
+    def answer(self, message: bytes, status: int = 200) -> None:
         """
         Deliver the answer and end.
 
         @param message: one JSON-RPC response.
+        @param status: of HTTP, when none has been sent yet; another one than 200 comes
+            with JSON whatever the client accepts.
         """
+        if self._mode is _Mode.OPEN and self._formats is Formats.EVENTS:
+            if status == 200:
+                self._begin_events()
         if self._mode is _Mode.OPEN:
+            self._request.setResponseCode(status)
             self._begin(_Mode.JSON, b"application/json")
             self._request.setHeader(b"Content-Length", b"%d" % len(message))
             self._ending = True
@@ -357,6 +357,8 @@ class ResponseStream:
     def _close(self, *, is_complete: bool = False) -> None:
         if self._mode is _Mode.OPEN:
             self._forsake()
+        gone = None if is_complete else self._on_gone
+        self._on_gone = None
         self._mode = _Mode.CLOSED
         self._current = None
         self._backlog.clear()
@@ -369,6 +371,8 @@ class ResponseStream:
         self._release()
         if self._events is not None:
             self._events.detach(self, is_complete=is_complete)
+        if gone is not None:
+            gone()
 
     # From Twisted
 

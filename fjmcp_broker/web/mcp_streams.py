@@ -9,47 +9,15 @@ from typing import Final
 from twisted.internet.interfaces import IReactorTime
 
 from fjmcp_broker.mcp.versions import check_header, is_modern, primes_streams
-from fjmcp_broker.sessions.child import Child
 from fjmcp_broker.sessions.events import EventStream
 from fjmcp_broker.sessions.replay import Replays, names_call
 from fjmcp_broker.sessions.session import Session
-from fjmcp_broker.sessions.stream import Formats, OutputThrottle, ResponseStream
+from fjmcp_broker.sessions.stream import Formats, ResponseStream
+from fjmcp_broker.sessions.throttle import NoThrottle, OutputThrottle, PresentChild
 from fjmcp_broker.web.mcp_answers import accepted_formats, not_allowed, refusal
 from fjmcp_broker.web.request import BrokerRequest, Refusal
 
 _LAST_EVENT_ID: Final = b"last-event-id"
-
-
-class NoThrottle:
-    """For a stream after whose one message nothing comes."""
-
-    def pause_output(self, who: object) -> None:
-        """
-        @param who: finds nothing to pause.
-        """
-
-    def resume_output(self, who: object) -> None:
-        """
-        @param who: finds nothing to resume.
-        """
-
-
-class _PresentChild:
-    """Throttles whichever child a session has when its reader is too slow."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._paused: Child | None = None
-
-    def pause_output(self, who: object) -> None:
-        self._paused = self._session.child
-        if self._paused is not None:
-            self._paused.pause_output(who)
-
-    def resume_output(self, who: object) -> None:
-        paused, self._paused = self._paused, None
-        if paused is not None:
-            paused.resume_output(who)
 
 
 class Listening:
@@ -184,7 +152,7 @@ class McpStreams:
             events = self._replays.begin(
                 session.digest,
                 session.grant_id,
-                _PresentChild(session),
+                PresentChild(lambda: session.child),
                 is_call=False,
                 on_left=lambda stream: self._left(session, stream),
             )
