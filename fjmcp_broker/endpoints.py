@@ -6,13 +6,14 @@ one, made with what it needs.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import attrs
+from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import IResource
 
 from fjmcp_broker.config import Config
 from fjmcp_broker.store.database import Database
+from fjmcp_broker.store.lane import Lane
 from fjmcp_broker.store.sealing import Sealer
 from fjmcp_broker.store.token_endpoint import TokenTransactions
 from fjmcp_broker.upstream.forgejo import Forgejo
@@ -26,6 +27,7 @@ from fjmcp_broker.web.consent_page import ConsentPage
 from fjmcp_broker.web.cookies import BrowserCookies
 from fjmcp_broker.web.discovery import Discovery
 from fjmcp_broker.web.health import Health
+from fjmcp_broker.web.limiting import RateLimiter
 from fjmcp_broker.web.origins import OriginPolicy
 from fjmcp_broker.web.pages import FrontPage
 from fjmcp_broker.web.register import RegisterEndpoint
@@ -39,22 +41,24 @@ class Surroundings:
     """
     What the endpoints work with.
 
-    @ivar reactor: Twisted's; it is C{Any} because it provides a dozen interfaces.
+    @ivar clock: tells what has expired.
     @ivar random_bytes: gives that many cryptographically random bytes.
     @ivar origins: which Host and Origin are allowed.
+    @ivar limiter: refuses what is too much.
     @ivar is_ready: whether the daemon accepts requests.
     @ivar on_grant_ended: called with the grant id after the commit that ended it.
     @ivar on_token_revoked: likewise with the digest of one access token.
     """
 
     config: Config
-    reactor: Any
+    clock: IReactorTime
     random_bytes: Callable[[int], bytes]
     database: Database
     sealer: Sealer
     forgejo: Forgejo
     upstream: UpstreamTokens
     origins: OriginPolicy
+    limiter: RateLimiter
     is_ready: Callable[[], bool]
     on_grant_ended: Callable[[str], None]
     on_token_revoked: Callable[[bytes], None]
@@ -65,7 +69,8 @@ def build_endpoints(around: Surroundings) -> IResource:
     @param around: what they work with.
     @return: a leaf resource for every path but C{/mcp}.
     """
-    return build_web_resource((*_token_side(around), *_sign_in(around)), around.origins)
+    routes = around.limiter.guard((*_token_side(around), *_sign_in(around)))
+    return build_web_resource(routes, around.origins)
 
 
 def _token_side(around: Surroundings) -> tuple[Route, ...]:
@@ -73,7 +78,7 @@ def _token_side(around: Surroundings) -> tuple[Route, ...]:
     build = build_information()
     health = Health(
         around.database,
-        around.reactor,
+        around.clock,
         version=build.version,
         revision=build.revision,
         build_date=build.build_date,
@@ -87,13 +92,13 @@ def _token_side(around: Surroundings) -> tuple[Route, ...]:
             access_lifetime_seconds=config.tokens.access_lifetime_seconds,
             refresh_lifetime_seconds=config.tokens.refresh_lifetime_seconds,
         ),
-        around.reactor,
+        around.clock,
         url,
         on_grant_ended=around.on_grant_ended,
     )
     revocation = RevocationEndpoint(
         around.database,
-        around.reactor,
+        around.clock,
         on_grant_ended=around.on_grant_ended,
         on_token_revoked=around.on_token_revoked,
     )
@@ -102,20 +107,21 @@ def _token_side(around: Surroundings) -> tuple[Route, ...]:
 
 def _sign_in(around: Surroundings) -> tuple[Route, ...]:
     config, database = around.config, around.database
-    clock, random_bytes = around.reactor, around.random_bytes
+    clock, random_bytes = around.clock, around.random_bytes
     url, forgejo_url = config.server.public_url, config.forgejo.url
     cookies = BrowserCookies(url, random_bytes)
     departure = Departure(cookies, around.forgejo.authorize_url, around.sealer)
     return sign_in_routes(
         FrontPage(url, forgejo_url),
         RegisterEndpoint(
-            database,
+            # Whoever floods these two waits for himself.
+            Lane(database, clock),
             clock=clock,
             random_bytes=random_bytes,
             application_schemes=config.clients.application_schemes,
         ),
         AuthorizeEndpoint(
-            database,
+            Lane(database, clock),
             cookies,
             ConsentPage(url, forgejo_url),
             clock=clock,

@@ -20,9 +20,11 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 
+from fjmcp_broker.clocks import LifetimeClock
 from fjmcp_broker.config import Config
 from fjmcp_broker.endpoints import Surroundings, build_endpoints
 from fjmcp_broker.errors import BrokerError
+from fjmcp_broker.limits.policy import Limiter
 from fjmcp_broker.mcp.catalogue import ToolCatalogue
 from fjmcp_broker.oauth.vocabulary import MCP_PATH
 from fjmcp_broker.ordered import OrderedService, Part
@@ -56,6 +58,7 @@ from fjmcp_broker.upstream.forgejo import Forgejo
 from fjmcp_broker.upstream.http import build_http
 from fjmcp_broker.upstream.tokens import UpstreamTokens
 from fjmcp_broker.web.bearer import BearerAuthenticator
+from fjmcp_broker.web.limiting import ClientAddresses, RateLimiter
 from fjmcp_broker.web.mcp import McpEndpoint
 from fjmcp_broker.web.mcp_admission import McpAdmission
 from fjmcp_broker.web.origins import OriginPolicy
@@ -115,6 +118,7 @@ class _Composition:
     ) -> None:
         self._config = config
         self._reactor = reactor
+        self._lifetimes = LifetimeClock(reactor)
         self._on_ready = on_ready
         self._port: IListeningPort | None = None
         self._exit = OrderlyExit(reactor)
@@ -137,17 +141,17 @@ class _Composition:
             self._database,
             self._sealer,
             self._forgejo,
-            reactor,
+            self._lifetimes,
             self._user_suspended,
             requested_scope=config.forgejo.oauth_scopes,
         )
         self._authenticator = BearerAuthenticator(
-            self._database, reactor, config.server.public_url
+            self._database, self._lifetimes, config.server.public_url
         )
         self._launcher = Launcher((), (), ())
         self._child_settings = child_settings(config)
         self._registry = SessionRegistry(
-            clock=reactor,
+            clock=self._lifetimes,
             ledger=SessionRows(self._database, self._sealer),
             tokens=self._upstream,
             make_child=self._make_child,
@@ -159,7 +163,10 @@ class _Composition:
             ),
         )
         rotation = Rotation(
-            self._registry.population, self._upstream, self._dormant_users, reactor
+            self._registry.population,
+            self._upstream,
+            self._dormant_users,
+            self._lifetimes,
         )
         self._replays = Replays(reactor)
         self._timers = [
@@ -239,21 +246,29 @@ class _Composition:
             replays=self._replays,
             annotate=config.child.annotations,
         )
+        addresses = ClientAddresses(
+            config.server.trusted_proxies, config.log.addresses
+        )
+        limiter = RateLimiter(
+            Limiter(config.limits.rate_limits()), addresses, self._reactor
+        )
         admission = McpAdmission(
             self._authenticator,
             origins,
             maximum_body_bytes=config.server.max_request_bytes,
+            limiter=limiter,
         )
         endpoints = build_endpoints(
             Surroundings(
                 config=config,
-                reactor=self._reactor,
+                clock=self._lifetimes,
                 random_bytes=secrets.token_bytes,
                 database=self._database,
                 sealer=self._sealer,
                 forgejo=self._forgejo,
                 upstream=self._upstream,
                 origins=origins,
+                limiter=limiter,
                 is_ready=lambda: self.daemon.ready,
                 on_grant_ended=self._grant_ended,
                 on_token_revoked=self._authenticator.forget_token,
@@ -265,6 +280,7 @@ class _Composition:
             self._reactor,
             {MCP_PATH.encode(): admission},
             log_every_request=config.log.level == "debug",
+            shown_client=addresses.shown,
         )
 
     # The parts' two ends

@@ -142,12 +142,14 @@ def makeService(options: Options) -> IService:
 
     from twisted.internet import reactor
 
+    from fjmcp_broker.clocks import follow_elapsed_time
     from fjmcp_broker.reload import Operator
     from fjmcp_broker.services import build, preflight
 
     daemon = DaemonService(loaded.config.log, cast(usage.Options, options.parent))
     try:
         preflight(loaded.config)
+        follow_elapsed_time(reactor)
         operator = Operator(read, daemon.set_level)
         build(loaded.config, reactor, operator=operator).setServiceParent(daemon)
     except BrokerError as error:

@@ -22,7 +22,7 @@ LEVELS: Final = (
     ("store", "trace"),
     ("config",),
     ("oauth", "mcp"),
-    ("metrics", "limits", "logs", "ordered", "process", "systemd", "timers"),
+    ("metrics", "limits", "logs", "ordered", "process", "systemd", "timers", "clocks"),
     ("errors", "secret", "version", "key_text", "rights"),
 )
 """A module may import from its own level and from those below it, the later ones."""

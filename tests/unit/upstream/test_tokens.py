@@ -53,6 +53,17 @@ class RefreshTests(TokenTestCase):
         owner = world.done(world.forgejo.userinfo(token.text))
         self.assertEqual(owner.user_id, world.alice)
 
+    def test_token_from_the_future(self) -> None:
+        """A clock was set back while the broker was down: nobody knows how old it
+        is, so that it is refreshed, once."""
+        world = self.world
+        world.remote.advance(7200)
+        world.signed_in()
+        world.clock.rightNow -= 3600
+        for _ in range(2):
+            world.done(world.tokens.access_token(world.alice))
+            self.assertEqual(self.controls.count(REFRESH), 1)
+
     def test_short_lives_do_not_loop(self) -> None:
         """A Forgejo with short tokens gets one refresh for each demand, no more."""
         world = self.world
