@@ -16,6 +16,7 @@ gave for it, or what follows is neither a comma nor the end, the key is repeated
 import re
 from typing import Final
 
+import attrs
 import msgspec
 
 from fjmcp_broker.errors import BrokerError
@@ -126,6 +127,53 @@ def value_span(data: bytes, name: str) -> tuple[int, int]:
             return key.end(), end
         position = after.end()
     raise KeyError(name)
+
+
+@attrs.frozen
+class Span:
+    """
+    Where one member of an object stands, as indices.
+
+    @ivar name: its decoded name.
+    @ivar start: the first byte after the brace or comma before it.
+    @ivar value_start: the first byte of its value.
+    @ivar end: the first byte after its value.
+    @ivar after: the comma or brace behind it.
+    """
+
+    name: str
+    start: int
+    value_start: int
+    end: int
+    after: int
+
+
+def member_spans(data: bytes) -> list[Span] | None:
+    """
+    Where all the members stand.
+
+    @param data: one JSON object in UTF-8, white space around it allowed.
+    @return: the members in their order, or None when the object repeats a key.
+    @raise msgspec.DecodeError: when it is not a JSON object; C{RecursionError} and
+        C{UnicodeDecodeError} come in some such cases instead.
+    """
+    found = _OBJECT.decode(data)
+    spans: list[Span] = []
+    seen: set[str] = set()
+    position = data.index(b"{") + 1
+    while (key := _KEY.match(data, position)) is not None:
+        name = _name(key[1])
+        value = bytes(found[name])
+        end = key.end() + len(value)
+        after = _AFTER_VALUE.match(data, end)
+        if name in seen or after is None or not data.startswith(value, key.end()):
+            return None
+        seen.add(name)
+        spans.append(Span(name, position, key.end(), end, after.end() - 1))
+        position = after.end()
+        if after[1] == b"}":
+            break
+    return spans
 
 
 def _name(quoted: bytes) -> str:

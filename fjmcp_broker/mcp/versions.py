@@ -21,6 +21,9 @@ WITHOUT_HEADER: Final = "2025-03-26"
 FIRST_MODERN: Final = "2026-07-28"
 """From here on requests are stateless."""
 
+SUPPORTED: Final = (FIRST_MODERN, *LEGACY)
+"""All revisions that are spoken here, the newest first."""
+
 UNSUPPORTED_PROTOCOL_VERSION: Final = -32022
 META_VERSION: Final = "io.modelcontextprotocol/protocolVersion"
 

@@ -1,0 +1,270 @@
+"""
+The edits between a client of the stateless revisions and a child of the older ones.
+
+A request loses what those revisions added to it. A result gets C{resultType}, the
+caching hints and the name of the server; C{tools/list} is sorted. An error gets another
+number where the old one is gone. Every other byte passes as it came.
+"""
+
+from typing import Final
+
+import attrs
+import msgspec
+
+from fjmcp_broker.mcp.envelope import (
+    INTERNAL_ERROR,
+    INVALID_PARAMS,
+    NULL,
+    Notification,
+    Request,
+    Response,
+    encode_error_object,
+    encode_notification,
+    encode_result,
+)
+from fjmcp_broker.mcp.modern.edits import edited, members_of, object_of
+from fjmcp_broker.mcp.modern.errors import (
+    HEADER_MISMATCH,
+    status_of_code,
+)
+from fjmcp_broker.mcp.modern.requests import (
+    META_CAPABILITIES,
+    META_CLIENT,
+    META_LOG_LEVEL,
+    NAMED,
+    ModernRequest,
+)
+from fjmcp_broker.mcp.versions import META_VERSION
+
+META_SERVER: Final = "io.modelcontextprotocol/serverInfo"
+COMPLETE: Final = b'"complete"'
+LIST_TTL_MILLISECONDS: Final = 300_000
+READ_TTL_MILLISECONDS: Final = 0
+TTL_MILLISECONDS: Final = {
+    "prompts/list": LIST_TTL_MILLISECONDS,
+    "resources/list": LIST_TTL_MILLISECONDS,
+    "resources/read": READ_TTL_MILLISECONDS,
+    "resources/templates/list": LIST_TTL_MILLISECONDS,
+    "tools/list": LIST_TTL_MILLISECONDS,
+}
+"""
+How long a client may keep a result, for the methods whose results must say so
+(MCP 2026-07-28, caching). Lists change when the child's program does or a person's
+rights do, which is rare, and C{subscriptions/listen} tells a listening client at once;
+five minutes bound it for all others. What C{resources/read} gives can be another thing
+at any moment, and no child of the older revisions says how long it is good.
+"""
+
+URL_ELICITATION_REQUIRED: Final = -32042
+RESOURCE_NOT_FOUND: Final = -32002
+
+_META_NAMES: Final = frozenset(
+    (META_CAPABILITIES, META_CLIENT, META_LOG_LEVEL, META_VERSION)
+)
+_RETRY_NAMES: Final = frozenset(("inputResponses", "requestState"))
+_RESERVED: Final = range(-32099, HEADER_MISMATCH + 1)
+"""Numbers that only the specification gives a meaning."""
+
+_PRIVATE: Final = b'"private"'
+_UNREADABLE: Final = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
+_ARRAY: Final = msgspec.json.Decoder(list[msgspec.Raw])
+_SWALLOWED: Final = frozenset(
+    (
+        "notifications/cancelled",
+        "notifications/initialized",
+        "notifications/progress",
+        "notifications/roots/list_changed",
+    )
+)
+_REMOVED_NOTIFICATIONS: Final = frozenset(
+    ("notifications/cancelled", "notifications/elicitation/complete")
+)
+
+
+def to_legacy(modern: ModernRequest) -> Request:
+    """
+    @param modern: what the client sent.
+    @return: the request for a child of the older revisions, under the same id. The
+        protocol's own members leave C{_meta}, which leaves with the last of them;
+        C{inputResponses} and C{requestState} leave the methods that have them.
+    """
+    request = modern.request
+    params, members, meta = request.params, request.members, request.meta
+    if params is None:
+        return request
+    gone = set(_RETRY_NAMES & members.keys()) if request.method in NAMED else set()
+    replaced: dict[str, bytes] = {}
+    if _META_NAMES & meta.keys():
+        meta = {name: raw for name, raw in meta.items() if name not in _META_NAMES}
+        if meta:
+            replaced["_meta"] = edited(members["_meta"], without=_META_NAMES)
+        else:
+            gone.add("_meta")
+    if gone or replaced:
+        params = edited(params, without=gone, replaced=replaced)
+    kept = {name: raw for name, raw in members.items() if name not in gone}
+    return attrs.evolve(request, params=params, members={**kept, **replaced}, meta=meta)
+
+
+def notification_to_legacy(notification: Notification) -> Notification | None:
+    """
+    @param notification: what the client sent.
+    @return: what goes to a child of the older revisions, or None for nothing: on this
+        transport the end of a stream cancels its request, and the broker itself
+        initialises the child.
+    """
+    if notification.method in _SWALLOWED:
+        return None
+    judged = ModernRequest(
+        Request(
+            NULL,
+            notification.method,
+            notification.params,
+            notification.members,
+            notification.meta,
+        ),
+        "",
+        b"{}",
+    )
+    request = to_legacy(judged)
+    return Notification(request.method, request.params, request.members, request.meta)
+
+
+def result_to_modern(
+    method: str, result: bytes, server_info: bytes | None = None
+) -> bytes:
+    """
+    @param method: of the request that it answers.
+    @param result: raw JSON, as the child wrote it.
+    @param server_info: raw JSON object: who the child says it is; None to leave it out.
+    @return: the result with C{resultType} C{complete}, C{_meta} naming the server, and
+        for the methods of L{TTL_MILLISECONDS} the caching hints: C{ttlMs} as the child
+        gave it if it did, C{cacheScope} always C{private}, because every child acts for
+        one person. Tools are sorted by name. What is no object passes as it is, except
+        for C{null}, which stands for an empty one.
+    """
+    if result == NULL:
+        result = b"{}"
+    members = members_of(result)
+    if members is None:
+        return result
+    replaced = {"resultType": COMPLETE}
+    if method in TTL_MILLISECONDS:
+        if not _is_ttl(members.get("ttlMs", NULL)):
+            replaced["ttlMs"] = b"%d" % TTL_MILLISECONDS[method]
+        replaced["cacheScope"] = _PRIVATE
+    if method == "tools/list" and "tools" in members:
+        replaced["tools"] = sorted_by_name(members["tools"])
+    meta = with_meta(members.get("_meta"), META_SERVER, server_info)
+    if meta is not None:
+        replaced["_meta"] = meta
+    return edited(result, replaced=replaced)
+
+
+def error_to_modern(error: bytes, method: str) -> tuple[bytes, int]:
+    """
+    @param error: raw JSON of the error object, as the child wrote it.
+    @param method: of the request that it answers.
+    @return: the error object and the HTTP status. Resource not found becomes -32602;
+        a number that these revisions reserve, or that they forbid to use any more,
+        becomes -32603, as what the child meant by it is not what they mean.
+    """
+    members = members_of(error)
+    code = None if members is None else _integer(members.get("code", NULL))
+    if members is None or code is None:
+        message = "the child answered with an error that cannot be read"
+        raw = msgspec.json.encode({"code": INTERNAL_ERROR, "message": message})
+        return raw, 200
+    if code == RESOURCE_NOT_FOUND:
+        code = INVALID_PARAMS
+    elif code in _RESERVED or code == URL_ELICITATION_REQUIRED:
+        code = INTERNAL_ERROR
+    else:
+        return error, status_of_code(code)
+    return edited(error, replaced={"code": b"%d" % code}), status_of_code(code)
+
+
+def answer_to_modern(
+    modern: ModernRequest, response: Response, server_info: bytes | None = None
+) -> tuple[bytes, int]:
+    """
+    @param modern: the request.
+    @param response: the child's answer, under any id.
+    @param server_info: as for L{result_to_modern}.
+    @return: the encoded answer under the client's id, and the HTTP status.
+    """
+    if response.error is not None:
+        error, status = error_to_modern(response.error, modern.method)
+        return encode_error_object(modern.id, error), status
+    result = NULL if response.result is None else response.result
+    result = result_to_modern(modern.method, result, server_info)
+    return encode_result(modern.id, result), 200
+
+
+def notification_to_modern(notification: Notification) -> bytes | None:
+    """
+    @param notification: what the child sent.
+    @return: the encoded notification for a client; None for one that these revisions
+        took away. What belongs on a C{subscriptions/listen} stream is the business of
+        L{fjmcp_broker.mcp.modern.listening}.
+    """
+    if notification.method in _REMOVED_NOTIFICATIONS:
+        return None
+    return encode_notification(notification.method, notification.params)
+
+
+def sorted_by_name(items: bytes) -> bytes:
+    """
+    @param items: raw JSON array of tools.
+    @return: the same entries by the code points of their names, each with its own
+        bytes. Equal names keep their order; what has no name that is a text comes last,
+        as it came. What is no array is unchanged.
+    """
+    try:
+        entries = [bytes(raw) for raw in _ARRAY.decode(items)]
+    except _UNREADABLE:
+        return items
+    keyed = [(_name_key(entry), entry) for entry in entries]
+    if all(keyed[i - 1][0] <= keyed[i][0] for i in range(1, len(keyed))):
+        return items
+    keyed.sort(key=lambda pair: pair[0])
+    return b"[" + b",".join(entry for _key, entry in keyed) + b"]"
+
+
+def with_meta(meta: bytes | None, name: str, value: bytes | None) -> bytes | None:
+    """
+    @param meta: raw JSON of a C{_meta}, or None.
+    @param name: a member that it should have.
+    @param value: raw JSON of that member, or None for no change.
+    @return: the C{_meta} with the member unless it has it already; None when it need
+        not change.
+    """
+    if value is None:
+        return None
+    members = members_of(meta)
+    if meta is None or members is None:
+        return object_of({name: value})
+    if name in members:
+        return None
+    return edited(meta, replaced={name: value})
+
+
+def _name_key(entry: bytes) -> tuple[bool, str]:
+    members = members_of(entry) or {}
+    try:
+        name = msgspec.json.decode(members.get("name", NULL), type=str)
+    except _UNREADABLE:
+        return True, ""
+    return False, name
+
+
+def _integer(value: bytes) -> int | None:
+    try:
+        return msgspec.json.decode(value, type=int)
+    except _UNREADABLE:
+        return None
+
+
+def _is_ttl(value: bytes) -> bool:
+    ttl = _integer(value)
+    return ttl is not None and ttl >= 0
