@@ -6,8 +6,6 @@ A plain twisted.web resource. L{fjmcp_broker.web.mcp_admission} has judged every
 that the headers tell before the body is there; what is left needs the message.
 """
 
-from contextlib import suppress
-from functools import partial
 from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
@@ -15,51 +13,26 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
 from fjmcp_broker.logs import background
-from fjmcp_broker.mcp.correlation import DEFAULT_MAXIMUM_PENDING, TooManyPendingError
 from fjmcp_broker.mcp.messages import (
-    INVALID_REQUEST,
     NULL,
     Message,
     MessageError,
     Notification,
     Request,
-    encode,
-    encode_error,
     parse,
 )
-from fjmcp_broker.mcp.policy import Policy, Refused, decide, overlay
-from fjmcp_broker.mcp.versions import (
-    META_VERSION,
-    Era,
-    allows_batches,
-    check_header,
-    era,
-    unsupported_version,
-)
+from fjmcp_broker.mcp.versions import META_VERSION, Era, era, unsupported_version
 from fjmcp_broker.oauth.bearer import Principal
-from fjmcp_broker.sessions.errors import SessionError, SessionGone
 from fjmcp_broker.sessions.registry import SessionRegistry
 from fjmcp_broker.sessions.replay import Replays
-from fjmcp_broker.sessions.session import INITIALIZED, Session
-from fjmcp_broker.sessions.stream import Formats
-from fjmcp_broker.web.bearer import (
-    BearerAuthenticator,
-    BearerRefused,
-    authorization_header,
-)
+from fjmcp_broker.sessions.session import Session
+from fjmcp_broker.web.bearer import BearerAuthenticator, authorization_header
 from fjmcp_broker.web.cors import mcp_preflight
-from fjmcp_broker.web.mcp_answers import (
-    SERVER_ERROR,
-    Batch,
-    Edit,
-    StreamWaiter,
-    accepted_formats,
-    answer_to_error,
-    finish_with,
-    refusal,
-    unauthorized,
-)
+from fjmcp_broker.web.mcp_answers import answer_to_error, finish_with, refusal
+from fjmcp_broker.web.mcp_legacy import LegacyPosts
 from fjmcp_broker.web.mcp_streams import McpStreams, no_events_for, no_session_for
+from fjmcp_broker.web.mcp_waiters import ToolsOverlay
+from fjmcp_broker.web.mcp_waking import WakingLimit
 from fjmcp_broker.web.request import BrokerRequest, Refusal
 
 _TRUSTED_SECONDS: Final = 1.0
@@ -68,6 +41,8 @@ _TRUSTED_SECONDS: Final = 1.0
 class McpEndpoint(Resource):
     """
     The resource at C{/mcp}.
+
+    @ivar waking: bounds how many requests wait for one child.
     """
 
     isLeaf = True
@@ -95,8 +70,11 @@ class McpEndpoint(Resource):
         if replays is None:
             replays = Replays(clock)
         self._streams = McpStreams(clock, replays)
-        self._annotate = annotate
-        self._waking: dict[Session, int] = {}
+        overlay = ToolsOverlay(annotate=annotate)
+        self.waking = WakingLimit()
+        self._legacy = LegacyPosts(
+            registry, authenticator, self._streams, overlay, self.waking
+        )
 
     # With the body
 
@@ -175,11 +153,11 @@ class McpEndpoint(Resource):
         id = NULL
         try:
             principal = await self._still(request, principal)
-            session_id = request.getHeader(b"mcp-session-id")
-            message = parse(body, allow_batch=session_id is not None)
+            has_session = request.getHeader(b"mcp-session-id") is not None
+            message = parse(body, allow_batch=has_session)
             if isinstance(message, Request):
                 id = message.id
-            answer = await self._route(request, principal, message, session_id)
+            answer = await self._route(request, principal, message)
         except Exception as error:
             answer = self._answer_to(error, id, request)
         if answer is not None:
@@ -190,7 +168,6 @@ class McpEndpoint(Resource):
         request: BrokerRequest,
         principal: Principal,
         message: Message | tuple[Message | MessageError, ...],
-        session_id: bytes | None,
     ) -> Refusal | None:
         """
         @return: the answer, or C{None}: it is given by a stream.
@@ -200,7 +177,7 @@ class McpEndpoint(Resource):
         if (
             era(
                 named.method if named is not None else None,
-                has_session_id=session_id is not None,
+                has_session_id=request.getHeader(b"mcp-session-id") is not None,
                 has_meta_version=named is not None and META_VERSION in named.meta,
                 version_header=version,
                 has_method_header=request.getHeader(b"mcp-method") is not None,
@@ -210,176 +187,12 @@ class McpEndpoint(Resource):
             id = message.id if isinstance(message, Request) else NULL
             body = unsupported_version(id, version)
             return Refusal(400, {b"Content-Type": b"application/json"}, body)
-        if isinstance(message, Request) and message.method == "initialize":
-            await self._initialize(request, principal, message)
-            return None
-        if session_id is None:
-            if isinstance(message, Notification) and message.method == INITIALIZED:
-                return _ACCEPTED
-            id = message.id if isinstance(message, Request) else NULL
-            return refusal(
-                400, "Mcp-Session-Id is missing", code=INVALID_REQUEST, id=id
-            )
-        check_header(version)
-        session = await self._find(request, principal)
-        if not request.is_open:
-            return None
-        parts = message if isinstance(message, tuple) else (message,)
-        if any(isinstance(part, Request) for part in parts):
-            # Before anything is judged: what its tools do depends on the child.
-            await self._awake(session)
-            if not request.is_open:
-                return None
-        if isinstance(message, tuple):
-            return self._batch(request, principal, session, message)
-        verdict = decide(principal.policy, message, session.catalogue)
-        if isinstance(verdict, Refused):
-            return self._refused(verdict, message)
-        if isinstance(message, Request):
-            self._relay(request, principal, session, message)
-            return None
-        self._deliver(session, message)
-        return _ACCEPTED
-
-    async def _awake(self, session: Session) -> None:
-        """
-        @raise TooManyPendingError: so many requests wait for a child already.
-        """
-        waiting = self._waking.get(session, 0)
-        if waiting >= DEFAULT_MAXIMUM_PENDING:
-            raise TooManyPendingError("too many requests wait for a child")
-        self._waking[session] = waiting + 1
-        try:
-            await session.awake()
-        finally:
-            self._waking[session] -= 1
-            if not self._waking[session]:
-                del self._waking[session]
-
-    async def _initialize(
-        self, request: BrokerRequest, principal: Principal, message: Request
-    ) -> None:
-        try:
-            opened = await self._registry.open(principal, message)
-        except SessionGone:
-            # Nearly always its grant has ended meanwhile: 401, not 404.
-            await self._authenticator.authenticate(authorization_header(request))
-            raise
-        if not request.is_open:
-            if opened.session is not None:
-                opened.session.end("client_left")
-            return
-        if opened.session_id is not None:
-            request.setHeader(b"Mcp-Session-Id", opened.session_id.encode("ascii"))
-        self._streams.single(request, encode(opened.response))
-
-    def _relay(
-        self,
-        request: BrokerRequest,
-        principal: Principal,
-        session: Session,
-        message: Request,
-    ) -> None:
-        waiter = StreamWaiter(
-            partial(self._streams.answer, request, session, request_id=message.id),
-            self._edit(principal, session, message),
-        )
-        session.request(message, waiter)
-        waiter.begin()
-
-    def _deliver(self, session: Session, message: Message) -> None:
-        if isinstance(message, Notification):
-            session.notify(message)
-        elif not isinstance(message, Request):
-            session.respond(message)
-
-    def _batch(
-        self,
-        request: BrokerRequest,
-        principal: Principal,
-        session: Session,
-        messages: tuple[Message | MessageError, ...],
-    ) -> Refusal | None:
-        """
-        A batch is split; each part goes its own way.
-        """
-        if not allows_batches(session.revision):
-            raise MessageError(INVALID_REQUEST, "this protocol revision has no batches")
-        expected = sum(isinstance(m, Request | MessageError) for m in messages)
-        batch = None
-        if expected:
-            accepted = accepted_formats(request.getHeader(b"accept"))
-            formats = Formats.JSON if accepted is Formats.JSON else Formats.EVENTS
-            stream = self._streams.answer(request, session, formats=formats)
-            batch = Batch(stream, expected, formats is Formats.JSON)
-        for message in messages:
-            if isinstance(message, MessageError):
-                assert batch is not None  # noqa: S101 - it was counted
-                batch.add(message.to_bytes())
-                continue
-            verdict = decide(principal.policy, message, session.catalogue)
-            if not isinstance(message, Request):
-                if not isinstance(verdict, Refused):
-                    # Nobody can be told when the child does not take it.
-                    with suppress(SessionError):
-                        self._deliver(session, message)
-                continue
-            assert batch is not None  # noqa: S101 - it was counted
-            if isinstance(verdict, Refused):
-                batch.add(encode_error(message.id, SERVER_ERROR, verdict.reason))
-            elif message.method == "initialize":
-                batch.add(
-                    encode_error(
-                        message.id, INVALID_REQUEST, "initialize is sent alone"
-                    )
-                )
-            else:
-                edit = self._edit(principal, session, message)
-                try:
-                    session.request(message, batch.waiter(edit))
-                except Exception as error:
-                    batch.add(self._answer_to(error, message.id, request).body)
-        return None if expected else _ACCEPTED
-
-    # Inside
-
-    def _edit(
-        self, principal: Principal, session: Session, message: Request
-    ) -> Edit | None:
-        if message.method != "tools/list":
-            return None
-        return partial(
-            overlay,
-            catalogue=session.catalogue,
-            hide_writes=str(principal.policy) == Policy.READ_ONLY,
-            annotate=self._annotate,
-        )
-
-    def _refused(self, verdict: Refused, message: Message) -> Refusal:
-        id = message.id if isinstance(message, Request) else NULL
-        if verdict.scope is None:
-            # No other token would help: an error of the call, not of the client.
-            body = encode_error(id, SERVER_ERROR, verdict.reason)
-            return Refusal(200, {b"Content-Type": b"application/json"}, body)
-        challenge = self._authenticator.insufficient_scope()
-        return refusal(
-            403,
-            verdict.reason,
-            id=id,
-            reason="insufficient_scope",
-            headers={b"WWW-Authenticate": challenge.encode("ascii")},
-        )
+        return await self._legacy.post(request, principal, message, version)
 
     def _answer_to(
         self, error: Exception, id: bytes, request: BrokerRequest
     ) -> Refusal:
-        if isinstance(error, BearerRefused):
-            return unauthorized(error.challenge, "a valid access token is needed")
-        challenge = self._authenticator.refused("sign in to Forgejo again").challenge
-        return answer_to_error(error, id, challenge, request.request_id)
-
-
-_ACCEPTED: Final = Refusal(202, {}, b"")
+        return answer_to_error(error, id, self._authenticator, request.request_id)
 
 
 def _text_header(request: BrokerRequest, name: bytes) -> str | None:

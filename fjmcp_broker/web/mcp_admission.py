@@ -9,11 +9,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from fjmcp_broker.mcp.messages import NULL
-from fjmcp_broker.web.bearer import (
-    BearerAuthenticator,
-    BearerRefused,
-    authorization_header,
-)
+from fjmcp_broker.web.bearer import BearerAuthenticator, authorization_header
 from fjmcp_broker.web.cors import MCP_METHODS, answer_origin
 from fjmcp_broker.web.mcp_answers import (
     accepted_formats,
@@ -21,7 +17,6 @@ from fjmcp_broker.web.mcp_answers import (
     is_json,
     not_allowed,
     refusal,
-    unauthorized,
 )
 from fjmcp_broker.web.origins import OriginPolicy
 from fjmcp_broker.web.request import BrokerRequest, IAdmission, Refusal
@@ -83,15 +78,8 @@ class McpAdmission:
     ) -> Refusal | None:
         try:
             request.principal = await self._authenticator.authenticate(authorization)
-        except BearerRefused as error:
-            return unauthorized(error.challenge, "a valid access token is needed")
         except Exception as error:
-            return answer_to_error(
-                error,
-                NULL,
-                self._authenticator.refused("sign in to Forgejo again").challenge,
-                request.request_id,
-            )
+            return answer_to_error(error, NULL, self._authenticator, request.request_id)
         return self._judge_headers(request, method)
 
     def _judge_origin(self, request: BrokerRequest) -> Refusal | None:

@@ -1,13 +1,12 @@
 """
-The answers of the MCP endpoint: JSON-RPC error bodies with their HTTP statuses, and
-the waiters that turn a child's answers into response streams.
+The answers of the MCP endpoint that need no child: JSON-RPC error bodies with their
+HTTP statuses.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from secrets import token_hex
 from typing import Final
 
-import attrs
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.server import Request as HTTPRequest
@@ -18,10 +17,9 @@ from fjmcp_broker.mcp.messages import (
     INVALID_REQUEST,
     NULL,
     MessageError,
-    Response,
-    encode,
     encode_error,
 )
+from fjmcp_broker.mcp.policy import Refused
 from fjmcp_broker.mcp.versions import VersionError
 from fjmcp_broker.sessions.errors import (
     ChildBusy,
@@ -32,13 +30,14 @@ from fjmcp_broker.sessions.errors import (
     Stopping,
     TooManySessions,
 )
-from fjmcp_broker.sessions.stream import Formats, ResponseStream
+from fjmcp_broker.sessions.stream import Formats
 from fjmcp_broker.store.errors import StoreError
 from fjmcp_broker.upstream.errors import (
     SignInNeeded,
     UpstreamError,
     UpstreamUnavailable,
 )
+from fjmcp_broker.web.bearer import BearerAuthenticator, BearerRefused
 from fjmcp_broker.web.request import Refusal
 
 log = Logger()
@@ -48,6 +47,8 @@ SERVER_ERROR: Final = -32000
 
 SESSION_NOT_FOUND: Final = -32001
 """What the official SDKs use with 404."""
+
+ACCEPTED: Final = Refusal(202, {}, b"")
 
 SHORT_RETRY_SECONDS: Final = 2
 RETRY_SECONDS: Final = 5
@@ -105,17 +106,48 @@ def not_allowed(message: str, allowed: bytes = b"POST") -> Refusal:
     return refusal(405, message, headers={b"Allow": allowed})
 
 
+def refused_by_policy(
+    verdict: Refused,
+    id: bytes,
+    authenticator: BearerAuthenticator,
+    *,
+    code: int = SERVER_ERROR,
+) -> Refusal:
+    """
+    @param verdict: why a message must not go to the child.
+    @param id: raw JSON of the request's id, C{null} when there is none.
+    @param authenticator: makes challenges.
+    @param code: JSON-RPC error code.
+    @return: the answer. When no other token would help it is an error of the call, not
+        of the client.
+    """
+    if verdict.scope is None:
+        body = encode_error(id, code, verdict.reason)
+        return Refusal(200, {b"Content-Type": b"application/json"}, body)
+    challenge = authenticator.insufficient_scope()
+    return refusal(
+        403,
+        verdict.reason,
+        code=code,
+        id=id,
+        reason="insufficient_scope",
+        headers={b"WWW-Authenticate": challenge.encode("ascii")},
+    )
+
+
 def answer_to_error(
-    error: Exception, id: bytes, sign_in_challenge: str, request_id: str
+    error: Exception, id: bytes, authenticator: BearerAuthenticator, request_id: str
 ) -> Refusal:
     """
     @param error: what was raised on the way to the child.
     @param id: raw JSON of the request's id, C{null} when there is none.
-    @param sign_in_challenge: C{WWW-Authenticate} for a user who has to sign in again.
+    @param authenticator: makes the challenge for a user who has to sign in again.
     @param request_id: for the log.
     @return: the answer of design section 4, status codes.
     """
     match error:
+        case BearerRefused():
+            return unauthorized(error.challenge, "a valid access token is needed")
         case MessageError():
             return refusal(400, error.message, code=error.code, id=error.id)
         case VersionError():
@@ -129,7 +161,8 @@ def answer_to_error(
         case DuplicateIdError():
             return refusal(409, str(error), code=INVALID_REQUEST, id=id)
         case SignInNeeded():
-            return unauthorized(sign_in_challenge, "sign in to Forgejo again")
+            again = "sign in to Forgejo again"
+            return unauthorized(authenticator.refused(again).challenge, again)
         case _:
             return _trouble(error, id, request_id)
 
@@ -236,146 +269,3 @@ def finish_with(request: HTTPRequest, answer: Refusal) -> None:
     request.responseHeaders.setRawHeaders(b"Content-Length", [b"%d" % len(answer.body)])
     request.write(answer.body)
     request.finish()
-
-
-Edit = Callable[[bytes], bytes]
-"""Changes the raw result of one answer."""
-
-
-class StreamWaiter:
-    """
-    Waits for one answer on behalf of one HTTP request.
-    """
-
-    def __init__(
-        self, make_stream: Callable[[], ResponseStream], edit: Edit | None = None
-    ) -> None:
-        """
-        @param make_stream: makes the response stream, once the request was taken.
-        @param edit: changes the result.
-        """
-        self._make_stream = make_stream
-        self._edit = edit
-        self._stream: ResponseStream | None = None
-
-    def begin(self) -> ResponseStream:
-        """
-        @return: the stream; from here on the HTTP request is the stream's.
-        """
-        if self._stream is None:
-            self._stream = self._make_stream()
-        return self._stream
-
-    @property
-    def takes_messages(self) -> bool:
-        """
-        @return: whether messages before the answer still reach the client.
-        """
-        return self.begin().takes_messages
-
-    def notified(self, message: bytes) -> None:
-        """
-        @param message: belongs to the request.
-        """
-        self.begin().send(message)
-
-    def answered(self, response: Response) -> None:
-        """
-        @param response: the answer.
-        """
-        self.begin().answer(edited(response, self._edit))
-
-    def cancelled(self) -> None:
-        """The client took the request back."""
-        self.begin().end()
-
-
-def edited(response: Response, edit: Edit | None) -> bytes:
-    """
-    @param response: an answer of the child.
-    @param edit: changes its result, if it has one.
-    @return: the message for the client.
-    """
-    if edit is not None and response.result is not None:
-        response = attrs.evolve(response, result=edit(response.result))
-    return encode(response)
-
-
-class Batch:
-    """
-    The answers to one batch (2025-03-26): on a stream each by itself, in JSON all in
-    one array.
-    """
-
-    def __init__(self, stream: ResponseStream, expected: int, as_array: bool) -> None:
-        """
-        @param stream: the response stream.
-        @param expected: how many answers there will be, at least one.
-        @param as_array: whether the client accepts JSON alone.
-        """
-        self._stream = stream
-        self._expected = expected
-        self._as_array = as_array
-        self._answers: list[bytes] = []
-
-    def add(self, message: bytes | None) -> None:
-        """
-        @param message: one answer, C{None} for one that will not come.
-        """
-        self._expected -= 1
-        if message is not None:
-            if self._as_array:
-                self._answers.append(message)
-            else:
-                self._stream.send(message)
-        if self._expected == 0:
-            if self._as_array:
-                self._stream.answer(b"[" + b",".join(self._answers) + b"]")
-            else:
-                self._stream.end()
-
-    def waiter(self, edit: Edit | None) -> "BatchWaiter":
-        """
-        @param edit: changes the result.
-        @return: the waiter for one request of the batch.
-        """
-        return BatchWaiter(self, self._stream, edit)
-
-
-class BatchWaiter:
-    """
-    Waits for one answer of a batch.
-    """
-
-    def __init__(self, batch: Batch, stream: ResponseStream, edit: Edit | None) -> None:
-        """
-        @param batch: collects the answers.
-        @param stream: takes what comes before them.
-        @param edit: changes the result.
-        """
-        self._batch = batch
-        self._stream = stream
-        self._edit = edit
-
-    @property
-    def takes_messages(self) -> bool:
-        """
-        @return: whether messages before the answer still reach the client.
-        """
-        return self._stream.takes_messages
-
-    def notified(self, message: bytes) -> None:
-        """
-        @param message: belongs to the request.
-        """
-        self._stream.send(message)
-
-    def answered(self, response: Response) -> None:
-        """
-        @param response: the answer.
-        """
-        self._batch.add(edited(response, self._edit))
-
-    def cancelled(self) -> None:
-        """The client took the request back."""
-        self._batch.add(None)

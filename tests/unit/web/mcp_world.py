@@ -118,6 +118,7 @@ class McpWorld(SynchronousTestCase):
 
     limits = Limits()
     maximum_body_bytes = 10_000
+    annotate = True
 
     def setUp(self) -> None:
         """A site and four users."""
@@ -155,6 +156,7 @@ class McpWorld(SynchronousTestCase):
             authenticator=authenticator,
             clock=self.clock,
             replays=self.replays,
+            annotate=self.annotate,
         )
         root = Root(self.endpoint, notFound())
         self.admission = McpAdmission(

@@ -3,7 +3,7 @@
 from typing import Any
 
 from fjmcp_broker.sessions.population import Limits
-from fjmcp_broker.web import mcp
+from fjmcp_broker.web import mcp_waiters
 from tests.unit.web.mcp_world import McpWorld, initialize, request
 
 NOTE = {"jsonrpc": "2.0", "method": "notifications/x"}
@@ -32,7 +32,8 @@ class RelayTests(McpWorld):
 
     def test_result_of_a_list_is_untouched_without_annotations(self) -> None:
         """With the overlay off the result is the child's, byte for byte."""
-        self.patch(self.endpoint, "_annotate", False)
+        self.annotate = False
+        self.build()
         session = self.open()
         self.manual.add("tools/list")
         wire = self.send(request(1, "tools/list"), session)
@@ -144,7 +145,7 @@ class RelayTests(McpWorld):
         def broken(*arguments: Any, **named: Any) -> bytes:
             raise ZeroDivisionError
 
-        self.patch(mcp, "overlay", broken)
+        self.patch(mcp_waiters, "overlay", broken)
         wire = self.send(request(1, "tools/list"), session)
         self.assertEqual(wire.json["error"]["data"], {"reason": "unexpected"})
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)

@@ -4,7 +4,6 @@ import json
 from typing import Any
 
 from fjmcp_broker.sessions.stream import KEEPALIVE_SECONDS
-from fjmcp_broker.web import mcp
 from tests.fakes import FakeProcess
 from tests.relay_stubs import key_of
 from tests.unit.web.mcp_world import McpWorld, Wire, request
@@ -250,7 +249,7 @@ class LostConnectionTests(StreamCase):
         self.process.exit(0)
         self.clock.advance(60)
         self.manual |= {"initialize"}
-        self.patch(mcp, "DEFAULT_MAXIMUM_PENDING", 3)
+        self.patch(self.endpoint.waking, "maximum", 3)
         wires = [self.send(request(number, "x"), self.session) for number in range(5)]
         self.assertEqual([wire.status for wire in wires], [None] * 3 + [503] * 2)
         process = self.spawner.processes[-1]

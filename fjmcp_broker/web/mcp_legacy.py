@@ -1,0 +1,202 @@
+"""
+POST of the revisions with sessions (MCP 2025-11-25, transports, Streamable HTTP): the
+message goes to its session, and the child's answer on a stream that may be read on.
+"""
+
+from contextlib import suppress
+from functools import partial
+from typing import Final
+
+from fjmcp_broker.mcp.messages import (
+    INVALID_REQUEST,
+    NULL,
+    Message,
+    MessageError,
+    Notification,
+    Request,
+    encode,
+    encode_error,
+)
+from fjmcp_broker.mcp.policy import Refused, decide
+from fjmcp_broker.mcp.versions import allows_batches, check_header
+from fjmcp_broker.oauth.bearer import Principal
+from fjmcp_broker.sessions.errors import SessionError, SessionGone
+from fjmcp_broker.sessions.registry import SessionRegistry
+from fjmcp_broker.sessions.session import INITIALIZED, Session
+from fjmcp_broker.sessions.stream import Formats
+from fjmcp_broker.web.bearer import BearerAuthenticator, authorization_header
+from fjmcp_broker.web.mcp_answers import (
+    ACCEPTED,
+    SERVER_ERROR,
+    accepted_formats,
+    answer_to_error,
+    refusal,
+    refused_by_policy,
+)
+from fjmcp_broker.web.mcp_streams import McpStreams
+from fjmcp_broker.web.mcp_waiters import Batch, StreamWaiter, ToolsOverlay
+from fjmcp_broker.web.mcp_waking import WakingLimit
+from fjmcp_broker.web.request import BrokerRequest, Refusal
+
+
+class LegacyPosts:
+    """
+    Answers POST in the era of sessions.
+    """
+
+    def __init__(
+        self,
+        registry: SessionRegistry,
+        authenticator: BearerAuthenticator,
+        streams: McpStreams,
+        tools_overlay: ToolsOverlay,
+        waking: WakingLimit,
+    ) -> None:
+        """
+        @param registry: the sessions.
+        @param authenticator: makes challenges.
+        @param streams: makes response streams.
+        @param tools_overlay: edits lists of tools.
+        @param waking: bounds how many requests wait for one child.
+        """
+        self._registry = registry
+        self._authenticator = authenticator
+        self._streams = streams
+        self._tools_overlay = tools_overlay
+        self._waking = waking
+
+    async def post(
+        self,
+        request: BrokerRequest,
+        principal: Principal,
+        message: Message | tuple[Message | MessageError, ...],
+        version: str | None,
+    ) -> Refusal | None:
+        """
+        @param request: the POST.
+        @param principal: who sent it.
+        @param message: what is in it.
+        @param version: C{MCP-Protocol-Version}, controlled by the client, or C{None}.
+        @return: the answer, or C{None}: it is given by a stream, or nobody waits.
+        """
+        if isinstance(message, Request) and message.method == "initialize":
+            await self._initialize(request, principal, message)
+            return None
+        session_id = request.getHeader(b"mcp-session-id")
+        if session_id is None:
+            if isinstance(message, Notification) and message.method == INITIALIZED:
+                return ACCEPTED
+            id = message.id if isinstance(message, Request) else NULL
+            return refusal(
+                400, "Mcp-Session-Id is missing", code=INVALID_REQUEST, id=id
+            )
+        check_header(version)
+        session = await self._registry.find(session_id.decode("latin-1"), principal)
+        if not request.is_open:
+            return None
+        parts = message if isinstance(message, tuple) else (message,)
+        if any(isinstance(part, Request) for part in parts):
+            # Before anything is judged: what its tools do depends on the child.
+            await self._waking.wait(session, session.awake)
+            if not request.is_open:
+                return None
+        if isinstance(message, tuple):
+            return self._batch(request, principal, session, message)
+        verdict = decide(principal.policy, message, session.catalogue)
+        if isinstance(verdict, Refused):
+            id = message.id if isinstance(message, Request) else NULL
+            return refused_by_policy(verdict, id, self._authenticator)
+        if isinstance(message, Request):
+            self._relay(request, principal, session, message)
+            return None
+        self._deliver(session, message)
+        return ACCEPTED
+
+    async def _initialize(
+        self, request: BrokerRequest, principal: Principal, message: Request
+    ) -> None:
+        try:
+            opened = await self._registry.open(principal, message)
+        except SessionGone:
+            # Nearly always its grant has ended meanwhile: 401, not 404.
+            await self._authenticator.authenticate(authorization_header(request))
+            raise
+        if not request.is_open:
+            if opened.session is not None:
+                opened.session.end("client_left")
+            return
+        if opened.session_id is not None:
+            request.setHeader(b"Mcp-Session-Id", opened.session_id.encode("ascii"))
+        self._streams.single(request, encode(opened.response))
+
+    def _relay(
+        self,
+        request: BrokerRequest,
+        principal: Principal,
+        session: Session,
+        message: Request,
+    ) -> None:
+        waiter = StreamWaiter(
+            partial(self._streams.answer, request, session, request_id=message.id),
+            self._tools_overlay.edit(message, principal, session.catalogue),
+        )
+        session.request(message, waiter)
+        waiter.begin()
+
+    def _deliver(self, session: Session, message: Message) -> None:
+        if isinstance(message, Notification):
+            session.notify(message)
+        elif not isinstance(message, Request):
+            session.respond(message)
+
+    def _batch(
+        self,
+        request: BrokerRequest,
+        principal: Principal,
+        session: Session,
+        messages: tuple[Message | MessageError, ...],
+    ) -> Refusal | None:
+        """
+        A batch is split; each part goes its own way.
+        """
+        if not allows_batches(session.revision):
+            raise MessageError(INVALID_REQUEST, "this protocol revision has no batches")
+        expected = sum(isinstance(m, Request | MessageError) for m in messages)
+        batch = None
+        if expected:
+            accepted = accepted_formats(request.getHeader(b"accept"))
+            formats = Formats.JSON if accepted is Formats.JSON else Formats.EVENTS
+            stream = self._streams.answer(request, session, formats=formats)
+            batch = Batch(stream, expected, formats is Formats.JSON)
+        for message in messages:
+            if isinstance(message, MessageError):
+                assert batch is not None  # noqa: S101 - it was counted
+                batch.add(message.to_bytes())
+                continue
+            verdict = decide(principal.policy, message, session.catalogue)
+            if not isinstance(message, Request):
+                if not isinstance(verdict, Refused):
+                    # Nobody can be told when the child does not take it.
+                    with suppress(SessionError):
+                        self._deliver(session, message)
+                continue
+            assert batch is not None  # noqa: S101 - it was counted
+            if isinstance(verdict, Refused):
+                batch.add(encode_error(message.id, SERVER_ERROR, verdict.reason))
+            elif message.method == "initialize":
+                batch.add(_ALONE(message.id))
+            else:
+                edit = self._tools_overlay.edit(message, principal, session.catalogue)
+                try:
+                    session.request(message, batch.waiter(edit))
+                except Exception as error:
+                    answer = answer_to_error(
+                        error, message.id, self._authenticator, request.request_id
+                    )
+                    batch.add(answer.body)
+        return None if expected else ACCEPTED
+
+
+_ALONE: Final = partial(
+    encode_error, code=INVALID_REQUEST, message="initialize is sent alone"
+)

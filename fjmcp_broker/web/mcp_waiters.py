@@ -1,0 +1,186 @@
+"""
+Who waits for a child's answers on behalf of HTTP requests of the revisions with
+sessions, and turns them into response streams.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import attrs
+
+from fjmcp_broker.mcp.messages import Request, Response, encode
+from fjmcp_broker.mcp.policy import Policy, ToolCatalogue, overlay
+from fjmcp_broker.oauth.bearer import Principal
+from fjmcp_broker.sessions.stream import ResponseStream
+
+Edit = Callable[[bytes], bytes]
+"""Changes the raw result of one answer."""
+
+
+class ToolsOverlay:
+    """
+    Knows which answers need an edit: lists of tools.
+    """
+
+    def __init__(self, *, annotate: bool = True) -> None:
+        """
+        @param annotate: whether lists of tools get our annotations.
+        """
+        self._annotate = annotate
+
+    def edit(
+        self, request: Request, principal: Principal, catalogue: ToolCatalogue
+    ) -> Edit | None:
+        """
+        @param request: of the client.
+        @param principal: who sent it.
+        @param catalogue: what is known of the tools of its child.
+        @return: what changes the result, or C{None}: nothing does.
+        """
+        if request.method != "tools/list":
+            return None
+        return partial(
+            overlay,
+            catalogue=catalogue,
+            hide_writes=principal.policy is Policy.READ_ONLY,
+            annotate=self._annotate,
+        )
+
+
+class StreamWaiter:
+    """
+    Waits for one answer on behalf of one HTTP request.
+    """
+
+    def __init__(
+        self, make_stream: Callable[[], ResponseStream], edit: Edit | None = None
+    ) -> None:
+        """
+        @param make_stream: makes the response stream, once the request was taken.
+        @param edit: changes the result.
+        """
+        self._make_stream = make_stream
+        self._edit = edit
+        self._stream: ResponseStream | None = None
+
+    def begin(self) -> ResponseStream:
+        """
+        @return: the stream; from here on the HTTP request is the stream's.
+        """
+        if self._stream is None:
+            self._stream = self._make_stream()
+        return self._stream
+
+    @property
+    def takes_messages(self) -> bool:
+        """
+        @return: whether messages before the answer still reach the client.
+        """
+        return self.begin().takes_messages
+
+    def notified(self, message: bytes) -> None:
+        """
+        @param message: belongs to the request.
+        """
+        self.begin().send(message)
+
+    def answered(self, response: Response) -> None:
+        """
+        @param response: the answer.
+        """
+        self.begin().answer(edited(response, self._edit))
+
+    def cancelled(self) -> None:
+        """The client took the request back."""
+        self.begin().end()
+
+
+def edited(response: Response, edit: Edit | None) -> bytes:
+    """
+    @param response: an answer of the child.
+    @param edit: changes its result, if it has one.
+    @return: the message for the client.
+    """
+    if edit is not None and response.result is not None:
+        response = attrs.evolve(response, result=edit(response.result))
+    return encode(response)
+
+
+class Batch:
+    """
+    The answers to one batch (2025-03-26): on a stream each by itself, in JSON all in
+    one array.
+    """
+
+    def __init__(self, stream: ResponseStream, expected: int, as_array: bool) -> None:
+        """
+        @param stream: the response stream.
+        @param expected: how many answers there will be, at least one.
+        @param as_array: whether the client accepts JSON alone.
+        """
+        self._stream = stream
+        self._expected = expected
+        self._as_array = as_array
+        self._answers: list[bytes] = []
+
+    def add(self, message: bytes | None) -> None:
+        """
+        @param message: one answer, C{None} for one that will not come.
+        """
+        self._expected -= 1
+        if message is not None:
+            if self._as_array:
+                self._answers.append(message)
+            else:
+                self._stream.send(message)
+        if self._expected == 0:
+            if self._as_array:
+                self._stream.answer(b"[" + b",".join(self._answers) + b"]")
+            else:
+                self._stream.end()
+
+    def waiter(self, edit: Edit | None) -> "BatchWaiter":
+        """
+        @param edit: changes the result.
+        @return: the waiter for one request of the batch.
+        """
+        return BatchWaiter(self, self._stream, edit)
+
+
+class BatchWaiter:
+    """
+    Waits for one answer of a batch.
+    """
+
+    def __init__(self, batch: Batch, stream: ResponseStream, edit: Edit | None) -> None:
+        """
+        @param batch: collects the answers.
+        @param stream: takes what comes before them.
+        @param edit: changes the result.
+        """
+        self._batch = batch
+        self._stream = stream
+        self._edit = edit
+
+    @property
+    def takes_messages(self) -> bool:
+        """
+        @return: whether messages before the answer still reach the client.
+        """
+        return self._stream.takes_messages
+
+    def notified(self, message: bytes) -> None:
+        """
+        @param message: belongs to the request.
+        """
+        self._stream.send(message)
+
+    def answered(self, response: Response) -> None:
+        """
+        @param response: the answer.
+        """
+        self._batch.add(edited(response, self._edit))
+
+    def cancelled(self) -> None:
+        """The client took the request back."""
+        self._batch.add(None)
