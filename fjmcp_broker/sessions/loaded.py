@@ -3,7 +3,7 @@ Sessions and their rows: one object at most for each open row, made when somebod
 for it and kept only while somebody holds it.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from weakref import WeakValueDictionary
 
 from twisted.internet.interfaces import IReactorTime
@@ -118,6 +118,40 @@ class Shelf:
             session = self._known.get(digest)
             if session is not None:
                 session.end(reason)
+
+    async def close_unused(self, unused_seconds: int) -> None:
+        """
+        @param unused_seconds: sessions that nobody used for so long are closed.
+        @raise StoreError: the store cannot be used.
+        """
+        now = int(self._clock.seconds())
+        digests = await self._ledger.close_unused(now, now - unused_seconds)
+        self.closed(digests, "unused")
+
+    async def trim(self, grant_id: str, keep: int, spared: Collection[bytes]) -> None:
+        """
+        Close the longest unused of a grant's dormant sessions, if they are too many.
+
+        @param grant_id: of the grant.
+        @param keep: how many may stay.
+        @param spared: digests of those that are not dormant.
+        @raise StoreError: the store cannot be used.
+        """
+        now = int(self._clock.seconds())
+        digests = await self._ledger.close_surplus(grant_id, keep, spared, now)
+        self.closed(digests, "too_many_dormant")
+
+    async def delete(self, session: Session, reason: str) -> None:
+        """
+        Close a session after its row.
+
+        @param session: it stays as it is until then.
+        @param reason: short.
+        @raise StoreError: the row could not be closed.
+        """
+        now = int(self._clock.seconds())
+        await self._ledger.closed(session.digest, now, reason)
+        self.closed([session.digest], reason)
 
     def remove(self, session: Session) -> bool:
         """

@@ -40,6 +40,7 @@ from fjmcp_broker.sessions.handshake import Identity, Told
 from fjmcp_broker.sessions.ledger import ISessionLedger, StoredSession
 from fjmcp_broker.sessions.list_changed import Sights
 from fjmcp_broker.sessions.loaded import Shelf
+from fjmcp_broker.sessions.notes import Notes
 from fjmcp_broker.sessions.population import DEFAULT_LIMITS, Limits, Population
 from fjmcp_broker.sessions.session import Session
 from fjmcp_broker.sessions.spawn import remove_stale_working_directories
@@ -112,7 +113,7 @@ class SessionRegistry:
         self.population = Population(limits)
         self._sights = Sights()
         self._partings = Partings(clock)
-        self._activity: dict[bytes, int] = {}
+        self._notes = Notes(ledger)
         self._stopping = False
         self._idle: Deferred[None] | None = None
 
@@ -189,8 +190,18 @@ class SessionRegistry:
         if session.user_id != principal.user_id:
             raise SessionForbidden("the session belongs to another user")
         await self._shelf.adopt(session, principal)
-        self._activity[session.digest] = self._now()
+        self._notes.used(session.digest, self._now())
         return session
+
+    async def delete(self, session: Session) -> None:
+        """
+        Close a session for good. It stays as it is until that is written down, so that
+        no end of the daemon brings back what its client was told is gone.
+
+        @param session: whose client wants it closed.
+        @raise StoreError: it could not be written down.
+        """
+        await self._shelf.delete(session, "deleted_by_client")
 
     # For those who end things
 
@@ -215,16 +226,12 @@ class SessionRegistry:
 
     async def flush_activity(self) -> None:
         """
-        Write down when sessions were last used, and what ends are not written yet.
+        Write down when sessions were last used, and what is not written yet of them.
+
+        @raise StoreError: the store cannot be used; it is kept for the next time.
         """
         await self._shelf.close_rows()
-        if self._activity:
-            activity, self._activity = self._activity, {}
-            try:
-                await self._ledger.touched(activity)
-            except BaseException:
-                self._activity = {**activity, **self._activity}
-                raise
+        await self._notes.flush()
 
     async def reap(self, idle_seconds: float, unused_seconds: int) -> None:
         """
@@ -238,10 +245,7 @@ class SessionRegistry:
         for grant_id in slept:
             await self._trim(grant_id)
         await self.flush_activity()
-        now = self._now()
-        self._shelf.closed(
-            await self._ledger.close_unused(now, now - unused_seconds), "unused"
-        )
+        await self._shelf.close_unused(unused_seconds)
 
     async def stop(self, deadline_seconds: float = 10.0) -> None:
         """
@@ -308,11 +312,7 @@ class SessionRegistry:
         """
         @param session: its next child is told something else.
         """
-        told = session.children.told
-        background(
-            self._ledger.told(session.digest, told.log_level, told.subscriptions),
-            "writing down what a session's children are told",
-        )
+        self._notes.told(session.digest, session.children.told)
 
     def session_answered(self, session: Resident) -> None:
         """
@@ -327,7 +327,7 @@ class SessionRegistry:
         @param reason: why.
         """
         self.population.update(session)
-        self._activity.pop(session.digest, None)
+        self._notes.forget(session.digest)
         self._sights.forget(session.digest)
         if self._shelf.remove(session):
             self.log.info(
@@ -381,19 +381,12 @@ class SessionRegistry:
 
     def _from_row(self, digest: bytes, stored: StoredSession) -> Session:
         sight = self._sights.of(digest)
+        stored = self._notes.newest(digest, stored)
         return Session(digest, stored, self, self._catalogue, sight)
 
     async def _trim(self, grant_id: str) -> None:
-        """
-        Close the longest unused of a grant's dormant sessions, if they are too many.
-        """
         spared = self.population.digests_of(grant_id)
-        self._shelf.closed(
-            await self._ledger.close_surplus(
-                grant_id, self._limits.dormant_per_grant, spared, self._now()
-            ),
-            "too_many_dormant",
-        )
+        await self._shelf.trim(grant_id, self._limits.dormant_per_grant, spared)
 
 
 def _digest(session_id: str) -> bytes:

@@ -117,7 +117,7 @@ class McpEndpoint(Resource):
             if answer is None:
                 principal = await self._still(request, principal)
                 session = await self._find(request, principal)
-                session.end("deleted_by_client")
+                await self._registry.delete(session)
                 self._streams.forget(session)
                 answer = Refusal(204, {}, b"")
         except Exception as error:

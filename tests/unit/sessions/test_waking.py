@@ -141,7 +141,7 @@ class RestartTests(WakingWorld):
         self.ledger.error = None
         self.check_call(session)
 
-    def test_session_deleted_while_its_row_cannot_be_written(self) -> None:
+    def test_session_that_ends_while_its_row_cannot_be_written(self) -> None:
         """Is unknown at once, and the reaper closes the row."""
         session = self.open()
         closed = self.ledger.closed
@@ -150,12 +150,12 @@ class RestartTests(WakingWorld):
             raise StoreUnavailable("busy")
 
         self.patch(self.ledger, "closed", failing)
-        self.send(b"", session, method="DELETE")
+        self.registry.close_grant("g_1")
         self.assertEqual(self.call(session).status, 404)
         self.assertEqual(self.flushLoggedErrors(), [])
         self.patch(self.ledger, "closed", closed)
         self.reap()
-        self.assertEqual(self.ledger.rows[key_of(session)], "deleted_by_client")
+        self.assertEqual(self.ledger.rows[key_of(session)], "grant_ended")
 
     def test_session_that_is_deleted_while_its_row_is_read(self) -> None:
         """What was read before counts for nothing."""

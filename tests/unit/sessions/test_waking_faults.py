@@ -69,7 +69,7 @@ class FailedWakeTests(WakingWorld):
         self.assertIn("disk on fire", wires[-1].json["error"]["message"])
 
 
-class DeletedTests(WakingWorld):
+class EndedTests(WakingWorld):
     """The end of a session could not be written down at once."""
 
     def test_written_before_the_daemon_stops(self) -> None:
@@ -81,11 +81,80 @@ class DeletedTests(WakingWorld):
             raise StoreUnavailable("busy")
 
         self.patch(self.ledger, "closed", failing)
-        self.send(b"", session, method="DELETE")
+        self.registry.close_grant("g_1")
         self.patch(self.ledger, "closed", closed)
         for work in (self.registry.stop(1), self.registry.flush_activity()):
             self.successResultOf(Deferred.fromCoroutine(work))
+        self.assertEqual(self.ledger.rows[key_of(session)], "grant_ended")
+
+    def test_deleted_when_it_is_written(self) -> None:
+        """Not before: a client that was told so never finds it again."""
+        session = self.open()
+        closed = self.ledger.closed
+        held: Deferred[None] = Deferred()
+
+        async def slow(*arguments: Any) -> None:
+            await held
+            await closed(*arguments)
+
+        self.patch(self.ledger, "closed", slow)
+        wire = self.send(b"", session, method="DELETE")
+        self.assertIsNone(wire.status)
+        self.check_call(session)
+        # Its client need not wait for it.
+        wire.depart()
+        again = self.send(b"", session, method="DELETE")
+        held.callback(None)
+        self.assertEqual(again.status, 204)
         self.assertEqual(self.ledger.rows[key_of(session)], "deleted_by_client")
+        self.assertEqual(self.call(session).status, 404)
+        self.assertEqual(self.living, [])
+
+    def test_not_deleted_when_it_cannot_be_written(self) -> None:
+        """The client may try again, and the session goes on until then."""
+        session = self.open()
+
+        async def failing(*arguments: Any) -> None:
+            raise StoreUnavailable("full")
+
+        self.patch(self.ledger, "closed", failing)
+        wire = self.send(b"", session, method="DELETE")
+        self.assertEqual(wire.status, 503)
+        self.assertIn("retry-after", wire.headers)
+        self.check_call(session)
+
+
+class ToldTests(WakingWorld):
+    """What a client told its child could not be written down at once."""
+
+    def test_written_later(self) -> None:
+        """With what else is left to write; a later child knows it, a later daemon
+        too."""
+        session = self.open()
+        told = self.ledger.told
+
+        async def failing(*arguments: Any) -> None:
+            raise StoreUnavailable("locked")
+
+        self.patch(self.ledger, "told", failing)
+        level = request(1, "logging/setLevel", level="debug")
+        self.assertEqual(self.send(level, session).status, 200)
+        self.clock.advance(IDLE_SECONDS)
+        self.registry.population.put_idle_to_sleep(self.clock.seconds())
+        self.spawner.processes.clear()
+        gc.collect()
+        self.assert_told(session, 2)
+        self.patch(self.ledger, "told", told)
+        self.reap()
+        self.restart()
+        self.assert_told(session, 3)
+
+    def assert_told(self, session: str, id: int) -> None:
+        """The newest child is told of the level at its start."""
+        self.check_call(session, id)
+        told = self.received(self.spawner.processes[-1])
+        levels = [m["params"] for m in told if m.get("method") == "logging/setLevel"]
+        self.assertEqual(levels, [{"level": "debug"}])
 
 
 class BackoffTests(WakingWorld):

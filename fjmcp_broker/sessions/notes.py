@@ -1,0 +1,80 @@
+"""
+What is written down about sessions behind the answers to their clients, and tried
+again for as long as the store cannot be written.
+"""
+
+import attrs
+
+from fjmcp_broker.logs import background
+from fjmcp_broker.sessions.handshake import Told
+from fjmcp_broker.sessions.ledger import ISessionLedger, StoredSession
+
+
+class Notes:
+    """
+    When sessions were used, and what their next children are told.
+    """
+
+    def __init__(self, ledger: ISessionLedger) -> None:
+        """
+        @param ledger: the rows.
+        """
+        self._ledger = ledger
+        self._used: dict[bytes, int] = {}
+        self._told: dict[bytes, Told] = {}
+
+    def used(self, digest: bytes, at: int) -> None:
+        """
+        @param digest: of a session.
+        @param at: when it was used, seconds since the epoch; written in batches.
+        """
+        self._used[digest] = at
+
+    def told(self, digest: bytes, told: Told) -> None:
+        """
+        @param digest: of a session.
+        @param told: what its next child is told; written at once, behind the answer.
+        """
+        self._told[digest] = told
+        background(
+            self._write_told(digest), "writing down what a session's children are told"
+        )
+
+    def newest(self, digest: bytes, stored: StoredSession) -> StoredSession:
+        """
+        @param digest: of a session.
+        @param stored: its row.
+        @return: the same with what is not written yet.
+        """
+        told = self._told.get(digest)
+        return stored if told is None else attrs.evolve(stored, told=told)
+
+    def forget(self, digest: bytes) -> None:
+        """
+        @param digest: of a session that was closed.
+        """
+        self._used.pop(digest, None)
+        self._told.pop(digest, None)
+
+    async def flush(self) -> None:
+        """
+        Write down what is not written yet.
+
+        @raise StoreError: the store cannot be used; it is kept for the next time.
+        """
+        for digest in list(self._told):
+            await self._write_told(digest)
+        if self._used:
+            used, self._used = self._used, {}
+            try:
+                await self._ledger.touched(used)
+            except BaseException:
+                self._used = {**used, **self._used}
+                raise
+
+    async def _write_told(self, digest: bytes) -> None:
+        told = self._told.get(digest)
+        if told is not None:
+            await self._ledger.told(digest, told.log_level, told.subscriptions)
+            if self._told.get(digest) is told:
+                del self._told[digest]
