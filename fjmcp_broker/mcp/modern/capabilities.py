@@ -61,6 +61,18 @@ def declares(capabilities: bytes, required: Required) -> bool:
     return True
 
 
+def merged(one: Required | None, other: Required) -> Required:
+    """
+    @param one: required capabilities, or None for none yet.
+    @param other: more of them.
+    @return: both.
+    """
+    both = {name: dict(parts) for name, parts in (one or {}).items()}
+    for name, parts in other.items():
+        both.setdefault(name, {}).update(parts)
+    return both
+
+
 def interactive(capabilities: bytes) -> bool:
     """
     @param capabilities: raw JSON object that a client sent.

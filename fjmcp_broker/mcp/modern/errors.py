@@ -6,12 +6,16 @@ Refusals of the stateless revisions: each knows its JSON-RPC form and its HTTP s
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+import msgspec
+
 from fjmcp_broker.errors import BrokerError
 from fjmcp_broker.mcp.envelope import (
+    INTERNAL_ERROR,
     INVALID_PARAMS,
     METHOD_NOT_FOUND,
     NULL,
-    encode_error,
+    Response,
+    encode,
 )
 
 HEADER_MISMATCH: Final = -32020
@@ -28,7 +32,7 @@ _STATUSES: Final[Mapping[int, int]] = {
 
 class ModernError(BrokerError):
     """
-    A request of the stateless revisions that is refused: the client's fault.
+    A request of the stateless revisions that is refused, mostly the client's fault.
 
     @ivar status: the HTTP status.
     @ivar code: the JSON-RPC error code.
@@ -59,11 +63,20 @@ class ModernError(BrokerError):
         self.data = data
         self.id = id
 
+    def to_response(self) -> Response:
+        """
+        @return: the JSON-RPC error response as a record.
+        """
+        error: dict[str, object] = {"code": self.code, "message": self.message}
+        if self.data is not None:
+            error["data"] = self.data
+        return Response(self.id, None, msgspec.json.encode(error))
+
     def to_bytes(self) -> bytes:
         """
         @return: the JSON-RPC error response.
         """
-        return encode_error(self.id, self.code, self.message, self.data)
+        return encode(self.to_response())
 
 
 def status_of_code(code: int) -> int:
@@ -114,6 +127,15 @@ def unsupported_version(
     data = {"supported": list(supported), "requested": requested}
     message = "Unsupported protocol version"
     return ModernError(400, UNSUPPORTED_VERSION, message, data, id)
+
+
+def internal_error(id: bytes, message: str) -> ModernError:
+    """
+    @param id: raw JSON of the request's id.
+    @param message: what went wrong.
+    @return: a failure that is not the client's, as an answer like any other.
+    """
+    return ModernError(200, INTERNAL_ERROR, message, None, id)
 
 
 def missing_capability(id: bytes, required: Mapping[str, object]) -> ModernError:

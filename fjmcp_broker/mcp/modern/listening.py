@@ -12,8 +12,8 @@ import msgspec
 from fjmcp_broker.mcp.envelope import (
     NULL,
     Notification,
+    Response,
     encode_notification,
-    encode_result,
     text_of,
 )
 from fjmcp_broker.mcp.modern.edits import edited, members_of, object_of
@@ -130,17 +130,17 @@ def acknowledgement(id: bytes, accepted: Filter) -> bytes:
     return encode_notification(ACKNOWLEDGED, params)
 
 
-def ended(id: bytes, server_info: bytes | None = None) -> bytes:
+def ended(id: bytes, server_info: bytes | None = None) -> Response:
     """
     @param id: raw JSON of the request's id.
     @param server_info: raw JSON object: who the child says it is; None to leave it out.
-    @return: the encoded answer that ends the stream when the server wants to.
+    @return: the answer that ends the stream when the server wants to.
     """
     meta = {META_SUBSCRIPTION: id}
     if server_info is not None:
         meta[META_SERVER] = server_info
     result = object_of({"resultType": b'"complete"', "_meta": object_of(meta)})
-    return encode_result(id, result)
+    return Response(id, result)
 
 
 def tagged(notification: Notification, id: bytes) -> bytes:

@@ -143,6 +143,20 @@ def discover_result(
     return object_of(result)
 
 
+def supported_by(
+    profile: ChildProfile | None, supported: Sequence[str] = SUPPORTED
+) -> tuple[str, ...]:
+    """
+    @param profile: what is known of the configured child, or None for nothing yet.
+    @param supported: the revisions that the broker speaks, the newest first.
+    @return: those that clients can use with this child: all of them, unless it speaks
+        no older ones.
+    """
+    if profile is None or profile.era is not ChildEra.MODERN:
+        return tuple(supported)
+    return tuple(version for version in supported if is_modern(version))
+
+
 def probe(id: bytes, broker_version: str) -> bytes:
     """
     The question that tells a child's era: the first line that it gets (MCP 2026-07-28,
@@ -245,14 +259,8 @@ def _from_modern(profile: ChildProfile, supported: Sequence[str]) -> bytes:
     said = profile.discover_result
     if said is None or members_of(said) is None:
         return _unknown(supported)
-    own = supported_versions(said)
-    shared = [
-        version
-        for version in supported
-        if version in own or (profile.era is ChildEra.DUAL and not is_modern(version))
-    ]
     replaced = {
-        "supportedVersions": msgspec.json.encode(shared),
+        "supportedVersions": msgspec.json.encode(supported_by(profile, supported)),
         "cacheScope": b'"private"',
     }
     return edited(said, replaced=replaced)

@@ -131,12 +131,13 @@ def input_request(request: Request) -> bytes:
 
 def input_required(
     questions: Iterable[Question],
-    request_state: str,
+    request_state: str | None,
     server_info: bytes | None = None,
 ) -> bytes:
     """
     @param questions: what is open on the call.
-    @param request_state: from L{fjmcp_broker.mcp.modern.request_state}.
+    @param request_state: from L{fjmcp_broker.mcp.modern.request_state}; None when the
+        retry is to be a call like any other.
     @param server_info: raw JSON object: who the child says it is; None to leave it out.
     @return: the raw result. It has no caching hints, because it is not complete.
     """
@@ -144,8 +145,9 @@ def input_required(
     members = {
         "resultType": b'"input_required"',
         "inputRequests": object_of(asked),
-        "requestState": msgspec.json.encode(request_state),
     }
+    if request_state is not None:
+        members["requestState"] = msgspec.json.encode(request_state)
     if server_info is not None:
         members["_meta"] = object_of({META_SERVER: server_info})
     return object_of(members)

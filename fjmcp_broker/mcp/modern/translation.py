@@ -17,10 +17,7 @@ from fjmcp_broker.mcp.envelope import (
     NULL,
     Notification,
     Request,
-    Response,
-    encode_error_object,
     encode_notification,
-    encode_result,
 )
 from fjmcp_broker.mcp.modern.edits import edited, members_of, object_of
 from fjmcp_broker.mcp.modern.errors import (
@@ -167,11 +164,11 @@ def error_to_modern(error: bytes, method: str) -> tuple[bytes, int]:
     @param method: of the request that it answers.
     @return: the error object and the HTTP status. Resource not found becomes -32602;
         a number that these revisions reserve, or that they forbid to use any more,
-        becomes -32603, as what the child meant by it is not what they mean.
+        becomes -32603, as what the child meant by it is not what they mean. The rest of
+        the error stays.
     """
-    members = members_of(error)
-    code = None if members is None else _integer(members.get("code", NULL))
-    if members is None or code is None:
+    code = code_of(error)
+    if code is None:
         message = "the child answered with an error that cannot be read"
         raw = msgspec.json.encode({"code": INTERNAL_ERROR, "message": message})
         return raw, 200
@@ -184,21 +181,12 @@ def error_to_modern(error: bytes, method: str) -> tuple[bytes, int]:
     return edited(error, replaced={"code": b"%d" % code}), status_of_code(code)
 
 
-def answer_to_modern(
-    modern: ModernRequest, response: Response, server_info: bytes | None = None
-) -> tuple[bytes, int]:
+def code_of(error: bytes) -> int | None:
     """
-    @param modern: the request.
-    @param response: the child's answer, under any id.
-    @param server_info: as for L{result_to_modern}.
-    @return: the encoded answer under the client's id, and the HTTP status.
+    @param error: raw JSON of an error object of a child.
+    @return: its number; None when it has none or is no object.
     """
-    if response.error is not None:
-        error, status = error_to_modern(response.error, modern.method)
-        return encode_error_object(modern.id, error), status
-    result = NULL if response.result is None else response.result
-    result = result_to_modern(modern.method, result, server_info)
-    return encode_result(modern.id, result), 200
+    return _integer((members_of(error) or {}).get("code", NULL))
 
 
 def notification_to_modern(notification: Notification) -> bytes | None:
