@@ -4,6 +4,7 @@ command-line options to one frozen L{Config}.
 """
 
 from .addresses import ListenAddress, TrustedProxies
+from .bounds import LimitsConfig
 from .inward import ChildConfig, DatabaseConfig, LogConfig, SessionsConfig
 from .outward import ClientsConfig, ForgejoConfig, ServerConfig, TokensConfig
 from .records import Config
@@ -14,6 +15,7 @@ __all__ = [
     "Config",
     "DatabaseConfig",
     "ForgejoConfig",
+    "LimitsConfig",
     "ListenAddress",
     "LogConfig",
     "ServerConfig",

@@ -193,3 +193,11 @@ class LogConfig:
             "auto: text on a terminal, else one JSON object a line.",
         ),
     )
+    addresses: str = field(
+        default="network",
+        metadata=about(
+            choice("network", "full", "none"),
+            "How much of a client's address is written: network: the /24 or, for IPv6, "
+            "the /48 that it is in; full; or none.",
+        ),
+    )

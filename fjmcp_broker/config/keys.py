@@ -1,9 +1,10 @@
 """
 What a configuration key is, beyond the field of a record that holds its value.
 
-The records in L{fjmcp_broker.config.outward} and L{fjmcp_broker.config.inward} are
-the table of keys: each field says in its metadata what its key is, and everything
-else (file, variables, options, help, documentation, example) is derived from that.
+The records in L{fjmcp_broker.config.outward}, L{fjmcp_broker.config.inward} and
+L{fjmcp_broker.config.bounds} are the table of keys: each field says in its metadata
+what its key is, and everything else (file, variables, options, help, documentation,
+example) is derived from that.
 """
 
 from collections.abc import Callable

@@ -79,9 +79,9 @@ class ServerConfig:
         default=LOOPBACK_PROXIES,
         metadata=about(
             TRUSTED_PROXIES,
-            "Networks of reverse proxies whose X-Forwarded-For is believed; the "
-            "word unix stands for peers on a Unix socket.",
-            planned=True,
+            "Networks of reverse proxies whose X-Forwarded-For is believed: the client "
+            "is the rightmost address there that is in none of them. The word unix "
+            "stands for peers on a Unix socket.",
         ),
     )
     max_request_bytes: int = field(

@@ -5,6 +5,7 @@ from typing import Final
 
 from attrs import field, frozen
 
+from .bounds import LimitsConfig
 from .inward import ChildConfig, DatabaseConfig, LogConfig, SessionsConfig
 from .keys import Key, keys_of
 from .outward import ClientsConfig, ForgejoConfig, ServerConfig, TokensConfig
@@ -21,6 +22,7 @@ class Config:
     child: ChildConfig = field(factory=ChildConfig)
     database: DatabaseConfig = field(factory=DatabaseConfig)
     sessions: SessionsConfig = field(factory=SessionsConfig)
+    limits: LimitsConfig = field(factory=LimitsConfig)
     log: LogConfig = field(factory=LogConfig)
 
 
@@ -32,6 +34,7 @@ SECTIONS: Final = {
     "child": ChildConfig,
     "database": DatabaseConfig,
     "sessions": SessionsConfig,
+    "limits": LimitsConfig,
     "log": LogConfig,
 }
 """The tables of the file, in the order in which they are documented."""

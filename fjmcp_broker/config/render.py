@@ -1,6 +1,7 @@
 """The table of keys as documentation, example file, help text and effective values."""
 
 import json
+import re
 import textwrap
 from collections.abc import Mapping
 from typing import Final
@@ -25,17 +26,26 @@ _EXAMPLES: Final[Mapping[str, object]] = {
 """For keys without a default."""
 
 
+_BARE: Final = re.compile("[A-Za-z0-9_-]+")
+
+
 def toml(value: object) -> str:
     """
     @param value: text, number, boolean, list or table of texts.
     @return: it in TOML.
     """
     if isinstance(value, dict):
-        pairs = ", ".join(f"{name} = {toml(item)}" for name, item in value.items())
+        pairs = ", ".join(
+            f"{_name(name)} = {toml(item)}" for name, item in value.items()
+        )
         return f"{{ {pairs} }}" if pairs else "{}"
     # Every JSON text of these is TOML too, but for the DEL character, which no
     # configuration value contains.
     return json.dumps(value, ensure_ascii=False)
+
+
+def _name(name: str) -> str:
+    return name if _BARE.fullmatch(name) else json.dumps(name)
 
 
 def _default_text(key: Key) -> str | None:
@@ -98,7 +108,7 @@ def example_file() -> str:
 _PAGE_HEAD: Final = """\
 # Configuration
 
-<!-- Made by `make docs` from fjmcp_broker/config/outward.py and inward.py. -->
+<!-- Made by `make docs` from the table of keys in fjmcp_broker/config. -->
 
 A TOML file given with `twistd fjmcp --config FILE`, or none: the environment alone is
 enough. `fjmcp-broker check-config [--config FILE]` reads everything as the daemon would
@@ -169,7 +179,7 @@ def effective_values(loaded: LoadedConfig) -> str:
 
 
 def _effective(key: Key, value: object) -> str:
-    if value is None:
+    if value is None and key.default is None:
         return f"# {key.name} is not set"
     shown = key.about.kind.to_toml(value)
     if key.about.sensitive and isinstance(shown, dict):

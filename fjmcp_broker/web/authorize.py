@@ -30,6 +30,7 @@ from fjmcp_broker.oauth.redirect_uris import display_host, is_website
 from fjmcp_broker.oauth.tokens import PENDING_ID_PREFIX, new_id
 from fjmcp_broker.store import clients, pending
 from fjmcp_broker.store.database import Database
+from fjmcp_broker.store.lane import Lane
 from fjmcp_broker.store.pending import PendingAuthorization
 from fjmcp_broker.web.consent_page import ConsentPage
 from fjmcp_broker.web.cookies import BrowserCookies, form_token
@@ -50,7 +51,7 @@ class AuthorizeEndpoint:
 
     def __init__(
         self,
-        database: Database,
+        database: Database | Lane,
         cookies: BrowserCookies,
         page: ConsentPage,
         *,

@@ -8,15 +8,22 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
+from fjmcp_broker.limits.policy import Limited
 from fjmcp_broker.mcp.messages import NULL
-from fjmcp_broker.web.bearer import BearerAuthenticator, authorization_header
+from fjmcp_broker.web.bearer import (
+    BearerAuthenticator,
+    BearerRefused,
+    authorization_header,
+)
 from fjmcp_broker.web.cors import MCP_METHODS, answer_origin
+from fjmcp_broker.web.limiting import RateLimiter
 from fjmcp_broker.web.mcp_answers import (
     accepted_formats,
     answer_to_error,
     is_json,
     not_allowed,
     refusal,
+    unauthorized,
 )
 from fjmcp_broker.web.origins import OriginPolicy
 from fjmcp_broker.web.request import BrokerRequest, IAdmission, Refusal
@@ -35,14 +42,17 @@ class McpAdmission:
         authenticator: BearerAuthenticator,
         origins: OriginPolicy,
         maximum_body_bytes: int = DEFAULT_MAXIMUM_REQUEST_BYTES,
+        limiter: RateLimiter | None = None,
     ) -> None:
         """
         @param authenticator: knows bearer tokens.
         @param origins: which Host and Origin are allowed.
         @param maximum_body_bytes: longest body of a POST.
+        @param limiter: bounds how often somebody comes without a valid token.
         """
         self._authenticator = authenticator
         self._origins = origins
+        self._limiter = limiter
         self.maximum_body_bytes = maximum_body_bytes
 
     def admit(
@@ -76,11 +86,29 @@ class McpAdmission:
     async def _authenticate(
         self, request: BrokerRequest, method: bytes, authorization: bytes | None
     ) -> Refusal | None:
+        what = Limited.ANONYMOUS if authorization is None else Limited.BAD_BEARER
+        wait = 0 if self._limiter is None else self._limiter.take(what, request)
+        if wait:
+            return refusal(
+                429,
+                "too many requests without a valid access token",
+                reason="rate_limited",
+                retry_after=wait,
+            )
         try:
             request.principal = await self._authenticator.authenticate(authorization)
+        except BearerRefused as error:
+            return unauthorized(error.challenge, "a valid access token is needed")
         except Exception as error:
-            return answer_to_error(error, NULL, self._authenticator, request.request_id)
-        return self._judge_headers(request, method)
+            refused: Refusal | None = answer_to_error(
+                error, NULL, self._authenticator, request.request_id
+            )
+        else:
+            refused = self._judge_headers(request, method)
+        if self._limiter is not None:
+            # A token that had only not been seen yet, or nobody's fault outside.
+            self._limiter.give_back(what, request)
+        return refused
 
     def _judge_origin(self, request: BrokerRequest) -> Refusal | None:
         anything: Any = request  # IRequest, which Request declares for itself only

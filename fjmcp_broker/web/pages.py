@@ -169,6 +169,10 @@ _PROBLEMS: Final = {
         "This request has an unknown form",
         "The application sent something that this service does not read.",
     ),
+    429: (
+        "Too many sign-ins at once",
+        "Your network has begun more of them than this service allows at a time.",
+    ),
     503: (
         "This service is busy",
         "It cannot write down your sign-in at the moment. Nothing is lost.",
@@ -190,7 +194,7 @@ def error_page(request: IRequest, answer: ErrorAnswer) -> bytes:
         ("Something went wrong here", "This is a fault of this service, not yours."),
     )
     content: list[Content] = [element("p", why)]
-    if answer.status >= 500:
+    if answer.status >= 500 or answer.status == 429:
         content.append(element("p", "Wait a moment, then connect again."))
     else:
         content.append(GO_BACK)

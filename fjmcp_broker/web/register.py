@@ -22,6 +22,7 @@ from fjmcp_broker.oauth.tokens import (
 from fjmcp_broker.oauth.vocabulary import ErrorCode
 from fjmcp_broker.store import clients
 from fjmcp_broker.store.database import Database
+from fjmcp_broker.store.lane import Lane
 from fjmcp_broker.web.errors import NO_STORE, answer_json
 from fjmcp_broker.web.forms import media_type, read_body
 
@@ -36,7 +37,7 @@ class RegisterEndpoint:
 
     def __init__(
         self,
-        database: Database,
+        database: Database | Lane,
         *,
         clock: IReactorTime,
         random_bytes: Callable[[int], bytes],

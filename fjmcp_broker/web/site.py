@@ -5,7 +5,7 @@ access log.
 
 import resource
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, cast
 
 from twisted.internet.defer import Deferred
@@ -97,6 +97,7 @@ class BrokerSite(Site):
         *,
         idle_seconds: float = IDLE_SECONDS,
         log_every_request: bool = False,
+        shown_client: Callable[[BrokerRequest], str | None] = lambda request: None,
     ) -> None:
         """
         @param root: the root resource.
@@ -106,6 +107,7 @@ class BrokerSite(Site):
         @param idle_seconds: how long a connection may say nothing while it owes a
             request.
         @param log_every_request: sets the attribute of that name.
+        @param shown_client: how much of its client's address the log has.
         """
         super().__init__(
             root,
@@ -123,6 +125,7 @@ class BrokerSite(Site):
         self._admissions = dict(admissions)
         self._default = BodyLimit()
         self.log_every_request = log_every_request
+        self._shown_client = shown_client
 
     def next_number(self) -> int:
         """
@@ -218,6 +221,9 @@ class BrokerSite(Site):
             "seconds": round(self.reactor.seconds() - answered.started_at, 4),
             REQUEST_ID_FIELD: answered.request_id,
         }
-        self.log_events.emit(
-            level, "{method} {path} {status} {size} bytes in {seconds} s", **fields
-        )
+        text = "{method} {path} {status} {size} bytes in {seconds} s"
+        client = self._shown_client(answered)
+        if client is not None:
+            fields["client"] = client
+            text += " for {client}"
+        self.log_events.emit(level, text, **fields)

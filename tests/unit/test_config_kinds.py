@@ -15,6 +15,12 @@ from fjmcp_broker.config.addresses import (
     TRUSTED_PROXIES,
     parse_listen_address,
 )
+from fjmcp_broker.config.bounds import (
+    NETWORK_RATES,
+    LimitsConfig,
+    format_rate,
+    parse_rate,
+)
 from fjmcp_broker.config.kinds import (
     BOOLEAN,
     COMMAND,
@@ -29,6 +35,8 @@ from fjmcp_broker.config.kinds import (
 from fjmcp_broker.config.records import KEYS_BY_NAME
 from fjmcp_broker.config.secrets import KEYS
 from fjmcp_broker.key_text import decode_key
+from fjmcp_broker.limits.policy import Limited
+from fjmcp_broker.limits.rates import Rate
 from fjmcp_broker.secret import Secret
 
 
@@ -281,3 +289,59 @@ class OtherKindsTests(SynchronousTestCase):
         """A file of keys has one a line."""
         keys = read(KEYS, f"{'00' * 32}\n{'11' * 32}, {'22' * 32}")
         self.assertEqual(keys, tuple(Secret(pair * 32) for pair in ("00", "11", "22")))
+
+
+class RateTests(SynchronousTestCase):
+    """C{60/m}, C{5/10s}, C{off}, and networks with their own."""
+
+    def test_texts(self) -> None:
+        """A number and a time, or none."""
+        cases = {
+            "60/m": Rate(60, 60),
+            "20/h": Rate(20, 3600),
+            "5/10s": Rate(5, 10),
+            " 1/S ": Rate(1, 1),
+            "1000/2d": Rate(1000, 172800),
+            "off": None,
+            "OFF": None,
+        }
+        for text, rate in cases.items():
+            self.assertEqual(parse_rate(text), rate, text)
+
+    def test_refused(self) -> None:
+        """Nothing, no number, no time, too long a time."""
+        for text in ("", "60", "0/m", "/m", "60/", "60/x", "-1/m", "1/0s", "1/31d"):
+            self.assertRaises(ValueError, parse_rate, text)
+
+    @given(st.none() | st.builds(Rate, st.integers(1, 10**9), st.integers(1, 2592000)))
+    def test_what_is_written_is_read_back(self, rate: Rate | None) -> None:
+        """Any rate."""
+        self.assertEqual(parse_rate(format_rate(rate)), rate)
+
+    def test_networks(self) -> None:
+        """A table of tables, and back."""
+        table: object = {
+            "198.51.100.0/24": {"register": "500/h", "refresh": "off"},
+            "2001:db8::/32": {"code": "9/m"},
+        }
+        networks = NETWORK_RATES.from_toml(table)
+        self.assertEqual(NETWORK_RATES.to_toml(networks), table)
+        limits = LimitsConfig(networks=networks, revoke=None).rate_limits()
+        self.assertEqual(set(limits.rates), set(Limited))
+        self.assertIsNone(limits.rates[Limited.REVOKE])
+        self.assertEqual(limits.networks, networks)
+
+    def test_networks_refused(self) -> None:
+        """What is not of this form."""
+        rates = {"register": "1/m"}
+        tables: tuple[object, ...] = (
+            [],
+            {"example.org": rates},
+            {"10.0.0.0/8": "1/m"},
+            {"10.0.0.0/8": {"registrations": "1/m"}},
+            {"10.0.0.0/8": {"register": 5}},
+            {"10.0.0.0/8": {"register": "many"}},
+            {"10.0.0.0/8": rates, "10.1.2.3/8": rates},
+        )
+        for table in tables:
+            self.assertRaises(ValueError, NETWORK_RATES.from_toml, table)

@@ -30,6 +30,7 @@ from fjmcp_broker.config.render import (
     example_file,
     options_help,
 )
+from fjmcp_broker.limits.rates import Rate
 from fjmcp_broker.secret import Secret
 
 ENVIRONMENT = {
@@ -158,7 +159,10 @@ class SourceTests(Loading):
             "server.listen_addr": "127.0.0.1:5",
             "server.trusted_proxies": "10.0.0.0/8",
             "clients.application_schemes": "other",
+            "log.addresses": "none",
         }
+        if isinstance(key.default, Rate):
+            return "7/s"
         return words.get(key.file_key) or samples.get(type(key.default), "OTHER_TEXT")
 
     def test_binary_variable_replaces_the_program(self) -> None:

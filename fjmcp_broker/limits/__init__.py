@@ -1,0 +1,1 @@
+"""How much of what anybody may ask for: arithmetic without clock and network."""

@@ -1,0 +1,146 @@
+"""
+Which request counts against which buckets.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum, unique
+from ipaddress import IPv4Network, IPv6Network
+from typing import Final
+
+from attrs import field, frozen
+
+from .addresses import Address, client_network
+from .rates import DEFAULT_MAXIMUM_BUCKETS, Buckets, Rate
+
+Network = IPv4Network | IPv6Network
+
+
+@unique
+class Limited(StrEnum):
+    """
+    What is limited, each by buckets of its own: none can use up another's.
+    """
+
+    REGISTER = "register"
+    AUTHORIZE = "authorize"
+    CONSENT = "consent"
+    CODE = "code"
+    REFRESH = "refresh"
+    REVOKE = "revoke"
+    ANONYMOUS = "anonymous"
+    BAD_BEARER = "bad_bearer"
+
+
+Rates = Mapping[Limited, Rate | None]
+"""C{None} or absent: no limit."""
+
+
+@frozen
+class RateLimits:
+    """
+    All limits.
+
+    @ivar rates: of each client network.
+    @ivar all_networks: so many times as much is allowed to all networks together,
+        and to all requests whose network is not known.
+    @ivar networks: networks that have limits of their own, counted as a whole; what
+        they do not name is as for everybody.
+    """
+
+    rates: Rates
+    all_networks: int = 20
+    networks: Mapping[Network, Rates] = field(factory=dict)
+
+
+@frozen
+class _Place:
+    """A bucket that a request counts against."""
+
+    buckets: Buckets
+    key: str
+
+
+_TOGETHER: Final = "together"
+"""The key of a bucket that several share; no network is called so."""
+
+
+class Limiter:
+    """
+    The buckets of everything that is limited.
+    """
+
+    def __init__(
+        self, limits: RateLimits, maximum_buckets: int = DEFAULT_MAXIMUM_BUCKETS
+    ) -> None:
+        """
+        @param limits: how much.
+        @param maximum_buckets: that are remembered for each thing that is limited.
+        """
+        self._each = {
+            what: Buckets(rate, maximum_buckets)
+            for what, rate in limits.rates.items()
+            if rate is not None
+        }
+        self._all = {
+            what: Buckets(rate.times(limits.all_networks), 1)
+            for what, rate in limits.rates.items()
+            if rate is not None
+        }
+        # The most specific one counts.
+        self._networks = sorted(
+            limits.networks, key=lambda network: network.prefixlen, reverse=True
+        )
+        self._own: dict[tuple[Network, Limited], Buckets | None] = {
+            (network, what): None if rate is None else Buckets(rate, 1)
+            for network, rates in limits.networks.items()
+            for what, rate in rates.items()
+        }
+
+    def take(self, what: Limited, address: Address | None, now: int) -> int:
+        """
+        Count a request, unless it is too much.
+
+        @param what: it asks for.
+        @param address: of the client, C{None} when it is not known.
+        @param now: whole seconds since the epoch.
+        @return: 0: it was counted and may go on; else in how many seconds it could.
+        """
+        places = self._places(what, address)
+        wait = max(
+            (place.buckets.wait_seconds(place.key, now) for place in places), default=0
+        )
+        if wait == 0:
+            for place in places:
+                place.buckets.take(place.key, now)
+        return wait
+
+    def give_back(self, what: Limited, address: Address | None, now: int) -> None:
+        """
+        Undo L{take}: the request has turned out to be none of those that are limited.
+
+        @param what: as before.
+        @param address: as before.
+        @param now: whole seconds since the epoch.
+        """
+        for place in self._places(what, address):
+            place.buckets.give_back(place.key, now)
+
+    @property
+    def remembered(self) -> int:
+        """
+        @return: how many buckets are not full.
+        """
+        return sum(map(len, self._each.values()))
+
+    def _places(self, what: Limited, address: Address | None) -> list[_Place]:
+        if address is not None:
+            for network in self._networks:
+                if (network, what) in self._own and address in network:
+                    own = self._own[network, what]
+                    return [] if own is None else [_Place(own, _TOGETHER)]
+        if what not in self._all:
+            return []
+        places = [_Place(self._all[what], _TOGETHER)]
+        if address is not None:
+            places.append(_Place(self._each[what], client_network(address)))
+        return places

@@ -1,0 +1,306 @@
+"""Too many requests: who is refused, with what, and who is not."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
+from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IRequest
+from twisted.web.resource import Resource
+from zope.interface import implementer
+
+from fjmcp_broker.config.addresses import LOOPBACK_PROXIES
+from fjmcp_broker.limits.policy import Limited, Limiter, RateLimits
+from fjmcp_broker.limits.rates import Rate
+from fjmcp_broker.web.app import Route, build_web_resource
+from fjmcp_broker.web.limiting import ClientAddresses, RateLimiter
+from fjmcp_broker.web.mcp_admission import McpAdmission
+from fjmcp_broker.web.origins import OriginPolicy
+from fjmcp_broker.web.pages import error_page
+from fjmcp_broker.web.site import BrokerSite
+from tests.unit.web.mcp_world import McpWorld, Wire, initialize
+
+FORM = "application/x-www-form-urlencoded"
+ALICE, BOB = "203.0.113.7", "203.0.113.8"
+PATHS = {
+    Limited.REGISTER: "/oauth/register",
+    Limited.AUTHORIZE: "/oauth/authorize",
+    Limited.CONSENT: "/oauth/consent",
+    Limited.CODE: "/oauth/token",
+    Limited.REFRESH: "/oauth/token",
+    Limited.REVOKE: "/oauth/revoke",
+}
+
+
+class LimitedWorld(McpWorld):
+    """
+    The site with three requests a minute of everything, and endpoints that only say
+    that they were asked.
+    """
+
+    shown = "network"
+
+    def build(self) -> None:
+        """Put the limiter before everything."""
+        super().build()
+        self.refused: list[Limited] = []
+        self.addresses = ClientAddresses(LOOPBACK_PROXIES, self.shown)
+        self.limiter = RateLimiter(
+            Limiter(RateLimits({what: Rate(3, 60) for what in Limited}, 4)),
+            self.addresses,
+            self.clock,
+            self.refused.append,
+        )
+        authenticator: Any = self.authenticator
+        origins = OriginPolicy("https://mcp.example", [])
+        self.admission = McpAdmission(
+            authenticator, origins, self.maximum_body_bytes, self.limiter
+        )
+
+        async def served(request: IRequest) -> bytes:
+            return b"served"
+
+        pages = ("/oauth/authorize", "/oauth/consent", "/oauth/callback")
+        routes = [
+            Route(
+                method,
+                path,
+                served,
+                error_page=error_page if path in pages else None,
+            )
+            for path in (*dict.fromkeys(PATHS.values()), "/oauth/callback", "/")
+            for method in ("GET", "POST")
+        ]
+        root = Resource()
+        others = build_web_resource(self.limiter.guard(routes), origins)
+        root.getChild = (  # type: ignore[method-assign]
+            lambda path, request: self.endpoint if path == b"mcp" else others
+        )
+        self.site = BrokerSite(
+            root,
+            self.clock,
+            {b"/mcp": self.admission},
+            shown_client=self.addresses.shown,
+        )
+
+    def ask(
+        self,
+        what: Limited,
+        address: str | None = ALICE,
+        headers: Mapping[str, str | None] | None = None,
+    ) -> Wire:
+        """A request behind the proxy on loopback."""
+        if what in (Limited.ANONYMOUS, Limited.BAD_BEARER):
+            return self.send(
+                initialize(),
+                token=None if what is Limited.ANONYMOUS else "mallory",
+                headers={"X-Forwarded-For": address, **(headers or {})},
+            )
+        grant = "refresh_token" if what is Limited.REFRESH else "authorization_code"
+        return self.send(
+            urlencode({"grant_type": grant}).encode(),
+            path=PATHS[what],
+            token=None,
+            headers={
+                "Content-Type": FORM,
+                "X-Forwarded-For": address,
+                **(headers or {}),
+            },
+        )
+
+    def statuses(self, what: Limited, address: str | None, times: int) -> list[Any]:
+        """The statuses of some requests."""
+        return [self.ask(what, address).status for _ in range(times)]
+
+
+class RefusalTests(LimitedWorld):
+    """What the one too many hears."""
+
+    def test_oauth_endpoints(self) -> None:
+        """429 (RFC 6585 section 4), Retry-After, and the error object of OAuth."""
+        for what in (Limited.REGISTER, Limited.CODE, Limited.REFRESH, Limited.REVOKE):
+            self.assertEqual(self.statuses(what, ALICE, 3), [200] * 3, what)
+            wire = self.ask(what)
+            self.assertEqual(wire.status, 429)
+            self.assertEqual(wire.headers["retry-after"], "20")
+            self.assertEqual(wire.headers["content-type"], "application/json")
+            self.assertEqual(wire.headers["cache-control"], "no-store")
+            self.assertEqual(wire.json["error"], "temporarily_unavailable")
+            self.assertEqual(self.refused[-1], what)
+
+    def test_pages(self) -> None:
+        """A person is told in words."""
+        for what in (Limited.AUTHORIZE, Limited.CONSENT):
+            self.assertEqual(self.statuses(what, ALICE, 3), [200] * 3)
+            wire = self.ask(what)
+            self.assertEqual(wire.status, 429)
+            self.assertEqual(wire.headers["retry-after"], "20")
+            self.assertEqual(wire.headers["content-type"], "text/html; charset=utf-8")
+            self.assertIn(b"Too many sign-ins", wire.body)
+            self.assertIn(b"Wait a moment", wire.body)
+
+    def test_mcp(self) -> None:
+        """A JSON-RPC error with its reason, before the body was read."""
+        for what in (Limited.ANONYMOUS, Limited.BAD_BEARER):
+            self.assertEqual(self.statuses(what, ALICE, 3), [401] * 3)
+            wire = self.ask(what)
+            self.assertEqual(wire.status, 429)
+            self.assertEqual(wire.headers["retry-after"], "20")
+            self.assertEqual(wire.json["error"]["data"], {"reason": "rate_limited"})
+            lookups = self.authenticator.lookups
+            self.ask(what)
+            self.assertEqual(self.authenticator.lookups, lookups)
+
+    def test_unlimited_paths(self) -> None:
+        """The front page has nothing to protect."""
+        wires = [self.send(b"", method="GET", path="/") for _ in range(50)]
+        self.assertEqual({wire.status for wire in wires}, {200})
+
+    def test_window(self) -> None:
+        """Retry-After is true: then the same request is served."""
+        self.statuses(Limited.REFRESH, ALICE, 3)
+        wait = int(self.ask(Limited.REFRESH).headers["retry-after"])
+        self.clock.advance(wait - 1)
+        self.assertEqual(self.ask(Limited.REFRESH).status, 429)
+        self.clock.advance(1)
+        self.assertEqual(self.statuses(Limited.REFRESH, ALICE, 2), [200, 429])
+        self.clock.advance(60)
+        self.assertEqual(self.statuses(Limited.REFRESH, ALICE, 4), [200] * 3 + [429])
+
+
+class StarvationTests(LimitedWorld):
+    """Nobody pays for somebody else, no endpoint for another."""
+
+    def test_a_flood_of_one_thing_stops_no_other(self) -> None:
+        """Each has buckets of its own, those of all networks together included."""
+        for flooded in Limited:
+            self.build()
+            for number in range(20):
+                self.ask(flooded, f"198.51.100.{number}")
+                self.ask(flooded)
+                self.ask(flooded, None)
+            self.assertEqual(self.ask(flooded, BOB).status, 429, flooded)
+            for other in set(Limited) - {flooded}:
+                self.assertIn(self.ask(other, BOB).status, (200, 401), other)
+
+    def test_neighbours(self) -> None:
+        """One network's flood is its own."""
+        for what in Limited:
+            self.statuses(what, ALICE, 9)
+            self.assertIn(self.ask(what, BOB).status, (200, 401))
+
+    def test_valid_tokens_cost_nothing(self) -> None:
+        """A token that is only not known yet is no bad one."""
+        self.authenticator.uncached = {"alice", "mallory"}
+        headers = {"X-Forwarded-For": ALICE}
+        wires = [self.send(initialize(), headers=headers) for _ in range(30)]
+        self.assertEqual({wire.status for wire in wires}, {200})
+        self.assertEqual(self.refused, [])
+
+    def test_known_tokens_pass_in_a_flood(self) -> None:
+        """Whoever is signed in does not notice bad ones from the same network."""
+        self.statuses(Limited.BAD_BEARER, ALICE, 9)
+        wire = self.send(initialize(), headers={"X-Forwarded-For": ALICE})
+        self.assertEqual(wire.status, 200)
+
+
+class SpoofingTests(LimitedWorld):
+    """Nobody gets another's bucket, or a new one for each request."""
+
+    def test_header_of_the_client(self) -> None:
+        """What it wrote stands left of what the proxy appended."""
+        found = [
+            self.ask(Limited.REGISTER, f"10.9.8.{number}, {ALICE}").status
+            for number in range(5)
+        ]
+        self.assertEqual(found, [200] * 3 + [429] * 2)
+        self.assertEqual(self.ask(Limited.REGISTER, f"{ALICE}, {BOB}").status, 200)
+
+    def test_forwarded_is_not_read(self) -> None:
+        """RFC 7239: a proxy that does not know it passes it on."""
+        found = [
+            self.ask(
+                Limited.REGISTER, headers={"Forwarded": f"for=192.0.2.{number}"}
+            ).status
+            for number in range(5)
+        ]
+        self.assertEqual(found, [200] * 3 + [429] * 2)
+
+    def test_peer_that_is_no_proxy(self) -> None:
+        """Its header is not believed."""
+        for peer in (
+            IPv4Address("TCP", ALICE, 5),
+            IPv6Address("TCP", "2001:db8::1", 5),
+        ):
+            found = []
+            for number in range(5):
+                wire = Wire()
+                wire.peerAddr = peer
+                wire.protocol = self.site.buildProtocol(peer)
+                wire.protocol.makeConnection(wire)
+                self.wires.append(wire)
+                headers: dict[str, str | None] = {
+                    "X-Forwarded-For": f"192.0.2.{number}"
+                }
+                wire.protocol.dataReceived(
+                    self.raw(b"", path="/oauth/register", headers=headers)
+                )
+                found.append(wire.status)
+            self.assertEqual(found, [200] * 3 + [429] * 2)
+
+    def test_unknown_address(self) -> None:
+        """A proxy that does not say it: only the bound of all together."""
+        self.assertEqual(self.statuses(Limited.REGISTER, None, 13), [200] * 12 + [429])
+
+
+class FakeRequest:
+    """A peer and its headers."""
+
+    def __init__(self, peer: Any, *forwarded: str) -> None:
+        self._peer = peer
+        self.requestHeaders = Headers({"X-Forwarded-For": list(forwarded)})
+
+    def getClientAddress(self) -> Any:  # noqa: N802 - Twisted's
+        """The peer."""
+        return self._peer
+
+
+class ShownTests(LimitedWorld):
+    """How much of an address is written."""
+
+    def test_ways_to_show(self) -> None:
+        """The network unless it is configured otherwise."""
+        request = FakeRequest(UNIXAddress(None), ALICE)
+        for shown, text in (("network", "203.0.113.0/24"), ("full", ALICE)):
+            addresses = ClientAddresses(LOOPBACK_PROXIES, shown)
+            self.assertEqual(addresses.shown(request), text)
+        self.assertIsNone(ClientAddresses(LOOPBACK_PROXIES, "none").shown(request))
+        addresses = ClientAddresses(LOOPBACK_PROXIES)
+        self.assertEqual(addresses.shown(FakeRequest(UNIXAddress(None))), "unknown")
+        self.assertEqual(addresses.shown(FakeRequest(None, ALICE)), "unknown")
+
+    def test_log(self) -> None:
+        """One line a minute for each limit; no full address anywhere."""
+        events: list[LogEvent] = []
+
+        @implementer(ILogObserver)
+        def keep(event: LogEvent) -> None:
+            events.append(event)
+
+        globalLogPublisher.addObserver(keep)
+        self.addCleanup(globalLogPublisher.removeObserver, keep)
+        self.statuses(Limited.REGISTER, ALICE, 30)
+        lines = [formatEvent(event) for event in events]
+        warnings = [line for line in lines if line.startswith("limits.")]
+        self.assertEqual(
+            warnings, ["limits.register reached by 203.0.113.0/24, more in 20 s"]
+        )
+        self.assertIn("for 203.0.113.0/24", lines[0])
+        self.assertNotIn(ALICE, json.dumps([repr(event) for event in events]))
+        self.clock.advance(60)
+        self.statuses(Limited.REGISTER, ALICE, 30)
+        lines = [formatEvent(event) for event in events]
+        self.assertEqual(len([x for x in lines if x.startswith("limits.")]), 2)
