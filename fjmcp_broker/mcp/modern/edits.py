@@ -6,12 +6,89 @@ stays where it was.
 from collections.abc import Collection, Mapping
 from typing import Final
 
+import attrs
 import msgspec
 
 from fjmcp_broker.mcp import scanner
 
 _OBJECT: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _UNREADABLE: Final = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
+
+
+@attrs.frozen
+class JsonObject:
+    """
+    A JSON object that is read once and may be edited.
+
+    @ivar data: its bytes.
+    @ivar spans: where its members stand, by decoded name.
+    """
+
+    data: bytes
+    spans: Mapping[str, scanner.Span]
+
+    @classmethod
+    def read(cls, data: bytes | None) -> "JsonObject | None":
+        """
+        @param data: raw JSON of a peer, or None.
+        @return: the object; one that repeats a key is written anew, with the last of
+            each name. None when it is no JSON object.
+        """
+        if data is None:
+            return None
+        try:
+            spans = scanner.member_spans(data)
+            if spans is None:
+                data = object_of(members_of(data) or {})
+                spans = scanner.member_spans(data) or []
+        except _UNREADABLE:
+            return None
+        return cls(data, {span.name: span for span in spans})
+
+    def get(self, name: str) -> bytes | None:
+        """
+        @param name: decoded name of a member.
+        @return: its raw value, or None when there is none.
+        """
+        span = self.spans.get(name)
+        return None if span is None else self.data[span.value_start : span.end]
+
+    def edited(
+        self,
+        *,
+        without: Collection[str] = (),
+        replaced: Mapping[str, bytes] | None = None,
+    ) -> bytes:
+        """
+        @param without: decoded names of members that leave; others are ignored.
+        @param replaced: raw values by name: a member that is there gets the value in
+            its place, another one is added in front of the end.
+        @return: the object, every other byte as before.
+        """
+        values = {} if replaced is None else dict(replaced)
+        data = self.data
+        position = data.index(b"{") + 1
+        pieces: list[bytes] = [data[:position]]
+        first = True
+        for span in self.spans.values():
+            position = span.after
+            if span.name in without:
+                continue
+            if not first:
+                pieces.append(b",")
+            first = False
+            value = values.pop(span.name, None)
+            if value is None:
+                pieces.append(data[span.start : span.after])
+            else:
+                pieces.append(data[span.start : span.value_start])
+                pieces += (value, data[span.end : span.after])
+        for name, value in values.items():
+            comma = b"" if first else b","
+            pieces += (comma, msgspec.json.encode(name), b":", value)
+            first = False
+        pieces.append(data[position:])
+        return b"".join(pieces)
 
 
 def members_of(data: bytes | None) -> dict[str, bytes] | None:
@@ -37,40 +114,14 @@ def edited(
 ) -> bytes:
     """
     @param data: raw JSON object.
-    @param without: decoded names of members that leave; others are ignored.
-    @param replaced: raw values by name: a member that is there gets the value in its
-        place, another one is added in front of the end.
-    @return: the object, every other byte as before. One that repeats a key cannot be
-        edited in place; it comes back written anew, with the last of each name.
-    @raise msgspec.DecodeError: when it is no JSON object; C{RecursionError} and
-        C{UnicodeDecodeError} come in some such cases instead.
+    @param without: as for L{JsonObject.edited}.
+    @param replaced: as for L{JsonObject.edited}.
+    @return: the object; what is none is unchanged.
     """
-    values = {} if replaced is None else dict(replaced)
-    spans = scanner.member_spans(data)
-    if spans is None:
-        found = {name: bytes(value) for name, value in _OBJECT.decode(data).items()}
-        kept = {name: raw for name, raw in found.items() if name not in without}
-        return object_of({**kept, **values})
-    pieces: list[bytes] = []
-    position = data.index(b"{") + 1
-    head, kept_any = data[:position], False
-    for span in spans:
-        if span.name in without:
-            continue
-        # What stands between the comma before and the key belongs to the member.
-        value = values.pop(span.name, None)
-        if kept_any:
-            pieces.append(b",")
-        pieces.append(data[span.start : span.value_start])
-        pieces.append(data[span.value_start : span.end] if value is None else value)
-        pieces.append(data[span.end : span.after])
-        kept_any = True
-    tail = data[spans[-1].after :] if spans else data[position:]
-    for name, value in values.items():
-        comma = b"," if kept_any else b""
-        pieces += (comma, msgspec.json.encode(name), b":", value)
-        kept_any = True
-    return b"".join((head, *pieces, tail))
+    found = JsonObject.read(data)
+    if found is None:
+        return data
+    return found.edited(without=without, replaced=replaced)
 
 
 def object_of(members: Mapping[str, bytes]) -> bytes:

@@ -16,7 +16,7 @@ from fjmcp_broker.mcp.envelope import (
     encode_notification,
     text_of,
 )
-from fjmcp_broker.mcp.modern.edits import edited, members_of, object_of
+from fjmcp_broker.mcp.modern.edits import JsonObject, members_of, object_of
 from fjmcp_broker.mcp.modern.errors import invalid_params
 from fjmcp_broker.mcp.modern.requests import ModernRequest
 from fjmcp_broker.mcp.modern.translation import META_SERVER
@@ -151,15 +151,39 @@ def tagged(notification: Notification, id: bytes) -> bytes:
         its params as before.
     """
     tag = {META_SUBSCRIPTION: id}
-    params = notification.params
-    if params is None or members_of(params) is None:
-        return encode_notification(
-            notification.method, object_of({"_meta": object_of(tag)})
-        )
-    raw = notification.members.get("_meta", NULL)
-    meta = object_of(tag) if members_of(raw) is None else edited(raw, replaced=tag)
-    params = edited(params, replaced={"_meta": meta})
+    found = JsonObject.read(notification.params)
+    if found is None:
+        params = object_of({"_meta": object_of(tag)})
+    else:
+        meta = JsonObject.read(found.get("_meta"))
+        raw = object_of(tag) if meta is None else meta.edited(replaced=tag)
+        params = found.edited(replaced={"_meta": raw})
     return encode_notification(notification.method, params)
+
+
+def subscription_of(notification: Notification) -> bytes | None:
+    """
+    @param notification: of a child that speaks these revisions.
+    @return: raw JSON of the id of the C{subscriptions/listen} that it belongs to, as
+        the child knows it, or None.
+    """
+    return notification.meta.get(META_SUBSCRIPTION)
+
+
+def tagged_result(result: bytes, id: bytes) -> bytes:
+    """
+    @param result: raw result of C{subscriptions/listen} of a child that speaks these
+        revisions.
+    @param id: raw JSON of the id that the client knows it by.
+    @return: the result under that id.
+    """
+    found = JsonObject.read(result)
+    if found is None:
+        return result
+    meta = JsonObject.read(found.get("_meta"))
+    tag = {META_SUBSCRIPTION: id}
+    raw = object_of(tag) if meta is None else meta.edited(replaced=tag)
+    return found.edited(replaced={"_meta": raw})
 
 
 @attrs.frozen

@@ -21,10 +21,12 @@ from fjmcp_broker.mcp.modern.capabilities import (
     ELICITATION,
     ROOTS,
     SAMPLING,
+    Required,
     declares,
     required_for,
 )
 from fjmcp_broker.mcp.modern.edits import edited, members_of, object_of
+from fjmcp_broker.mcp.modern.requests import ModernRequest
 from fjmcp_broker.mcp.modern.translation import META_SERVER
 
 _GONE: Final = {ELICITATION: ("elicitationId", "task"), SAMPLING: ("task",)}
@@ -88,19 +90,36 @@ def question_of(request: Request, taken: Collection[str] = ()) -> Question:
     return Question(key, request)
 
 
-def refusal(request: Request, capabilities: bytes) -> bytes | None:
+@attrs.frozen
+class Refusal:
     """
-    @param request: what the child asks.
-    @param capabilities: raw JSON object: what the client of the call declares.
-    @return: the encoded error for the child when this client must not be asked, or when
-        nobody can be; None when it may be asked.
+    A question that does not reach the client.
+
+    @ivar answer: the encoded error for the child.
+    @ivar missing: what the client would have had to declare, for
+        L{fjmcp_broker.mcp.modern.answers.answer_to_modern}; None when that is not why.
     """
-    required = required_for(request)
-    if required is not None and declares(capabilities, required):
+
+    answer: bytes
+    missing: Required | None = None
+
+
+def refusal(asked: Request, modern: ModernRequest) -> Refusal | None:
+    """
+    @param asked: what the child asks.
+    @param modern: the call on which it asks.
+    @return: why the client must not be asked: it did not declare that it can be, the
+        question is none of those that these revisions have, or the method is none of
+        those whose answer may be a question. None when it may be asked.
+    """
+    required = required_for(asked)
+    if required is None or not modern.may_be_asked:
+        message = "this cannot be asked of the client here"
+        return Refusal(encode_error(asked.id, METHOD_NOT_FOUND, message))
+    if declares(modern.capabilities, required):
         return None
-    return encode_error(
-        request.id, METHOD_NOT_FOUND, "the client did not declare support for this"
-    )
+    message = "the client did not declare support for this"
+    return Refusal(encode_error(asked.id, METHOD_NOT_FOUND, message), required)
 
 
 def input_request(request: Request) -> bytes:

@@ -18,13 +18,15 @@ from fjmcp_broker.mcp.envelope import (
     Notification,
     Request,
     encode_notification,
+    text_of,
 )
-from fjmcp_broker.mcp.modern.edits import edited, members_of, object_of
+from fjmcp_broker.mcp.modern.edits import JsonObject, edited, members_of, object_of
 from fjmcp_broker.mcp.modern.errors import (
     HEADER_MISMATCH,
     status_of_code,
 )
 from fjmcp_broker.mcp.modern.requests import (
+    LOG_LEVELS,
     META_CAPABILITIES,
     META_CLIENT,
     META_LOG_LEVEL,
@@ -140,22 +142,22 @@ def result_to_modern(
         one person. Tools are sorted by name. What is no object passes as it is, except
         for C{null}, which stands for an empty one.
     """
-    if result == NULL:
-        result = b"{}"
-    members = members_of(result)
-    if members is None:
+    found = JsonObject.read(b"{}" if result == NULL else result)
+    if found is None:
         return result
     replaced = {"resultType": COMPLETE}
     if method in TTL_MILLISECONDS:
-        if not _is_ttl(members.get("ttlMs", NULL)):
+        if not _is_ttl(found.get("ttlMs")):
             replaced["ttlMs"] = b"%d" % TTL_MILLISECONDS[method]
         replaced["cacheScope"] = _PRIVATE
-    if method == "tools/list" and "tools" in members:
-        replaced["tools"] = sorted_by_name(members["tools"])
-    meta = with_meta(members.get("_meta"), META_SERVER, server_info)
+    if method == "tools/list":
+        tools = found.get("tools")
+        if tools is not None:
+            replaced["tools"] = sorted_by_name(tools)
+    meta = with_meta(found.get("_meta"), META_SERVER, server_info)
     if meta is not None:
         replaced["_meta"] = meta
-    return edited(result, replaced=replaced)
+    return found.edited(replaced=replaced)
 
 
 def error_to_modern(error: bytes, method: str) -> tuple[bytes, int]:
@@ -209,14 +211,29 @@ def sorted_by_name(items: bytes) -> bytes:
         as it came. What is no array is unchanged.
     """
     try:
-        entries = [bytes(raw) for raw in _ARRAY.decode(items)]
+        keyed = [(_name_key(raw), bytes(raw)) for raw in _ARRAY.decode(items)]
     except _UNREADABLE:
         return items
-    keyed = [(_name_key(entry), entry) for entry in entries]
     if all(keyed[i - 1][0] <= keyed[i][0] for i in range(1, len(keyed))):
         return items
     keyed.sort(key=lambda pair: pair[0])
     return b"[" + b",".join(entry for _key, entry in keyed) + b"]"
+
+
+def wants_log(modern: ModernRequest, notification: Notification) -> bool:
+    """
+    @param modern: a request.
+    @param notification: what the child sent while it had the request.
+    @return: whether a C{notifications/message} is severe enough for the request: never,
+        when it asks for none (MCP 2026-07-28, logging, per-request log level). One of a
+        level that nobody knows passes.
+    """
+    if modern.log_level is None:
+        return False
+    level = text_of(notification.members.get("level"))
+    if level not in LOG_LEVELS:
+        return True
+    return LOG_LEVELS.index(level) >= LOG_LEVELS.index(modern.log_level)
 
 
 def with_meta(meta: bytes | None, name: str, value: bytes | None) -> bytes | None:
@@ -225,34 +242,40 @@ def with_meta(meta: bytes | None, name: str, value: bytes | None) -> bytes | Non
     @param name: a member that it should have.
     @param value: raw JSON of that member, or None for no change.
     @return: the C{_meta} with the member unless it has it already; None when it need
-        not change.
+        not change. What is no object gives way.
     """
     if value is None:
         return None
-    members = members_of(meta)
-    if meta is None or members is None:
+    found = JsonObject.read(meta)
+    if found is None:
         return object_of({name: value})
-    if name in members:
+    if name in found.spans:
         return None
-    return edited(meta, replaced={name: value})
+    return found.edited(replaced={name: value})
 
 
-def _name_key(entry: bytes) -> tuple[bool, str]:
-    members = members_of(entry) or {}
+def _name_key(entry: msgspec.Raw) -> tuple[bool, str]:
     try:
-        name = msgspec.json.decode(members.get("name", NULL), type=str)
+        return False, _NAMED.decode(entry).name
     except _UNREADABLE:
         return True, ""
-    return False, name
 
 
-def _integer(value: bytes) -> int | None:
+def _integer(value: bytes | None) -> int | None:
     try:
-        return msgspec.json.decode(value, type=int)
+        return _INTEGER.decode(NULL if value is None else value)
     except _UNREADABLE:
         return None
 
 
-def _is_ttl(value: bytes) -> bool:
+def _is_ttl(value: bytes | None) -> bool:
     ttl = _integer(value)
     return ttl is not None and ttl >= 0
+
+
+class _Named(msgspec.Struct):
+    name: str
+
+
+_NAMED: Final = msgspec.json.Decoder(_Named)
+_INTEGER: Final = msgspec.json.Decoder(int)
