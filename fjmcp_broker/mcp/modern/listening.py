@@ -13,6 +13,7 @@ from fjmcp_broker.mcp.envelope import (
     NULL,
     Notification,
     Response,
+    encode,
     encode_notification,
     text_of,
 )
@@ -130,7 +131,7 @@ def acknowledgement(id: bytes, accepted: Filter) -> bytes:
     return encode_notification(ACKNOWLEDGED, params)
 
 
-def ended(id: bytes, server_info: bytes | None = None) -> Response:
+def completion(id: bytes, server_info: bytes | None = None) -> Response:
     """
     @param id: raw JSON of the request's id.
     @param server_info: raw JSON object: who the child says it is; None to leave it out.
@@ -141,6 +142,15 @@ def ended(id: bytes, server_info: bytes | None = None) -> Response:
         meta[META_SERVER] = server_info
     result = object_of({"resultType": b'"complete"', "_meta": object_of(meta)})
     return Response(id, result)
+
+
+def ended(id: bytes, server_info: bytes | None = None) -> bytes:
+    """
+    @param id: as for L{completion}.
+    @param server_info: as for L{completion}.
+    @return: the same answer, encoded.
+    """
+    return encode(completion(id, server_info))
 
 
 def tagged(notification: Notification, id: bytes) -> bytes:
