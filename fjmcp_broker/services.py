@@ -40,6 +40,11 @@ from fjmcp_broker.secret import Secret
 from fjmcp_broker.sessions.child import Child
 from fjmcp_broker.sessions.ending import ChildObserver
 from fjmcp_broker.sessions.population import Limits
+from fjmcp_broker.sessions.profiles import (
+    ChildProfiles,
+    StoredProfiles,
+    program_identity,
+)
 from fjmcp_broker.sessions.registry import SessionRegistry
 from fjmcp_broker.sessions.replay import Replays
 from fjmcp_broker.sessions.rotation import Rotation
@@ -161,6 +166,11 @@ class _Composition:
                 config.sessions.max_per_user,
                 config.sessions.max_dormant_per_grant,
             ),
+            profiles=ChildProfiles(
+                partial(program_identity, config.child.command),
+                StoredProfiles(self._database),
+                self._lifetimes.seconds,
+            ),
         )
         rotation = Rotation(
             self._registry.population,
@@ -246,9 +256,7 @@ class _Composition:
             replays=self._replays,
             annotate=config.child.annotations,
         )
-        addresses = ClientAddresses(
-            config.server.trusted_proxies, config.log.addresses
-        )
+        addresses = ClientAddresses(config.server.trusted_proxies, config.log.addresses)
         limiter = RateLimiter(
             Limiter(config.limits.rate_limits()), addresses, self._reactor
         )

@@ -14,6 +14,16 @@ import attrs
 import msgspec
 
 from fjmcp_broker.errors import BrokerError
+from fjmcp_broker.mcp.correlated import (
+    Answer,
+    ChildNotification,
+    ChildRequest,
+    Dropped,
+    Pending,
+    Relayed,
+    RequestNotification,
+    TornDown,
+)
 from fjmcp_broker.mcp.messages import (
     NULL,
     Message,
@@ -30,12 +40,32 @@ from fjmcp_broker.mcp.messages import (
     with_request_id,
 )
 
+__all__ = [
+    "CANCELLED",
+    "DEFAULT_MAXIMUM_PENDING",
+    "LISTEN",
+    "PROGRESS",
+    "Answer",
+    "ChildGoneError",
+    "ChildNotification",
+    "ChildRequest",
+    "Correlation",
+    "Dropped",
+    "DuplicateIdError",
+    "Pending",
+    "Relayed",
+    "RequestNotification",
+    "TooManyPendingError",
+    "TornDown",
+]
+
 T = TypeVar("T")
 
 DEFAULT_MAXIMUM_PENDING: Final = 1000
 
 CANCELLED: Final = "notifications/cancelled"
 PROGRESS: Final = "notifications/progress"
+LISTEN: Final = "subscriptions/listen"
 
 
 class DuplicateIdError(BrokerError):
@@ -54,103 +84,6 @@ class ChildGoneError(BrokerError):
     """
     The child has ended; nothing can be asked of it.
     """
-
-
-@attrs.frozen
-class Pending(Generic[T]):
-    """
-    A request that the child has and has not answered.
-
-    @ivar child_id: raw JSON of the id towards the child.
-    @ivar session: whose request it is.
-    @ivar id: raw JSON of the id as the client wrote it.
-    @ivar method: the method.
-    @ivar progress_token: raw JSON of the client's token, or None.
-    @ivar waiter: what the caller stored with the request.
-    """
-
-    child_id: bytes
-    session: Hashable
-    id: bytes
-    method: str
-    progress_token: bytes | None
-    waiter: T
-
-
-@attrs.frozen
-class Relayed(Generic[T]):
-    """
-    What became of a client's notification.
-
-    @ivar message: what goes to the child, or None for nothing.
-    @ivar cancelled: the request that it cancelled, no longer pending, or None.
-    """
-
-    message: bytes | None
-    cancelled: Pending[T] | None = None
-
-
-@attrs.frozen
-class Answer(Generic[T]):
-    """
-    The answer to a request, which is no longer pending.
-
-    @ivar pending: the request.
-    @ivar response: the answer, under the client's own id.
-    """
-
-    pending: Pending[T]
-    response: Response
-
-
-@attrs.frozen
-class RequestNotification(Generic[T]):
-    """
-    A notification that belongs to a pending request and goes on its stream.
-
-    @ivar pending: the request.
-    @ivar message: the encoded notification, under the client's own progress token.
-    """
-
-    pending: Pending[T]
-    message: bytes
-
-
-@attrs.frozen
-class ChildRequest:
-    """
-    A question of the child; L{Correlation.ask} makes it one for a client.
-
-    @ivar request: the question under the child's own id.
-    """
-
-    request: Request
-
-
-@attrs.frozen
-class ChildNotification:
-    """
-    A notification of the child that names no request.
-
-    @ivar notification: the notification.
-    @ivar session: the only session that it concerns, or None for any.
-    @ivar message: the encoded notification.
-    """
-
-    notification: Notification
-    session: Hashable | None
-    message: bytes
-
-
-@attrs.frozen
-class Dropped:
-    """
-    A message of the child that concerns nobody any more.
-
-    @ivar reason: why, for the log; nothing of the message is in it.
-    """
-
-    reason: str
 
 
 @attrs.frozen
@@ -216,6 +149,20 @@ class Correlation(Generic[T]):
         @param session: whose it is; any value but None.
         @param waiter: what comes back with its answer.
         @return: the request for the child.
+        @raise Exception: as L{take}.
+        """
+        return self.take(request, session, waiter)[0]
+
+    def take(
+        self, request: Request, session: Hashable, waiter: T
+    ) -> tuple[bytes, Pending[T]]:
+        """
+        Take a client's request, as L{request}.
+
+        @param request: the request, under the client's id.
+        @param session: whose it is; any value but None.
+        @param waiter: what comes back with its answer.
+        @return: the request for the child, and what it waits as.
         @raise DuplicateIdError: when a request of the session with an equal id waits.
         @raise TooManyPendingError: when the limit is reached.
         @raise ChildGoneError: after L{drain}.
@@ -234,7 +181,27 @@ class Correlation(Generic[T]):
             params = with_progress_token(params, child_id)
         pending = Pending(child_id, session, request.id, request.method, token, waiter)
         self._pending[child_id] = self._by_client[key] = pending
-        return encode_request(child_id, request.method, params)
+        return encode_request(child_id, request.method, params), pending
+
+    def readdress(
+        self, pending: Pending[T], id: bytes, progress_token: bytes | None
+    ) -> Pending[T]:
+        """
+        Let a request wait under another id, and its progress go under another token.
+        A token for a request that had none comes too late: the child reports nothing.
+
+        @param pending: the request. One that no longer waits is left alone.
+        @param id: raw JSON of its id towards the client from now on.
+        @param progress_token: raw JSON of the client's token from now on, or None.
+        @return: the request as it waits now.
+        """
+        if self._pending.get(pending.child_id) is not pending:
+            return pending
+        self._forget(pending)
+        new = attrs.evolve(pending, id=id, progress_token=progress_token)
+        self._pending[new.child_id] = new
+        self._by_client[new.session, id_key(id)] = new
+        return new
 
     def notify(self, notification: Notification, session: Hashable) -> Relayed[T]:
         """
@@ -312,7 +279,12 @@ class Correlation(Generic[T]):
     def receive(
         self, message: Message
     ) -> (
-        Answer[T] | RequestNotification[T] | ChildRequest | ChildNotification | Dropped
+        Answer[T]
+        | RequestNotification[T]
+        | ChildRequest
+        | ChildNotification
+        | TornDown[T]
+        | Dropped
     ):
         """
         Take what the child said.
@@ -381,9 +353,18 @@ class Correlation(Generic[T]):
         self._forget(pending)
         return Answer(pending, attrs.evolve(response, id=pending.id))
 
-    def _withdrawn(self, message: Notification) -> ChildNotification | Dropped:
-        """The child gives up a question of its own."""
+    def _withdrawn(
+        self, message: Notification
+    ) -> ChildNotification | TornDown[T] | Dropped:
+        """
+        The child gives up a question of its own, or ends what listens to it (MCP
+        2026-07-28, cancellation).
+        """
         child_id = message.members.get("requestId", NULL)
+        listening = self._pending.get(child_id)
+        if listening is not None and listening.method == LISTEN:
+            self._forget(listening)
+            return TornDown(listening)
         for key, question in self._questions.items():
             if question.child_id == child_id and message.params is not None:
                 del self._questions[key]

@@ -1,17 +1,14 @@
 """
-One child of a session, from its start to its end: what was asked of it, and for how
-long its token is good. A session has several one after another, for a while even two
-at once.
-
-What has been written to a child is never written to another one: whoever waits for an
-answer that will not come gets an error.
+One child of a session, from its start to its end. What has been written to it is never
+written to another one: whoever waits for an answer that will not come gets an error.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable
 from contextlib import suppress
 from typing import Final
 
+import attrs
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
@@ -23,9 +20,9 @@ from fjmcp_broker.mcp.correlation import (
     Pending,
     RequestNotification,
     TooManyPendingError,
+    TornDown,
 )
 from fjmcp_broker.mcp.messages import (
-    INTERNAL_ERROR,
     NULL,
     MessageError,
     Notification,
@@ -37,11 +34,11 @@ from fjmcp_broker.mcp.messages import (
 )
 from fjmcp_broker.sessions.child import Child
 from fjmcp_broker.sessions.ending import ChildEnd
-from fjmcp_broker.sessions.errors import ChildBusy, ChildCannotStart, ChildGone
+from fjmcp_broker.sessions.errors import ChildBusy, ChildGone
+from fjmcp_broker.sessions.ours import OurWaiter, failure
 from fjmcp_broker.sessions.waiting import (
     AttachmentOwner,
     ChildHearer,
-    Opening,
     Waiter,
 )
 
@@ -57,6 +54,7 @@ class Attachment:
     @ivar label: different for each child that a session ever has.
     @ivar expires_at: when its token expires, seconds since the epoch.
     @ivar expiry: the call that ends it before that.
+    @ivar is_stateless: whether it is spoken to in the stateless revisions.
     @ivar ready_at: when it had answered C{initialize}, or C{None}.
     """
 
@@ -74,6 +72,7 @@ class Attachment:
         self.label = label
         self.expires_at = 0
         self.expiry: IDelayedCall | None = None
+        self.is_stateless = False
         self.ready_at: float | None = None
         self._owner = owner
         self._session = session
@@ -81,6 +80,7 @@ class Attachment:
         self._name = session.name
         self._child: Child | None = None
         self._correlation: Correlation[Waiter] = Correlation(label)
+        self._started = False
         self._asked = 0
         self._ours = 0
         self._unreadable = 0
@@ -116,46 +116,38 @@ class Attachment:
 
     # The handshake
 
-    async def open(self, initialize: Request) -> Response:
+    def start(self) -> None:
         """
-        Start the child and let it answer C{initialize}. On a result it has also been
-        told C{notifications/initialized}.
+        Start the child, the first time.
 
-        @param initialize: the client's request, or the same again.
-        @return: the child's answer: a result, or an error.
-        @raise ChildCannotStart: it ended or took too long.
+        @raise ChildCannotStart: it could not even be launched.
         """
-        child = self._child
-        if child is None:
-            raise ChildCannotStart("there is no child")
-        opening = Opening()
-        try:
-            child.start()
-            self._send(initialize, _OURS, _Ours(self, opening.answered))
-            response: Response | None = await opening.response
-        except ChildGone:
-            # Between start and send; what it said is still on its way.
-            await child.when_ended()
-            response = None
-        if response is None or not child.usable:
-            said = f": {child.last_stderr}" if child.last_stderr else ""
-            raise ChildCannotStart(f"the child ended before it was ready{said}")
-        if response.result is not None:
-            child.mark_ready()
-            child.send(encode_notification(INITIALIZED))
-        return response
+        if self._child is not None and not self._started:
+            self._started = True
+            self._child.start()
 
-    def replay(self, log_level: str | None, subscriptions: Sequence[str]) -> None:
-        """
-        Tell the child what its predecessors were told; nobody hears the answers.
+    def begin_session(self) -> None:
+        """It has answered C{initialize}: the deadline of its start is met."""
+        if self._child is not None:
+            self._child.mark_ready()
+            self._child.send(encode_notification(INITIALIZED))
 
-        @param log_level: as the client set it.
-        @param subscriptions: URIs of resources.
+    def begin_stateless(self) -> None:
+        """It speaks the stateless revisions, and is spoken to in them."""
+        self.is_stateless = True
+        if self._child is not None:
+            self._child.mark_ready()
+
+    def put(self, request: Request, then: Callable[[Response], None]) -> None:
         """
-        if log_level is not None:
-            self.ask("logging/setLevel", {"level": log_level})
-        for uri in subscriptions:
-            self.ask("resources/subscribe", {"uri": uri})
+        Make a request of our own, which does not count as in flight.
+
+        @param request: the request, under any id that no other of ours has.
+        @param then: hears the answer.
+        @raise ChildGone: the child has ended.
+        @raise ChildBusy: the child does not read.
+        """
+        self._send(request, _OURS, OurWaiter(then))
 
     def ask(
         self,
@@ -176,7 +168,7 @@ class Attachment:
             b"%d" % self._asked, method, json.dumps(params).encode("utf-8")
         )
         with suppress(ChildBusy, ChildGone, TooManyPendingError):
-            self._send(request, _OURS, _Ours(self, then))
+            self.put(request, then)
 
     # The client's side
 
@@ -203,6 +195,59 @@ class Attachment:
         @raise ChildGone: it has ended.
         """
         self._send(request, self._digest, waiter)
+
+    # Clients that share it
+
+    @property
+    def calls(self) -> list[Pending[Waiter]]:
+        """
+        @return: the requests in flight that are not ours, oldest first.
+        """
+        return [p for p in self._correlation.pending() if p.session is not _OURS]
+
+    def relay(
+        self, request: Request, waiter: Waiter, *, counts: bool = True
+    ) -> Pending[Waiter]:
+        """
+        Relay a request of one of many connections, under a key of its own: no two of
+        them collide, whatever their ids are.
+
+        @param request: from the client.
+        @param waiter: gets the answer.
+        @param counts: whether it is in flight; one that only listens is not.
+        @return: the request in flight.
+        @raise TooManyPendingError: too many are.
+        @raise ChildBusy: the child does not read.
+        @raise ChildGone: it has ended.
+        """
+        if counts:
+            return self._send(request, object(), waiter)
+        self._asked += 1
+        return self._send(attrs.evolve(request, id=b"%d" % self._asked), _OURS, waiter)
+
+    def readdress(
+        self, pending: Pending[Waiter], id: bytes, progress_token: bytes | None
+    ) -> Pending[Waiter]:
+        """
+        @param pending: in flight; its client asks for the answer under another id.
+        @param id: raw JSON of that id.
+        @param progress_token: raw JSON of the token now, or C{None}.
+        @return: the same request from now on.
+        """
+        return self._correlation.readdress(pending, id, progress_token)
+
+    def give_up(self, pending: Pending[Waiter], reason: str) -> None:
+        """
+        Cancel a request; its waiter hears nothing more.
+
+        @param pending: in flight, else nothing happens.
+        @param reason: our own words for the child's log.
+        """
+        message = self._correlation.withdraw(pending, reason)
+        if message is not None:
+            self._ours -= pending.session is _OURS
+            self.tell(message)
+            self._owner.answered(self)
 
     def notify(self, notification: Notification) -> bool:
         """
@@ -258,7 +303,7 @@ class Attachment:
 
     def tell(self, message: bytes) -> None:
         """
-        @param message: encoded, for the child. One that it cannot take is left out.
+        @param message: for the child, left out if it cannot take it.
         """
         if self._child is not None:
             with suppress(ChildBusy, ChildGone):
@@ -271,6 +316,7 @@ class Attachment:
         @param reason: short, C{data.reason}.
         @param told: one sentence.
         """
+        self._ours = 0
         for pending in self._correlation.drain():
             pending.waiter.answered(failure(pending.id, reason, told))
 
@@ -302,6 +348,9 @@ class Attachment:
             self._answer(event)
         elif isinstance(event, RequestNotification):
             event.pending.waiter.notified(event.message)
+        elif isinstance(event, TornDown):
+            self._ours -= event.pending.session is _OURS
+            event.pending.waiter.cancelled()
         elif isinstance(event, ChildRequest):
             self._session.asked(self, event)
         elif isinstance(event, ChildNotification):
@@ -319,24 +368,26 @@ class Attachment:
 
     # Inside
 
-    def _send(self, request: Request, session: bytes, waiter: Waiter) -> None:
+    def _send(
+        self, request: Request, session: Hashable, waiter: Waiter
+    ) -> Pending[Waiter]:
         child = self._child
         if child is None or not child.usable:
             raise ChildGone("the child has ended")
-        line = self._correlation.request(request, session, waiter)
+        line, pending = self._correlation.take(request, session, waiter)
         self._ours += session is _OURS
         try:
             child.send(line)
         except ChildBusy:
             # Never sent, so that it does not wait.
             self._ours -= session is _OURS
-            for pending in self._correlation.pending(session):
-                if pending.waiter is waiter and pending.id == request.id:
-                    self._correlation.withdraw(pending, "")
+            self._correlation.withdraw(pending, "")
             raise
+        return pending
 
     def _answer(self, event: Answer[Waiter]) -> None:
         waiter = event.pending.waiter
+        self._ours -= event.pending.session is _OURS
         try:
             waiter.answered(event.response)
         except Exception:
@@ -346,45 +397,3 @@ class Attachment:
             )
         finally:
             self._owner.answered(self)
-
-
-class _Ours:
-    """
-    Waits for the answer to a request of our own.
-    """
-
-    takes_messages = False
-
-    def __init__(self, attachment: Attachment, then: Callable[[Response], None]):
-        """
-        @param attachment: where it is made.
-        @param then: hears the answer.
-        """
-        self._attachment = attachment
-        self._then = then
-
-    def notified(self, message: bytes) -> None:
-        """
-        @param message: dropped: no client knows of the request.
-        """
-
-    def answered(self, response: Response) -> None:
-        """
-        @param response: the answer.
-        """
-        self._attachment._ours -= 1
-        self._then(response)
-
-    def cancelled(self) -> None:
-        """Cannot happen: no client knows its id."""
-
-
-def failure(id: bytes, reason: str, told: str) -> Response:
-    """
-    @param id: raw JSON of the request's id.
-    @param reason: short, C{data.reason}.
-    @param told: one sentence.
-    @return: an answer of our own where the child gives none.
-    """
-    error = {"code": INTERNAL_ERROR, "message": told, "data": {"reason": reason}}
-    return Response(id, error=json.dumps(error).encode())

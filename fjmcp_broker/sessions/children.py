@@ -16,15 +16,16 @@ from fjmcp_broker.mcp.lifecycle import Change, State, make_lifecycle
 from fjmcp_broker.mcp.messages import Response
 from fjmcp_broker.sessions.attachment import Attachment
 from fjmcp_broker.sessions.backoff import Backoff
-from fjmcp_broker.sessions.child import Child
-from fjmcp_broker.sessions.ending import ChildEnd, EndReason
+from fjmcp_broker.sessions.ending import EXPIRED, UNMISSED, ChildEnd, EndReason, Parting
 from fjmcp_broker.sessions.errors import (
     ChildCannotStart,
     InitializeRefused,
     SessionGone,
 )
+from fjmcp_broker.sessions.greeting import Greeter, StartAgain
 from fjmcp_broker.sessions.handshake import Told
 from fjmcp_broker.sessions.waiting import Resident, SessionOwner
+from fjmcp_broker.upstream.interfaces import UpstreamAccessToken
 
 DRAIN_MARGIN_SECONDS: Final = 10.0
 """So long before its token expires, a child is used no more."""
@@ -32,12 +33,6 @@ DRAIN_MARGIN_SECONDS: Final = 10.0
 FRESH_SECONDS: Final = 15.0
 """A token that expires sooner is replaced before the next call: beyond the margin,
 so that the call has a chance to end in time."""
-
-
-_Why = tuple[str, str, bool]
-"""Why a child goes: reason, one sentence for those who wait, whether at once."""
-
-_UNMISSED: Final = ("child_stopped", "the child was stopped", False)
 
 
 class Children:
@@ -53,13 +48,22 @@ class Children:
     log = Logger()
 
     def __init__(
-        self, session: Resident, told: Told, owner: SessionOwner, backoff: Backoff
+        self,
+        session: Resident,
+        told: Told,
+        owner: SessionOwner,
+        backoff: Backoff,
+        *,
+        stateless: bool = False,
+        is_replaced: bool = True,
     ) -> None:
         """
         @param session: whose they are; it hears of them.
         @param told: what each child is told.
         @param owner: the registry.
         @param backoff: knows how the children before ended.
+        @param stateless: whether the session is one of the stateless revisions.
+        @param is_replaced: whether another child follows before a token expires.
         """
         self.told = told
         self.opening: Response | None = None
@@ -75,8 +79,10 @@ class Children:
         self._old: set[Attachment] = set()
         self._waking: list[Deferred[None]] = []
         self._failure: Exception = SessionGone("the session was closed")
-        self._why = _UNMISSED
+        self._why = UNMISSED
         self._backoff = backoff
+        self._greeter = Greeter(owner.profiles, owner.clock, stateless=stateless)
+        self._is_replaced = is_replaced
         self._closed = False
 
     @property
@@ -99,13 +105,6 @@ class Children:
         @return: all that may be spoken to, the newest last.
         """
         return [*self._old] + ([] if self._current is None else [self._current])
-
-    @property
-    def child(self) -> Child | None:
-        """
-        @return: the child that requests go to, if there is one.
-        """
-        return None if self._current is None else self._current.child
 
     @property
     def expires_at(self) -> int | None:
@@ -186,7 +185,8 @@ class Children:
         """
         Replace the child, if there is one, by one with the user's newest token.
         """
-        self._machine.rotate()
+        if self._is_replaced:
+            self._machine.rotate()
 
     def sleep(
         self, reason: str, told: str = "", *, at_once: bool = False, error: Exception
@@ -199,7 +199,7 @@ class Children:
         @param at_once: kill the children instead of letting them finish.
         @param error: for those who wait for a child.
         """
-        self._why = why = (reason, told or "the child was stopped", at_once)
+        self._why = why = Parting(reason, told or UNMISSED.told, at_once)
         self._failure = error
         if at_once:
             self._stop_old(why)
@@ -215,7 +215,7 @@ class Children:
         @param error: for those who wait for a child.
         """
         self._closed = True
-        self._why = why = (reason, told, at_once)
+        self._why = why = Parting(reason, told, at_once)
         self._failure = error
         self._stop_old(why)
         self._machine.close()
@@ -228,7 +228,7 @@ class Children:
         """
         self.used_at = self._owner.clock.seconds()
         if attachment in self._old and not attachment.in_flight:
-            self._stop(attachment, _UNMISSED)
+            self._stop(attachment, UNMISSED)
         self._owner.session_answered(self._session)
 
     def ended(self, attachment: Attachment, end: ChildEnd) -> None:
@@ -273,9 +273,7 @@ class Children:
 
     def start_child(self) -> None:
         """Begin to start a child."""
-        self._attachments += 1
-        label = f"{self._label}-{self._attachments}"
-        self._next = Attachment(self, self._session, label)
+        self._next = self._attachment()
         background(self._start(self._next), "the start of a child")
 
     def abandon_start(self) -> None:
@@ -295,19 +293,19 @@ class Children:
             attachment.expiry = clock.callLater(
                 max(1.0, left), self._expired, attachment
             )
-            attachment.replay(self.told.log_level, self.told.subscriptions)
+            self.told.repeat(attachment.ask)
             self._session.child_promoted(attachment)
         if before is not None:
             self._old.add(before)
             if not before.in_flight:
-                self._stop(before, _UNMISSED)
+                self._stop(before, UNMISSED)
 
     def stop_child(self) -> None:
         """Stop the child that requests go to."""
         self.log.info(
             "session {session}: child stopped: {reason}",
             session=self._session.name,
-            reason=self._why[0],
+            reason=self._why.reason,
         )
         attachment, self._current = self._current, None
         if attachment is not None:
@@ -338,11 +336,14 @@ class Children:
             token = await self._owner.token_for(self._session)
             if attachment is not self._next:
                 return
-            attachment.attach(
-                self._owner.make_child(attachment, token.text, self._session.name),
-                token.expires_at,
-            )
-            response = await attachment.open(self.told.initialize)
+            try:
+                response = await self._greet(attachment, token, is_second=False)
+            except StartAgain:
+                if attachment is not self._next:
+                    return
+                self._stop(attachment, UNMISSED)
+                attachment = self._next = self._attachment()
+                response = await self._greet(attachment, token, is_second=True)
             if response.result is None:
                 raise InitializeRefused(response)
         except Exception as error:
@@ -351,8 +352,24 @@ class Children:
             return
         if attachment is self._next:
             self.opening = self.opening or response
-            self._session.child_answered(response.result)
+            self._session.child_answered(attachment, response.result)
             self._machine.child_ready()
+
+    async def _greet(
+        self, attachment: Attachment, token: UpstreamAccessToken, *, is_second: bool
+    ) -> Response:
+        attachment.attach(
+            self._owner.make_child(attachment, token.text, self._session.name),
+            token.expires_at,
+        )
+        return await self._greeter.greet(
+            attachment, self.told.initialize, is_second=is_second
+        )
+
+    def _attachment(self) -> Attachment:
+        self._attachments += 1
+        label = f"{self._label}-{self._attachments}"
+        return Attachment(self, self._session, label)
 
     def _start_failed(self, attachment: Attachment, error: Exception) -> None:
         self._failure = error
@@ -360,7 +377,7 @@ class Children:
             said = "" if attachment.child is None else attachment.child.last_stderr
             self._backoff.ended(self._owner.clock.seconds(), 0, said)
         self._next = None
-        self._stop(attachment, _UNMISSED)
+        self._stop(attachment, UNMISSED)
         self._machine.child_failed()
 
     def _expired(self, attachment: Attachment) -> None:
@@ -369,15 +386,14 @@ class Children:
         if attachment is self._current:
             # One that is being started goes on.
             self._machine.child_ended()
-        self._stop(attachment, ("token_expired", "the user's token has expired", False))
+        self._stop(attachment, EXPIRED)
 
-    def _stop_old(self, why: _Why) -> None:
+    def _stop_old(self, why: Parting) -> None:
         for attachment in list(self._old):
             self._stop(attachment, why)
 
-    def _stop(self, attachment: Attachment, why: _Why) -> None:
-        reason, told, at_once = why
+    def _stop(self, attachment: Attachment, why: Parting) -> None:
         self._old.discard(attachment)
-        attachment.fail_all(reason, told)
+        attachment.fail_all(why.reason, why.told)
         if attachment.child is not None:
-            self._owner.stop_child(attachment.child, at_once=at_once)
+            self._owner.stop_child(attachment.child, at_once=why.at_once)

@@ -1,7 +1,7 @@
 """How a child ended, and who wants to know."""
 
 from enum import Enum
-from typing import Protocol
+from typing import Final, Protocol
 
 import attrs
 
@@ -63,3 +63,22 @@ class ChildObserver(Protocol):
 
         @param end: how it ended.
         """
+
+
+@attrs.frozen
+class Parting:
+    """
+    Why a child has to go.
+
+    @ivar reason: short, for the log and C{data.reason} of those who wait.
+    @ivar told: one sentence for them.
+    @ivar at_once: whether it is killed instead of being let finish.
+    """
+
+    reason: str
+    told: str
+    at_once: bool = False
+
+
+UNMISSED: Final = Parting("child_stopped", "the child was stopped")
+EXPIRED: Final = Parting("token_expired", "the user's token has expired")

@@ -77,6 +77,18 @@ class Told:
             return attrs.evolve(self, subscriptions=others)
         return self
 
+    def repeat(self, ask: Callable[[str, dict[str, str]], object]) -> None:
+        """
+        Tell a new child what its predecessors were told after C{initialize}.
+
+        @param ask: makes a request of the child: method and params. Nobody hears the
+            answers.
+        """
+        if self.log_level is not None:
+            ask("logging/setLevel", {"level": self.log_level})
+        for uri in self.subscriptions:
+            ask("resources/subscribe", {"uri": uri})
+
 
 TELLING = frozenset(
     ("logging/setLevel", "resources/subscribe", "resources/unsubscribe")

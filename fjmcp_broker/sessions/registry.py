@@ -42,6 +42,7 @@ from fjmcp_broker.sessions.list_changed import Sights
 from fjmcp_broker.sessions.loaded import Shelf
 from fjmcp_broker.sessions.notes import Notes
 from fjmcp_broker.sessions.population import DEFAULT_LIMITS, Limits, Population
+from fjmcp_broker.sessions.profiles import ChildProfiles
 from fjmcp_broker.sessions.session import Session
 from fjmcp_broker.sessions.spawn import remove_stale_working_directories
 from fjmcp_broker.sessions.stopping import Partings, at_most
@@ -77,6 +78,7 @@ class SessionRegistry:
     The sessions and who may use them.
 
     @ivar clock: tells the time.
+    @ivar profiles: what is known of children.
     @ivar population: the sessions that are more than their rows.
     """
 
@@ -91,6 +93,7 @@ class SessionRegistry:
         make_child: ChildFactory,
         catalogue: ToolCatalogue,
         limits: Limits = DEFAULT_LIMITS,
+        profiles: ChildProfiles | None = None,
         random_bytes: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
         """
@@ -100,9 +103,12 @@ class SessionRegistry:
         @param make_child: makes children.
         @param catalogue: classification of tools.
         @param limits: how many sessions there may be.
+        @param profiles: what is known of children; by default that they speak the
+            older revisions.
         @param random_bytes: for session ids.
         """
         self.clock = clock
+        self.profiles = profiles or ChildProfiles.of_old_children()
         self._ledger = ledger
         self._tokens = tokens
         self._make_child = make_child
@@ -127,6 +133,7 @@ class SessionRegistry:
         """
         Clean up what an earlier daemon left. Its sessions go on from their rows.
         """
+        await self.profiles.load()
         remove_stale_working_directories()
 
     # For web/mcp

@@ -103,8 +103,9 @@ class Session:
         """
         await self.children.awake()
 
-    def child_answered(self, result: bytes) -> None:
+    def child_answered(self, attachment: Attachment, result: bytes) -> None:
         """
+        @param attachment: of a new child.
         @param result: of C{initialize}, by a new child.
         """
         self.catalogue = self._known_tools.for_server(result)

@@ -10,6 +10,7 @@ from fjmcp_broker.mcp.messages import Response
 from fjmcp_broker.secret import Secret
 from fjmcp_broker.sessions.child import Child
 from fjmcp_broker.sessions.ending import ChildEnd, ChildObserver
+from fjmcp_broker.sessions.profiles import ChildProfiles
 from fjmcp_broker.upstream.interfaces import UpstreamAccessToken
 
 if TYPE_CHECKING:
@@ -138,9 +139,11 @@ class Resident(ChildHearer, Protocol):
         @return: whether it is more than what of it is written down.
         """
 
-    def child_answered(self, result: bytes) -> None:
+    def child_answered(self, attachment: "Attachment", result: bytes) -> None:
         """
-        @param result: of C{initialize}, by a new child.
+        @param attachment: of a new child.
+        @param result: its answer to C{initialize} or, if it C{is_stateless}, to
+            C{server/discover}.
         """
 
     def child_promoted(self, attachment: "Attachment") -> None:
@@ -173,6 +176,12 @@ class SessionOwner(Protocol):
     def clock(self) -> IReactorTime:
         """
         @return: tells the time.
+        """
+
+    @property
+    def profiles(self) -> ChildProfiles:
+        """
+        @return: what is known of children.
         """
 
     async def token_for(self, session: Resident) -> UpstreamAccessToken:
@@ -225,7 +234,7 @@ class SessionOwner(Protocol):
 
 class Opening:
     """
-    Waits for the answer to C{initialize}.
+    Waits for the answer to a request of our own.
 
     @ivar response: fires with it.
     """

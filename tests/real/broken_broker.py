@@ -21,8 +21,9 @@ from twisted.scripts.twistd import run
 from fjmcp_broker.mcp.messages import Request
 from fjmcp_broker.oauth.bearer import Principal
 from fjmcp_broker.oauth.tokens import Successor
-from fjmcp_broker.sessions.attachment import Attachment
 from fjmcp_broker.sessions.errors import SessionForbidden, SessionGone
+from fjmcp_broker.sessions.greeting import Greeter
+from fjmcp_broker.sessions.handshake import Told
 from fjmcp_broker.sessions.registry import SessionRegistry
 from fjmcp_broker.store import token_endpoint, tokens
 from fjmcp_broker.store.database import Database
@@ -114,17 +115,20 @@ def forget_handshakes() -> None:
     Only a session's first child is told what the client said when it came.
     """
     known: set[bytes] = set()
-    patched: Any = Attachment
-    open_child = patched.open
+    patched: Any = Greeter
+    greet = patched.greet
 
-    async def open_plainly(self: Any, initialize: Request) -> Any:
-        if self._digest in known:
+    async def greet_plainly(
+        self: Any, attachment: Any, initialize: Request, **how: Any
+    ) -> Any:
+        if attachment._digest in known:
             initialize = attrs.evolve(initialize, params=b"{}")
-        known.add(self._digest)
-        return await open_child(self, initialize)
+        known.add(attachment._digest)
+        return await greet(self, attachment, initialize, **how)
 
-    patched.open = open_plainly
-    patched.replay = lambda self, log_level, subscriptions: None
+    patched.greet = greet_plainly
+    forgetful: Any = Told
+    forgetful.repeat = lambda self, ask: None
 
 
 def refresh_apart() -> None:
