@@ -6,6 +6,7 @@ HTTP client serves every user, so a cookie that Forgejo sets in one user's answe
 must not travel with another's request.
 """
 
+from collections.abc import Callable
 from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from typing import Any, Final, cast
@@ -102,7 +103,7 @@ def build_http(
     pool = HTTPConnectionPool(reactor)
     pool.maxPersistentPerHost = _CONNECTIONS_PER_HOST
     pool.cachedConnectionTimeout = _IDLE_CONNECTION_SECONDS
-    trust = None if ca_file is None else _trust(ca_file)
+    trust = None if ca_file is None else trust_roots(ca_file)
     policy = HostnameCachingHTTPSPolicy(BrowserLikePolicyForHTTPS(trust))
     agent: IAgent
     if proxy is None:
@@ -120,16 +121,25 @@ def build_http(
     return UpstreamHttp(HTTPClient(agent, cookiejar=_no_cookies()), pool, reactor)
 
 
-async def read_body(response: IResponse, maximum_bytes: int) -> bytes:
+def _too_long() -> Exception:
+    return UpstreamUnavailable("Forgejo's answer is longer than any it gives")
+
+
+async def read_body(
+    response: IResponse,
+    maximum_bytes: int,
+    too_long: Callable[[], Exception] = _too_long,
+) -> bytes:
     """
     Read a body of bounded size. Cancelling closes the connection.
 
     @param response: not read yet.
     @param maximum_bytes: of the decoded body.
+    @param too_long: makes what is raised when it is longer; L{UpstreamUnavailable}
+        unless said otherwise.
     @return: all of it.
-    @raise UpstreamUnavailable: it is longer.
     """
-    collector = _BoundedBody(maximum_bytes)
+    collector = _BoundedBody(maximum_bytes, too_long)
     response.deliverBody(collector)
     return await collector.done
 
@@ -139,7 +149,8 @@ class _BoundedBody(Protocol):
     Collects a body, and hangs up when there is too much of it or nobody waits.
     """
 
-    def __init__(self, maximum_bytes: int) -> None:
+    def __init__(self, maximum_bytes: int, too_long: Callable[[], Exception]) -> None:
+        self._too_long = too_long
         self.done: Deferred[bytes] = Deferred(lambda _: self._hang_up())
         self._maximum_bytes = maximum_bytes
         self._pieces: list[bytes] = []
@@ -152,9 +163,7 @@ class _BoundedBody(Protocol):
         elif not self.done.called:
             self._pieces.clear()
             self._hang_up()
-            self.done.errback(
-                UpstreamUnavailable("Forgejo's answer is longer than any it gives")
-            )
+            self.done.errback(self._too_long())
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self.done.called:
@@ -175,7 +184,12 @@ def _no_cookies() -> IndexableCookieJar:
     return IndexableCookieJar(DefaultCookiePolicy(allowed_domains=[]))
 
 
-def _trust(ca_file: str) -> object:
+def trust_roots(ca_file: str) -> object:
+    """
+    @param ca_file: PEM file, from the operator.
+    @return: its certificates, for Twisted's HTTPS policies.
+    @raise UpstreamMisconfigured: there are none.
+    """
     try:
         pem = Path(ca_file).read_bytes()
     except OSError as error:
