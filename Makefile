@@ -15,8 +15,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 MINUTES ?= 10
 SESSIONS ?= 20
 
-.PHONY: all demo test test-unit test-real test-slow chaos soak coverage vet lint format docs \
-	generate build clean changelog
+.PHONY: all demo test test-unit test-real test-slow conformance chaos soak coverage vet \
+	lint format docs generate build clean changelog
 
 all: vet lint test build
 
@@ -55,6 +55,10 @@ test-slow: $(VENV)/.installed-dev
 	$(BIN)/python $(WARNINGS) -m twisted.trial --reporter=text \
 		--temp-directory=_trial_temp_slow tests.slow.test_packaging \
 		tests.slow.test_durability tests.slow.test_rotation
+
+# The official suite against a real daemon, in front of three kinds of children.
+conformance: $(VENV)/.installed-test
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python $(WARNINGS) -m tests.conformance
 
 # Not part of CI yet, which says so: everything happens to a broker under many clients.
 chaos: $(VENV)/.installed-test

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import attrs
 from twisted.internet import reactor
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.interfaces import IListeningPort, IReactorTime
-from twisted.trial.unittest import TestCase
 from twisted.web.server import Site
 
 from fjmcp_broker.demo.forgejo import StandInForgejo
+
+
+class HasCleanups(Protocol):
+    """A test case, or what undoes things at its end as one does."""
+
+    def addCleanup(self, undo: Callable[[], object], /) -> object:
+        """Remember what to undo."""
 
 
 @attrs.frozen
@@ -34,7 +40,7 @@ class RunningForgejo:
 
 
 async def start_forgejo(
-    test: TestCase, broker_url: str, *, path: str = ""
+    test: HasCleanups, broker_url: str, *, path: str = ""
 ) -> RunningForgejo:
     """
     Start one, to be stopped at the end of the test.

@@ -1,0 +1,98 @@
+"""What is tested: a real daemon in front of one kind of child, and a signed-in user."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from twisted.internet.defer import maybeDeferred
+from twisted.internet.threads import deferToThread
+
+from tests.conformance.proxy import BearerProxy
+from tests.real.client import McpClient
+from tests.real.daemon import Daemon, free_port
+from tests.real.forgejo import RunningForgejo, start_forgejo
+
+CHILDREN: Final[dict[str, tuple[str, ...]]] = {
+    "legacy": ("-m", "tests.conformance.fixture"),
+    "dual": ("-m", "tests.conformance.fixture", "--dual"),
+    "sdk": ("-m", "tests.conformance.sdk_child"),
+}
+"""The arguments of the interpreter, by the name of the subject."""
+
+LOGIN: Final = "alice"
+
+
+class Subject:
+    """
+    The parts of one test set-up. Use L{start} and L{stop}.
+
+    @ivar records: the directory of what the children read and wrote.
+    """
+
+    daemon: Daemon
+    forgejo: RunningForgejo
+    client: McpClient
+    proxy: BearerProxy
+
+    def __init__(self, child: str) -> None:
+        """
+        @param child: one of L{CHILDREN}.
+        """
+        self.child = child
+        self._cleanups: list[Callable[[], object]] = []
+        self.directory = Path(tempfile.mkdtemp(prefix=f"conformance-{child}-"))
+        self.records = self.directory / "records"
+        self.records.mkdir()
+
+    def addCleanup(self, undo: Callable[[], object], /) -> None:
+        """
+        Remember what to undo at the end.
+        """
+        self._cleanups.append(undo)
+
+    async def start(self) -> None:
+        """
+        Start everything, sign in, and let one child start, from which the broker
+        learns what kind it is.
+        """
+        port = free_port()
+        self.forgejo = await start_forgejo(self, f"http://127.0.0.1:{port}")
+        arguments = (*CHILDREN[self.child], "--record", str(self.records))
+        self.daemon = Daemon.launch(
+            {
+                **self.forgejo.settings,
+                "FJMCP_BROKER_STORE_PATH": str(self.directory / "broker.db"),
+                "FJMCP_BROKER_CHILD_COMMAND": ",".join((sys.executable, *arguments)),
+                "FJMCP_BROKER_CHILD_INTERACTIVE": "true",
+            },
+            port=port,
+        )
+        self.addCleanup(self.daemon.stop)
+        await self.daemon.until_ready()
+        self.client = McpClient(self.daemon.url)
+        password = self.forgejo.password(LOGIN)
+        await deferToThread(self.client.sign_in, LOGIN, password)
+        await deferToThread(self.client.initialize)
+        ended = await deferToThread(self.client.send, b"", "DELETE")
+        assert ended.status == 204, (ended.status, ended.text)
+        self.proxy = BearerProxy(port, self.client.access_token)
+        self.proxy.start()
+        self.addCleanup(self.proxy.stop)
+
+    async def stop(self) -> None:
+        """
+        Stop everything, the last one first.
+        """
+        while self._cleanups:
+            await maybeDeferred(self._cleanups.pop())
+
+    def forget(self) -> None:
+        """
+        Remove its directory.
+        """
+        shutil.rmtree(self.directory, ignore_errors=True)
