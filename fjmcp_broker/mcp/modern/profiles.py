@@ -19,7 +19,12 @@ from fjmcp_broker.mcp.envelope import (
 )
 from fjmcp_broker.mcp.messages import parse_child_line
 from fjmcp_broker.mcp.modern.capabilities import FULL
-from fjmcp_broker.mcp.modern.edits import edited, members_of, object_of
+from fjmcp_broker.mcp.modern.edits import (
+    JsonObject,
+    edited,
+    members_of,
+    object_of,
+)
 from fjmcp_broker.mcp.modern.requests import META_CAPABILITIES, META_CLIENT
 from fjmcp_broker.mcp.modern.translation import META_SERVER
 from fjmcp_broker.mcp.versions import (
@@ -121,10 +126,11 @@ def discover_result(
         its C{initialize} said. Nothing known: the revisions, tools, and C{ttlMs} 0, so
         that the client asks again.
     """
+    supported = supported_by(profile, supported)
     if profile is None:
         return _unknown(supported)
     if profile.era is not ChildEra.LEGACY:
-        return _from_modern(profile, supported)
+        return _from_modern(profile.discover_result, supported)
     said = members_of(profile.initialize_result)
     if said is None:
         return _unknown(supported)
@@ -255,15 +261,13 @@ def _unknown(supported: Sequence[str]) -> bytes:
     )
 
 
-def _from_modern(profile: ChildProfile, supported: Sequence[str]) -> bytes:
-    said = profile.discover_result
-    if said is None or members_of(said) is None:
+def _from_modern(said: bytes | None, supported: Sequence[str]) -> bytes:
+    found = JsonObject.read(said)
+    if found is None:
         return _unknown(supported)
-    replaced = {
-        "supportedVersions": msgspec.json.encode(supported_by(profile, supported)),
-        "cacheScope": b'"private"',
-    }
-    return edited(said, replaced=replaced)
+    versions = msgspec.json.encode(list(supported))
+    replaced = {"supportedVersions": versions, "cacheScope": b'"private"'}
+    return found.edited(replaced=replaced)
 
 
 def _capabilities(declared: bytes) -> bytes:

@@ -67,14 +67,6 @@ _RESERVED: Final = range(-32099, HEADER_MISMATCH + 1)
 _PRIVATE: Final = b'"private"'
 _UNREADABLE: Final = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 _ARRAY: Final = msgspec.json.Decoder(list[msgspec.Raw])
-_SWALLOWED: Final = frozenset(
-    (
-        "notifications/cancelled",
-        "notifications/initialized",
-        "notifications/progress",
-        "notifications/roots/list_changed",
-    )
-)
 _REMOVED_NOTIFICATIONS: Final = frozenset(
     ("notifications/cancelled", "notifications/elicitation/complete")
 )
@@ -103,30 +95,6 @@ def to_legacy(modern: ModernRequest) -> Request:
         params = edited(params, without=gone, replaced=replaced)
     kept = {name: raw for name, raw in members.items() if name not in gone}
     return attrs.evolve(request, params=params, members={**kept, **replaced}, meta=meta)
-
-
-def notification_to_legacy(notification: Notification) -> Notification | None:
-    """
-    @param notification: what the client sent.
-    @return: what goes to a child of the older revisions, or None for nothing: on this
-        transport the end of a stream cancels its request, and the broker itself
-        initialises the child.
-    """
-    if notification.method in _SWALLOWED:
-        return None
-    judged = ModernRequest(
-        Request(
-            NULL,
-            notification.method,
-            notification.params,
-            notification.members,
-            notification.meta,
-        ),
-        "",
-        b"{}",
-    )
-    request = to_legacy(judged)
-    return Notification(request.method, request.params, request.members, request.meta)
 
 
 def result_to_modern(

@@ -11,7 +11,6 @@ from fjmcp_broker.mcp.messages import parse, parse_child_line
 from fjmcp_broker.mcp.modern.errors import status_of_code
 from fjmcp_broker.mcp.modern.requests import (
     LOG_LEVELS,
-    META_CLIENT,
     META_LOG_LEVEL,
     judge,
 )
@@ -20,7 +19,6 @@ from fjmcp_broker.mcp.modern.translation import (
     META_SERVER,
     TTL_MILLISECONDS,
     error_to_modern,
-    notification_to_legacy,
     notification_to_modern,
     result_to_modern,
     sorted_by_name,
@@ -28,7 +26,7 @@ from fjmcp_broker.mcp.modern.translation import (
     wants_log,
 )
 
-from .cases import SERVER, headers_for, modern, notification
+from .cases import SERVER, headers_for, modern
 
 NAMES = st.one_of(
     st.text(st.characters(blacklist_categories=["Cs"]), max_size=3),
@@ -90,18 +88,6 @@ class RequestTests(SynchronousTestCase):
         """It is the client's, and the child may log it."""
         found = to_legacy(modern(more={"traceparent": "00-0af7-1-01"}))
         self.assertEqual(list(found.meta), ["traceparent"])
-
-    def test_notifications(self) -> None:
-        """What the broker does itself is swallowed, what it does not know passes."""
-        for method in ("cancelled", "initialized", "roots/list_changed", "progress"):
-            gone = notification(f"notifications/{method}", {"requestId": 1})
-            self.assertIsNone(notification_to_legacy(gone))
-        asked = notification("com.example/n", {"a": 1, "_meta": {META_CLIENT: {}}})
-        passed = notification_to_legacy(asked)
-        assert passed is not None
-        self.assertEqual((passed.method, passed.params), ("com.example/n", b'{"a": 1}'))
-        bare = notification("com.example/n")
-        self.assertEqual(notification_to_legacy(bare), bare)
 
 
 class ResultTests(SynchronousTestCase):
