@@ -24,6 +24,7 @@ from fjmcp_broker.clocks import LifetimeClock
 from fjmcp_broker.config import Config
 from fjmcp_broker.endpoints import Surroundings, build_endpoints
 from fjmcp_broker.errors import BrokerError
+from fjmcp_broker.limits.memory import Memory
 from fjmcp_broker.limits.policy import Limiter
 from fjmcp_broker.mcp.catalogue import ToolCatalogue
 from fjmcp_broker.oauth.vocabulary import MCP_PATH
@@ -65,10 +66,10 @@ from fjmcp_broker.upstream.tokens import UpstreamTokens
 from fjmcp_broker.web.bearer import BearerAuthenticator
 from fjmcp_broker.web.limiting import ClientAddresses, RateLimiter
 from fjmcp_broker.web.mcp import McpEndpoint
-from fjmcp_broker.web.mcp_admission import McpAdmission
+from fjmcp_broker.web.mcp_admission import McpAdmission, body_memory
 from fjmcp_broker.web.origins import OriginPolicy
 from fjmcp_broker.web.root import Root
-from fjmcp_broker.web.site import BrokerSite
+from fjmcp_broker.web.site import BodyLimit, BrokerSite
 
 __all__ = ["Daemon", "build", "preflight"]
 
@@ -265,6 +266,7 @@ class _Composition:
             origins,
             maximum_body_bytes=config.server.max_request_bytes,
             limiter=limiter,
+            memory=Memory(body_memory(config.server.max_body_memory_bytes)),
         )
         endpoints = build_endpoints(
             Surroundings(
@@ -289,6 +291,7 @@ class _Composition:
             {MCP_PATH.encode(): admission},
             log_every_request=config.log.level == "debug",
             shown_client=addresses.shown,
+            others=BodyLimit(network=addresses.network),
         )
 
     # The parts' two ends

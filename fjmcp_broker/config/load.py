@@ -225,6 +225,17 @@ class _Checks:
             self.wrong("tokens.access_lifetime", what)
 
 
+    def bodies(self) -> None:
+        """The longest request fits into one user's half of the memory."""
+        longest = self.value("server.max_request_bytes")
+        memory = self.value("server.max_body_memory_bytes")
+        names = ("server.max_request_bytes", "server.max_body_memory_bytes")
+        if isinstance(longest, int) and isinstance(memory, int) and self.usable(*names):
+            if memory < 2 * longest:
+                what = "must be at least twice server.max_request_bytes"
+                self.wrong("server.max_body_memory_bytes", what)
+
+
 def _check_together(
     given: dict[str, Given], problems: Problems, failed: set[str]
 ) -> None:
@@ -234,6 +245,7 @@ def _check_together(
     checks.scopes()
     checks.child()
     checks.lifetimes()
+    checks.bodies()
 
 
 def _reason(error: Exception) -> str:

@@ -88,6 +88,16 @@ class ServerConfig:
         default=16 * _MIB,
         metadata=about(SIZE, "The largest body of a request to /mcp."),
     )
+    max_body_memory_bytes: int = field(
+        default=64 * _MIB,
+        metadata=about(
+            SIZE,
+            "The memory for the bodies of all requests to /mcp that are on their way; "
+            "at least twice max_request_bytes. One user gets half of it, and a quarter "
+            "is for bodies up to 64KiB only. Beyond it requests get status 503 with "
+            "Retry-After.",
+        ),
+    )
     allowed_origins: tuple[str, ...] = field(
         default=(),
         metadata=about(

@@ -13,7 +13,12 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IRequest
 
 from fjmcp_broker.config import TrustedProxies
-from fjmcp_broker.limits.addresses import Address, client_address, shown_network
+from fjmcp_broker.limits.addresses import (
+    Address,
+    client_address,
+    client_network,
+    shown_network,
+)
 from fjmcp_broker.limits.policy import Limited, Limiter
 from fjmcp_broker.oauth.errors import OAuthError
 from fjmcp_broker.oauth.parameters import parse_parameters
@@ -75,6 +80,14 @@ class ClientAddresses:
         return client_address(
             host, (value.decode("latin-1") for value in values), self._proxies.trusts
         )
+
+    def network(self, request: HasClient) -> str | None:
+        """
+        @param request: its headers are complete.
+        @return: the network of its client, C{None} when it is not known.
+        """
+        address = self.of(request)
+        return None if address is None else client_network(address)
 
     def shown(self, request: HasClient) -> str | None:
         """

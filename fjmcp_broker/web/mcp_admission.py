@@ -8,6 +8,7 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
+from fjmcp_broker.limits.memory import Memory, MemoryBounds
 from fjmcp_broker.limits.policy import Limited
 from fjmcp_broker.mcp.messages import NULL
 from fjmcp_broker.web.bearer import (
@@ -18,6 +19,7 @@ from fjmcp_broker.web.bearer import (
 from fjmcp_broker.web.cors import MCP_METHODS, answer_origin
 from fjmcp_broker.web.limiting import RateLimiter
 from fjmcp_broker.web.mcp_answers import (
+    SHORT_RETRY_SECONDS,
     accepted_formats,
     answer_to_error,
     is_json,
@@ -29,6 +31,17 @@ from fjmcp_broker.web.origins import OriginPolicy
 from fjmcp_broker.web.request import BrokerRequest, IAdmission, Refusal
 
 DEFAULT_MAXIMUM_REQUEST_BYTES: Final = 16 * 1024 * 1024
+
+
+def body_memory(total_bytes: int) -> MemoryBounds:
+    """
+    @param total_bytes: for the bodies of all requests together.
+    @return: half of it for one user at most, and a quarter only for short bodies, so
+        that calls go on while large ones fill the rest.
+    """
+    return MemoryBounds(
+        total_bytes, total_bytes // 2, kept_for_small_bytes=total_bytes // 4
+    )
 
 
 @implementer(IAdmission)
@@ -43,16 +56,19 @@ class McpAdmission:
         origins: OriginPolicy,
         maximum_body_bytes: int = DEFAULT_MAXIMUM_REQUEST_BYTES,
         limiter: RateLimiter | None = None,
+        memory: Memory | None = None,
     ) -> None:
         """
         @param authenticator: knows bearer tokens.
         @param origins: which Host and Origin are allowed.
         @param maximum_body_bytes: longest body of a POST.
         @param limiter: bounds how often somebody comes without a valid token.
+        @param memory: for all bodies; the default has room for four of the longest.
         """
         self._authenticator = authenticator
         self._origins = origins
         self._limiter = limiter
+        self.memory = memory or Memory(body_memory(4 * maximum_body_bytes))
         self.maximum_body_bytes = maximum_body_bytes
 
     def admit(
@@ -82,6 +98,26 @@ class McpAdmission:
         @return: 413.
         """
         return refusal(413, f"a request has at most {self.maximum_body_bytes} bytes")
+
+    def no_room(self, request: BrokerRequest) -> Refusal:
+        """
+        @param request: there is no memory for its body now.
+        @return: 503.
+        """
+        return refusal(
+            503,
+            "too many large requests at once",
+            reason="busy",
+            retry_after=SHORT_RETRY_SECONDS,
+        )
+
+    def holder(self, request: BrokerRequest) -> str | None:
+        """
+        @param request: it has been admitted.
+        @return: its user.
+        """
+        principal = request.principal
+        return None if principal is None else str(principal.user_id)
 
     async def _authenticate(
         self, request: BrokerRequest, method: bytes, authorization: bytes | None

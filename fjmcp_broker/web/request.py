@@ -8,31 +8,19 @@ it comes, so that 401 and 413 leave without reading it.
 
 from collections.abc import Callable, Mapping
 from io import BytesIO
-from typing import Any, Final
+from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.http import HTTPChannel
 from twisted.web.server import Request
 from zope.interface import Attribute, Interface
 
+from fjmcp_broker.limits.memory import Held
 from fjmcp_broker.oauth.bearer import Principal
-
-LINGER_SECONDS: Final = 2.0
-"""How long a refused body is still read and thrown away: a connection that is closed
-over unread data is reset, and the reset may overtake the answer."""
-
-RECEIVE_SECONDS: Final = 30.0
-"""How long a request may take to arrive, beside L{SLOWEST_BYTES_PER_SECOND}."""
-
-SLOWEST_BYTES_PER_SECOND: Final = 32 * 1024
-
-_LENGTH_DIGITS: Final = 18
-"""Beyond these a length is only too long; Python refuses to read thousands of digits,
-and Twisted leaves that refusal to the log."""
+from fjmcp_broker.web.channel import LINGER_SECONDS
 
 
 @attrs.frozen
@@ -56,6 +44,7 @@ class IAdmission(Interface):
     """
 
     maximum_body_bytes = Attribute("longest body that is accepted")
+    memory = Attribute("the L{Memory} that bodies are held in")
 
     def admit(  # type: ignore[no-untyped-def]  # a Deferred at times
         request,  # noqa: N805 - zope
@@ -73,6 +62,18 @@ class IAdmission(Interface):
         """
         @param request: its body is longer than allowed.
         @return: the answer.
+        """
+
+    def no_room(request: "BrokerRequest") -> Refusal:  # noqa: N805 - zope
+        """
+        @param request: there is no memory for its body now.
+        @return: the answer.
+        """
+
+    def holder(request: "BrokerRequest") -> str | None:  # noqa: N805 - zope
+        """
+        @param request: it has been admitted.
+        @return: whose share of the memory its body takes, C{None}: nobody's.
         """
 
 
@@ -100,22 +101,32 @@ class BrokerRequest(Request):
     _admission: Any = None  # IAdmission
     _connected = True
     _received_bytes = 0
+    _is_taken = False
     _checking = False
     _held: tuple[bytes, bytes, bytes] | None = None
     _refusal: Refusal | None = None
     _answered_early = False
     _too_long = False
+    _no_room = False
+    _held_memory: Held | None = None
     _linger: IDelayedCall | None = None
 
     def take_body(self) -> bytes:
         """
         @return: the whole body, not copied; the request does not keep it while its
-            answer takes its time.
+            answer takes its time. Whoever takes it says L{release_body} when it is
+            of no use any more.
         """
         whole: bytes = self.content.getvalue()
         self.content.close()
         self.content = BytesIO()
+        self._is_taken = True
         return whole
+
+    def release_body(self) -> None:
+        """Give the memory of the body back."""
+        if self._held_memory is not None:
+            self._held_memory.release()
 
     @property
     def is_open(self) -> bool:
@@ -148,7 +159,9 @@ class BrokerRequest(Request):
         self.method, self.uri, self.clientproto = channel.request_line()
         self.path = self.uri.partition(b"?")[0]
         self.content = BytesIO()
+        self.responseHeaders.setRawHeaders(b"X-Content-Type-Options", [b"nosniff"])
         self._admission = site.admission_for(self.path)
+        self._held_memory = Held(self._admission.memory)
         outcome = self._admission.admit(self, self.method, length)
         if isinstance(outcome, Deferred):
             self._check(outcome, length)
@@ -159,16 +172,20 @@ class BrokerRequest(Request):
         """
         @param data: the next bytes of the body.
         """
-        if self._answered_early or self._too_long:
+        if self._answered_early or self._too_long or self._no_room:
             return
         self._received_bytes += len(data)
-        if self._received_bytes <= self._admission.maximum_body_bytes:
+        if self._received_bytes > self._admission.maximum_body_bytes:
+            self._too_long = True
+        elif self._held_memory is not None and self._held_memory.grow(len(data)):
             self.content.write(data)
             return
-        self._too_long = True
+        else:
+            self._no_room = True
         self.content.truncate(0)
+        self.release_body()
         if not self._checking:
-            self._answer_early(self._admission.too_large(self))
+            self._answer_early(self._refuse_body())
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         """
@@ -194,7 +211,14 @@ class BrokerRequest(Request):
         if self._linger is not None and self._linger.active():
             self._linger.cancel()
         self._connected = False
+        if not self._is_taken:
+            self.release_body()
         super().connectionLost(reason)
+
+    def finish(self) -> None:
+        """The answer is complete."""
+        self.release_body()
+        super().finish()
 
     # Inside
 
@@ -221,9 +245,13 @@ class BrokerRequest(Request):
         outcome.addCallback(checked).addErrback(failed)
 
     def _judge(self, refusal: Refusal | None, length: int | None) -> None:
-        limit = self._admission.maximum_body_bytes
-        if refusal is None and (self._too_long or (length or 0) > limit):
-            refusal = self._admission.too_large(self)
+        if refusal is None:
+            limit = self._admission.maximum_body_bytes
+            self._too_long = self._too_long or (length or 0) > limit
+            if not self._too_long and not self._no_room:
+                self._no_room = not self._has_room(length or 0)
+            if self._too_long or self._no_room:
+                refusal = self._refuse_body()
         held, self._held = self._held, None
         if refusal is None:
             if held is not None:
@@ -236,6 +264,18 @@ class BrokerRequest(Request):
         else:
             self._answer_early(refusal)
 
+    def _has_room(self, length: int) -> bool:
+        holder = self._admission.holder(self)
+        held = self._held_memory
+        return held is not None and held.belongs_to(holder, length)
+
+    def _refuse_body(self) -> Refusal:
+        admission = self._admission
+        answer: Refusal = (
+            admission.too_large(self) if self._too_long else admission.no_room(self)
+        )
+        return answer
+
     def _answer(self, refusal: Refusal) -> None:
         self._write_answer(refusal)
         self.finish()
@@ -246,6 +286,7 @@ class BrokerRequest(Request):
         would take the rest of the body for the next one.
         """
         self._answered_early = True
+        self.release_body()
         channel: Any = self.channel
         self.requestHeaders.removeHeader(b"expect")  # no 100 Continue behind this
         self.responseHeaders.setRawHeaders(b"Connection", [b"close"])
@@ -266,115 +307,3 @@ class BrokerRequest(Request):
     def _close_connection(self) -> None:
         if self.channel is not None:
             self.channel.loseConnection()
-
-
-class BrokerChannel(HTTPChannel):
-    """
-    One connection, with a limit on how long a request may take to arrive: the idle
-    timeout alone starts anew with every byte.
-    """
-
-    maxHeaders = 100  # noqa: N815 - Twisted's
-    # The site, set by its buildProtocol.
-    site: Any
-    _receiving = False
-    _handling = False
-    _deadline: IDelayedCall | None = None
-
-    def connectionMade(self) -> None:
-        """A client has connected."""
-        super().connectionMade()
-        self.site.channel_opened(self)
-
-    def close_when_idle(self) -> None:
-        """
-        Close the connection now, or behind the answer that it owes.
-        """
-        if self._handling:
-            self.persistent = 0
-            for request in list(self.requests):
-                if request.on_drain is not None:
-                    request.on_drain()
-        else:
-            self.loseConnection()
-
-    @property
-    def is_handling(self) -> bool:
-        """
-        @return: whether it owes an answer.
-        """
-        return self._handling
-
-    def abort(self) -> None:
-        """
-        Close the connection at once, whatever is not sent yet.
-        """
-        transport: Any = self.transport
-        transport.abortConnection()
-
-    def request_line(self) -> tuple[bytes, bytes, bytes]:
-        """
-        @return: method, target and HTTP version of the request being received.
-        """
-        # Twisted keeps them to itself until the body is there.
-        return self._command, self._path, self._version
-
-    def headerReceived(self, line: bytes) -> bool:  # noqa: N802 - Twisted's
-        """
-        @param line: one header.
-        @return: whether to go on.
-        """
-        name, _, value = line.partition(b":")
-        if name.lower() == b"content-length":
-            digits = value.strip(b" \t")
-            if len(digits) > _LENGTH_DIGITS and digits.isdigit():
-                line = b"Content-Length: " + b"9" * _LENGTH_DIGITS
-        accepted: bool = super().headerReceived(line)
-        return accepted
-
-    def dataReceived(self, data: bytes) -> None:
-        """
-        @param data: the next bytes from the client.
-        """
-        self._receiving = self._receiving or not self._handling
-        super().dataReceived(data)
-        # Most requests come as a whole and never see a timer.
-        if self._receiving and self._deadline is None and self.transport is not None:
-            self._deadline = self.callLater(self._seconds(), self._too_slow)
-
-    def allContentReceived(self) -> None:
-        """A request is complete."""
-        self._receiving = False
-        self._handling = True
-        self._cancel_deadline()
-        super().allContentReceived()
-
-    def requestDone(self, request: Any) -> None:  # noqa: N802 - Twisted's
-        """
-        @param request: it is answered.
-        """
-        self._handling = False
-        super().requestDone(request)
-
-    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
-        """
-        @param reason: why.
-        """
-        self._receiving = False
-        self._handling = True
-        self._cancel_deadline()
-        super().connectionLost(reason)
-        self.site.channel_closed(self)
-
-    def _seconds(self) -> float:
-        return RECEIVE_SECONDS + (self.length or 0) / SLOWEST_BYTES_PER_SECOND
-
-    def _too_slow(self) -> None:
-        self._deadline = None
-        self.timeoutConnection()
-
-    def _cancel_deadline(self) -> None:
-        if self._deadline is not None:
-            if self._deadline.active():
-                self._deadline.cancel()
-            self._deadline = None

@@ -3,6 +3,7 @@ The HTTP server: which endpoint judges which path, how long a client may take, a
 access log.
 """
 
+import json
 import resource
 import secrets
 from collections.abc import Callable, Mapping
@@ -16,12 +17,18 @@ from twisted.web.resource import IResource
 from twisted.web.server import Site
 from zope.interface import implementer
 
+from fjmcp_broker.limits.memory import Memory, MemoryBounds
 from fjmcp_broker.logs import REQUEST_ID_FIELD
+from fjmcp_broker.web.channel import BrokerChannel
 from fjmcp_broker.web.cors import answer_all, is_open_to_all
-from fjmcp_broker.web.request import BrokerChannel, BrokerRequest, IAdmission, Refusal
+from fjmcp_broker.web.errors import RETRY_AFTER_SECONDS
+from fjmcp_broker.web.request import BrokerRequest, IAdmission, Refusal
 
 IDLE_SECONDS: Final = 75.0
 DEFAULT_BODY_BYTES: Final = 64 * 1024
+DEFAULT_MEMORY: Final = MemoryBounds(16 * 2**20, 2 * 2**20)
+"""For the bodies of strangers: 256 of the longest, 32 from one network."""
+
 MOST_CONNECTIONS: Final = 10_000
 _QUIET_PATH: Final = b"/mcp"
 
@@ -43,11 +50,21 @@ class BodyLimit:
     Admission of endpoints that need the body to say anything: its length alone.
     """
 
-    def __init__(self, maximum_body_bytes: int = DEFAULT_BODY_BYTES) -> None:
+    def __init__(
+        self,
+        maximum_body_bytes: int = DEFAULT_BODY_BYTES,
+        memory: Memory | None = None,
+        network: Callable[[BrokerRequest], str | None] = lambda request: None,
+    ) -> None:
         """
         @param maximum_body_bytes: longest body that is accepted.
+        @param memory: for all bodies.
+        @param network: of a request's client, C{None} when it is not known; none
+            gets more than an eighth of the memory.
         """
         self.maximum_body_bytes = maximum_body_bytes
+        self.memory = memory or Memory(DEFAULT_MEMORY)
+        self._network = network
 
     def admit(self, request: BrokerRequest, method: bytes, length: int | None) -> None:
         """
@@ -56,22 +73,40 @@ class BodyLimit:
         @param length: of the body.
         """
 
+    def holder(self, request: BrokerRequest) -> str | None:
+        """
+        @param request: its headers are complete.
+        @return: the network that it comes from.
+        """
+        return self._network(request)
+
     def too_large(self, request: BrokerRequest) -> Refusal:
         """
         @param request: its body is too long.
         @return: the answer, as the OAuth endpoints give theirs.
         """
-        if is_open_to_all((request.path or b"").decode("latin-1")):
-            answer_all(request)
-        return Refusal(
-            413,
-            {
-                b"Content-Type": b"application/json",
-                b"Cache-Control": b"no-store",
-                b"X-Content-Type-Options": b"nosniff",
-            },
-            b'{"error":"invalid_request","error_description":"the body is too large"}',
+        return _refusal(request, 413, "invalid_request", "the body is too large")
+
+    def no_room(self, request: BrokerRequest) -> Refusal:
+        """
+        @param request: there is no memory for its body now.
+        @return: the answer, as the OAuth endpoints give theirs.
+        """
+        return _refusal(
+            request, 503, "temporarily_unavailable", "too many requests at once"
         )
+
+
+def _refusal(
+    request: BrokerRequest, status: int, code: str, description: str
+) -> Refusal:
+    if is_open_to_all((request.path or b"").decode("latin-1")):
+        answer_all(request)
+    headers = {b"Content-Type": b"application/json", b"Cache-Control": b"no-store"}
+    if status == 503:
+        headers[b"Retry-After"] = b"%d" % RETRY_AFTER_SECONDS
+    document = {"error": code, "error_description": description}
+    return Refusal(status, headers, json.dumps(document).encode("ascii"))
 
 
 class BrokerSite(Site):
@@ -98,16 +133,17 @@ class BrokerSite(Site):
         idle_seconds: float = IDLE_SECONDS,
         log_every_request: bool = False,
         shown_client: Callable[[BrokerRequest], str | None] = lambda request: None,
+        others: BodyLimit | None = None,
     ) -> None:
         """
         @param root: the root resource.
         @param reactor: for timeouts and times.
-        @param admissions: an L{IAdmission} for each path that has its own; other
-            paths get L{BodyLimit}.
+        @param admissions: an L{IAdmission} for each path that has its own.
         @param idle_seconds: how long a connection may say nothing while it owes a
             request.
         @param log_every_request: sets the attribute of that name.
         @param shown_client: how much of its client's address the log has.
+        @param others: the admission of all other paths.
         """
         super().__init__(
             root,
@@ -123,7 +159,7 @@ class BrokerSite(Site):
         self._drained: Deferred[None] | None = None
         self._number = 0
         self._admissions = dict(admissions)
-        self._default = BodyLimit()
+        self._default = others or BodyLimit()
         self.log_every_request = log_every_request
         self._shown_client = shown_client
 

@@ -160,6 +160,7 @@ class SourceTests(Loading):
             "server.trusted_proxies": "10.0.0.0/8",
             "clients.application_schemes": "other",
             "log.addresses": "none",
+            "server.max_body_memory_bytes": "128MiB",
         }
         if isinstance(key.default, Rate):
             return "7/s"
@@ -424,10 +425,16 @@ class ProblemTests(Loading):
         """Lifetimes, and the variables of the child."""
         path = self.file(
             '[tokens]\naccess_lifetime = "2d"\nrefresh_lifetime = "1d"\n'
+            '[server]\nmax_request_bytes = "40MiB"\n'
             '[child]\ntoken_env = "A"\nurl_env = "A"\nenv = { A = "x" }\n'
         )
         found = "\n".join(self.problems(ENVIRONMENT, path))
-        for name in ("tokens.access_lifetime", "child.url_env", "child.env"):
+        for name in (
+            "tokens.access_lifetime",
+            "child.url_env",
+            "child.env",
+            "server.max_body_memory_bytes",
+        ):
             self.assertIn(name, found)
 
     def test_plain_http_to_forgejo_is_a_warning(self) -> None:

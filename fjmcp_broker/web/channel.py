@@ -1,0 +1,215 @@
+"""
+Connections: how long a request may take to arrive, how long its lines may be.
+"""
+
+from typing import Any, Final
+
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel
+
+LINGER_SECONDS: Final = 2.0
+"""How long what was refused is still read and thrown away: a connection that is closed
+over unread data is reset, and the reset may overtake the answer."""
+
+RECEIVE_SECONDS: Final = 30.0
+"""How long a request may take to arrive, beside L{SLOWEST_BYTES_PER_SECOND}."""
+
+SLOWEST_BYTES_PER_SECOND: Final = 32 * 1024
+
+_LENGTH_DIGITS: Final = 18
+"""Beyond these a length is only too long; Python refuses to read thousands of digits,
+and Twisted leaves that refusal to the log."""
+
+
+_PHRASES: Final = {
+    408: b"Request Timeout",
+    414: b"URI Too Long",
+    431: b"Request Header Fields Too Large",
+}
+
+
+class BrokerChannel(HTTPChannel):
+    """
+    One connection, with a limit on how long a request may take to arrive: the idle
+    timeout alone starts anew with every byte. What cannot become a request is
+    answered all the same.
+    """
+
+    _log = Logger()
+
+    maxHeaders = 100  # noqa: N815 - Twisted's
+    MAX_LENGTH = 16 * 1024  # of a line
+    totalHeadersSize = 16 * 1024  # noqa: N815 - Twisted's; the request line included
+    # The site, set by its buildProtocol.
+    site: Any
+    _receiving = False
+    _handling = False
+    _is_refused = False
+    _deadline: IDelayedCall | None = None
+
+    def connectionMade(self) -> None:
+        """A client has connected."""
+        super().connectionMade()
+        self.site.channel_opened(self)
+
+    def close_when_idle(self) -> None:
+        """
+        Close the connection now, or behind the answer that it owes.
+        """
+        if self._handling:
+            self.persistent = 0
+            for request in list(self.requests):
+                if request.on_drain is not None:
+                    request.on_drain()
+        else:
+            self.loseConnection()
+
+    @property
+    def is_handling(self) -> bool:
+        """
+        @return: whether it owes an answer.
+        """
+        return self._handling
+
+    def abort(self) -> None:
+        """
+        Close the connection at once, whatever is not sent yet.
+        """
+        transport: Any = self.transport
+        transport.abortConnection()
+
+    def request_line(self) -> tuple[bytes, bytes, bytes]:
+        """
+        @return: method, target and HTTP version of the request being received.
+        """
+        # Twisted keeps them to itself until the body is there.
+        return self._command, self._path, self._version
+
+    def headerReceived(self, line: bytes) -> bool:  # noqa: N802 - Twisted's
+        """
+        @param line: one header.
+        @return: whether to go on.
+        """
+        if self._receivedHeaderCount >= self.maxHeaders:
+            self._refuse(431)
+            return False
+        name, _, value = line.partition(b":")
+        if name.lower() == b"content-length":
+            digits = value.strip(b" \t")
+            if len(digits) > _LENGTH_DIGITS and digits.isdigit():
+                line = b"Content-Length: " + b"9" * _LENGTH_DIGITS
+        accepted: bool = super().headerReceived(line)
+        return accepted
+
+    def dataReceived(self, data: bytes) -> None:
+        """
+        @param data: the next bytes from the client.
+        """
+        if self._is_refused:
+            # Read and thrown away: see LINGER_SECONDS.
+            return
+        self._receiving = self._receiving or not self._handling
+        super().dataReceived(data)
+        # Most requests come as a whole and never see a timer.
+        if self._receiving and self._deadline is None and self.transport is not None:
+            self._deadline = self.callLater(self._seconds(), self._too_slow)
+
+    def lineReceived(self, line: bytes) -> bool | None:
+        """
+        @param line: of the request line and the headers.
+        @return: whether that was the last one that is of interest.
+        """
+        if self._receivedHeaderSize + len(line) > self.totalHeadersSize:
+            return self.lineLengthExceeded(line)
+        super().lineReceived(line)
+        return self._is_refused
+
+    def lineLengthExceeded(self, line: bytes) -> bool:  # noqa: N802 - Twisted's
+        """
+        RFC 9110 section 15.5.15, RFC 6585 section 5.
+
+        @param line: the request line or a header, longer than any may be.
+        @return: that there is no more of interest.
+        """
+        # There is a request from the end of its first line to that of its answer.
+        self._refuse(431 if self.requests else 414)
+        return True
+
+    def timeoutConnection(self) -> None:  # noqa: N802 - Twisted's
+        """The client has taken too long; Twisted would write its address down."""
+        is_unanswered = not any(each.startedWriting for each in self.requests)
+        if self._receiving and is_unanswered:
+            self._refuse(408)
+        else:
+            self._close()
+
+    def allContentReceived(self) -> None:
+        """A request is complete."""
+        self._receiving = False
+        self._handling = True
+        self._cancel_deadline()
+        super().allContentReceived()
+
+    def requestDone(self, request: Any) -> None:  # noqa: N802 - Twisted's
+        """
+        @param request: it is answered.
+        """
+        self._handling = False
+        super().requestDone(request)
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        """
+        @param reason: why.
+        """
+        self._receiving = False
+        self._handling = True
+        self._cancel_deadline()
+        super().connectionLost(reason)
+        self.site.channel_closed(self)
+
+    def _seconds(self) -> float:
+        return RECEIVE_SECONDS + (self.length or 0) / SLOWEST_BYTES_PER_SECOND
+
+    def _too_slow(self) -> None:
+        self._deadline = None
+        self.timeoutConnection()
+
+    def _cancel_deadline(self) -> None:
+        if self._deadline is not None:
+            if self._deadline.active():
+                self._deadline.cancel()
+            self._deadline = None
+
+    def _close(self) -> None:
+        # Over TLS the end waits for the other side, which may not want it.
+        self._abortingCall = self.callLater(LINGER_SECONDS, self._abort_overdue)
+        self.loseConnection()
+
+    def _abort_overdue(self) -> None:
+        self._abortingCall = None
+        self.abort()
+
+    def _refuse(self, status: int) -> None:
+        """
+        Answer what has not become a request, and read nothing of it any more.
+        """
+        self._is_refused = True
+        self._receiving = False
+        self._cancel_deadline()
+        self.setTimeout(None)
+        self.clearLineBuffer()
+        transport: Any = self.transport
+        self._log.info("request refused: {status}", status=status)
+        transport.write(
+            b"HTTP/1.1 %d %s\r\n"
+            b"Content-Length: 0\r\n"
+            b"Cache-Control: no-store\r\n"
+            b"Connection: close\r\n\r\n" % (status, _PHRASES[status])
+        )
+        self._deadline = self.callLater(LINGER_SECONDS, self._end_refused)
+
+    def _end_refused(self) -> None:
+        self._deadline = None
+        self._close()
