@@ -27,6 +27,11 @@ META = {
     "io.modelcontextprotocol/protocolVersion": "2026-07-28",
     "io.modelcontextprotocol/clientCapabilities": {"elicitation": {}},
 }
+HANDSHAKE = {
+    "protocolVersion": "2025-11-25",
+    "capabilities": {"elicitation": {}},
+    "clientInfo": {"name": "test", "version": "1"},
+}
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
 
 
@@ -179,13 +184,7 @@ class ChildTests(TestCase):
         talk = Conversation(self, child)
         probe = await talk.ask(0, "server/discover", _meta=META)
         self.assertIn(probe["error"]["code"], (-32600, -32601))
-        started = await talk.ask(
-            1,
-            "initialize",
-            protocolVersion="2025-11-25",
-            capabilities={"elicitation": {}},
-            clientInfo={"name": "test", "version": "1"},
-        )
+        started = await talk.ask(1, "initialize", **HANDSHAKE)
         self.assertEqual(started["result"]["protocolVersion"], "2025-11-25")
         talk.send(method="notifications/initialized")
         name = "test_input_required_result_elicitation"
@@ -212,6 +211,8 @@ class ChildTests(TestCase):
         talk = Conversation(self, "dual")
         found = await talk.ask(0, "server/discover", _meta=META)
         self.assertEqual(found["result"]["supportedVersions"][0], "2026-07-28")
+        late = await talk.ask(9, "initialize", **HANDSHAKE)
+        self.assertEqual(late["error"]["code"], -32022)
         call = {
             "name": "test_input_required_result_request_state",
             "arguments": {},
