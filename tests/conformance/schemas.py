@@ -64,10 +64,15 @@ def read_records(directory: Path) -> Iterator[list[Line]]:
 
 @attrs.frozen
 class Violation:
-    """A line that its schema does not allow, and why."""
+    """
+    A line that its schema does not allow, and why.
+
+    @ivar place: where in the message, members and indexes with slashes between them.
+    """
 
     line: Line
     reason: str
+    place: str = ""
 
     def __str__(self) -> str:
         text = self.line.text[:LONGEST_TEXT]
@@ -101,10 +106,10 @@ class Revision:
                 if code is not None:
                     self._of_error[code] = name
 
-    def errors(self, name: str, value: object) -> Iterator[str]:
+    def errors(self, name: str, value: object) -> Iterator[tuple[str, str]]:
         """
         @param name: of a definition.
-        @return: what is wrong with the value, one text each.
+        @return: where the value is wrong, and how.
         """
         validator = self._validators.get(name)
         if validator is None:
@@ -113,13 +118,15 @@ class Revision:
             self._validators[name] = validator
         for error in validator.iter_errors(value):
             where = "/".join(str(step) for step in error.absolute_path)
-            yield f"{name} at /{where}: {error.message[:LONGEST_TEXT]}"
+            yield where, f"{name} at /{where}: {error.message[:LONGEST_TEXT]}"
 
-    def message_errors(self, message: Any, answered: str | None) -> Iterator[str]:
+    def message_errors(
+        self, message: Any, answered: str | None
+    ) -> Iterator[tuple[str, str]]:
         """
         @param message: one message.
         @param answered: the method that a response answers, if that is known.
-        @return: what is wrong with it.
+        @return: where it is wrong, and how.
         """
         if "method" in message:
             other = "JSONRPCRequest" if "id" in message else "JSONRPCNotification"
@@ -192,8 +199,9 @@ class Checker:
                 method, revision = asked.pop(key)
                 if method == "initialize" and "result" in message:
                     agreed = revision = message["result"]["protocolVersion"]
-            for reason in self._revisions[revision].message_errors(message, method):
-                yield Violation(line, f"{revision}: {reason}")
+            errors = self._revisions[revision].message_errors(message, method)
+            for place, reason in errors:
+                yield Violation(line, f"{revision}: {reason}", place)
             if revision == MODERN and line.way == WRITTEN and "id" in message:
                 if "method" in message:
                     yield Violation(line, f"{MODERN}: a request from a server")

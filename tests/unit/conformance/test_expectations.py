@@ -5,7 +5,9 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.conformance.expectations import FILE, judge, reasons
+from tests.conformance.expectations import FILE, judge, not_the_brokers, reasons
+from tests.conformance.record import READ, WRITTEN
+from tests.conformance.schemas import Line, Violation
 from tests.conformance.suite import Outcome, parse_requirements, read_outcomes
 
 YAML = """\
@@ -119,3 +121,20 @@ class JudgementTests(SynchronousTestCase):
             for child in ("legacy", "dual", "sdk"):
                 for reason in reasons(child, revision, FILE).values():
                     self.assertGreater(len(reason.split()), 5)
+
+
+class SentWrongTests(SynchronousTestCase):
+    """The suite sends some messages that are wrong on purpose."""
+
+    def test_only_what_the_child_read_at_that_place(self) -> None:
+        """What it wrote, and other places, stay violations."""
+        path = Path(self.mktemp())
+        path.write_text('[sent-wrong.dual]\n"params/a" = "x"\n"params/b" = "y"\n')
+        sent = Violation(Line("p", READ, "{}"), "wrong", "params/a/0")
+        elsewhere = Violation(Line("p", READ, "{}"), "wrong", "params/c")
+        written = Violation(Line("p", WRITTEN, "{}"), "wrong", "params/a/0")
+        violations = [sent, elsewhere, written]
+        kept, unused = not_the_brokers("dual", violations, path)
+        self.assertEqual(kept, [elsewhere, written])
+        self.assertEqual(unused, {"params/b"})
+        self.assertEqual(not_the_brokers("legacy", violations, path)[0], violations)
