@@ -29,6 +29,7 @@ from fjmcp_broker.limits.policy import Limiter
 from fjmcp_broker.mcp.catalogue import ToolCatalogue
 from fjmcp_broker.oauth.vocabulary import MCP_PATH
 from fjmcp_broker.ordered import OrderedService, Part
+from fjmcp_broker.periodic import Periodic
 from fjmcp_broker.preflight import (
     LOCK_WAIT_SECONDS,
     child_settings,
@@ -48,18 +49,14 @@ from fjmcp_broker.sessions.profiles import (
 )
 from fjmcp_broker.sessions.registry import SessionRegistry
 from fjmcp_broker.sessions.replay import Replays
-from fjmcp_broker.sessions.rotation import Rotation
 from fjmcp_broker.sessions.rows import SessionRows
 from fjmcp_broker.sessions.spawn import Launcher, protect_memory
-from fjmcp_broker.store.collector import collect
 from fjmcp_broker.store.database import Database
 from fjmcp_broker.store.errors import StoreError
 from fjmcp_broker.store.keys import load_or_create_keys
 from fjmcp_broker.store.lock import StoreLock
 from fjmcp_broker.store.sealing import Sealer
-from fjmcp_broker.store.upstream_tokens import dormant
 from fjmcp_broker.systemd import Notifier
-from fjmcp_broker.timers import steady_timer
 from fjmcp_broker.upstream.forgejo import Forgejo
 from fjmcp_broker.upstream.http import build_http
 from fjmcp_broker.upstream.tokens import UpstreamTokens
@@ -73,9 +70,6 @@ from fjmcp_broker.web.site import BodyLimit, BrokerSite
 
 __all__ = ["Daemon", "build", "preflight"]
 
-COLLECT_SECONDS: Final = 3600.0
-REAP_SECONDS: Final = 30.0
-ROTATE_SECONDS: Final = 60.0
 MARGIN_SECONDS: Final = 2.0
 
 
@@ -173,23 +167,17 @@ class _Composition:
                 self._lifetimes.seconds,
             ),
         )
-        rotation = Rotation(
-            self._registry.population,
-            self._upstream,
-            self._dormant_users,
-            self._lifetimes,
-        )
         self._replays = Replays(reactor)
-        self._timers = [
-            steady_timer(COLLECT_SECONDS, self._collect, "collect garbage", reactor),
-            steady_timer(
-                min(REAP_SECONDS, max(1.0, config.sessions.idle_timeout_seconds / 2)),
-                self._reap,
-                "look after idle sessions",
-                reactor,
-            ),
-            steady_timer(ROTATE_SECONDS, rotation.run, "rotate tokens", reactor),
-        ]
+        self._periodic = Periodic(
+            config,
+            reactor,
+            self._lifetimes,
+            database=self._database,
+            registry=self._registry,
+            upstream=self._upstream,
+            replays=self._replays,
+            on_grant_ended=self._grant_ended,
+        )
         self._site = site = self._make_site()
         certificate = Certificate.configured(config)
         self._factory = site if certificate is None else certificate.wrap(site)
@@ -216,7 +204,7 @@ class _Composition:
                     self._stop_sessions,
                     patience + MARGIN_SECONDS,
                 ),
-                Part("timers", self._start_timers, self._stop_timers),
+                Part("timers", self._periodic.start, self._periodic.stop),
                 Part("listener", self._listen, self._stop_listening),
                 Part("announcement", start=self._announce),
             ],
@@ -324,33 +312,6 @@ class _Composition:
         # What the last requests were told has to reach their clients, too.
         left = deadline - (self._reactor.seconds() - began)
         await self._site.drain(max(left, MARGIN_SECONDS / 2))
-
-    async def _start_timers(self) -> None:
-        for timer in self._timers:
-            timer.startService()
-
-    async def _stop_timers(self) -> None:
-        for timer in self._timers:
-            await timer.stopService()
-
-    async def _collect(self) -> None:
-        is_complete = False
-        while not is_complete:
-            now = int(self._reactor.seconds())
-            done = await self._database.write(partial(collect, now=now))
-            for grant_id in done.ended_grants:
-                self._grant_ended(grant_id)
-            is_complete = done.is_complete
-
-    async def _reap(self) -> None:
-        self._replays.expire()
-        limits = self._config.sessions
-        await self._registry.reap(limits.idle_timeout_seconds, limits.max_idle_seconds)
-
-    async def _dormant_users(self, now: int, before: int) -> list[int]:
-        return await self._database.read(
-            partial(dormant, now=now, updated_before=before)
-        )
 
     async def _listen(self) -> None:
         address = self._config.server.listen_addr

@@ -15,7 +15,7 @@ PACKAGE: Final = "fjmcp_broker"
 
 LEVELS: Final = (
     ("tap", "cli", "demo"),
-    ("services", "endpoints", "reload", "preflight"),
+    ("services", "endpoints", "periodic", "reload", "preflight"),
     ("web", "control"),
     ("sessions",),
     ("upstream",),

@@ -10,12 +10,19 @@ QUICK_SECONDS: Final = 10.0
 
 FIRST_SECONDS: Final = 1.0
 LAST_SECONDS: Final = 30.0
+READY_SECONDS: Final = 4.0
+"""The longest wait after one that had answered C{initialize}: the next one works too,
+most likely."""
+
+HELD_SECONDS: Final = READY_SECONDS
+"""A request waits so long by itself; beyond that it is refused."""
 
 
 class Backoff:
     """
     Counts the children that ended quickly one after another. The first one may be an
-    accident and is replaced at once.
+    accident and is replaced at once. One that was killed by somebody else is no sign
+    of anything, and is not counted.
     """
 
     __slots__ = ("_quick", "_said", "_until")  # thousands of sessions have one
@@ -26,36 +33,47 @@ class Backoff:
         self._until = 0.0
         self._said = ""
 
-    def ended(self, now: float, lived_seconds: float, said: str) -> None:
+    def ended(self, now: float, lived_seconds: float | None, said: str) -> None:
         """
         @param now: seconds since the epoch.
-        @param lived_seconds: from ready to end, 0 for one that never was ready.
+        @param lived_seconds: from ready to end, C{None} for one that never was ready.
         @param said: its last words.
         """
-        if lived_seconds >= QUICK_SECONDS:
+        if lived_seconds is not None and lived_seconds >= QUICK_SECONDS:
             self._quick = 0
             return
         self._quick += 1
         self._said = said
         if self._quick > 1:
+            longest = LAST_SECONDS if lived_seconds is None else READY_SECONDS
             wait = FIRST_SECONDS * 2 ** min(self._quick - 2, 10)
-            self._until = now + min(wait, LAST_SECONDS)
+            self._until = now + min(wait, longest)
 
     def stopped(self, lived_seconds: float) -> None:
         """
-        @param lived_seconds: of a child that was stopped, from ready to end.
+        @param lived_seconds: of a child that was stopped or killed by somebody else,
+            from ready to end.
         """
         if lived_seconds >= QUICK_SECONDS:
             self._quick = 0
 
-    def check(self, now: float) -> None:
+    def left(self, now: float) -> float:
         """
         @param now: seconds since the epoch.
-        @raise ChildCannotStart: it is too early for the next one.
+        @return: for how many seconds it is too early for the next one.
         """
         # A clock that was set back must not keep anybody waiting.
         left = self._until - now
-        if 0 < left <= LAST_SECONDS:
+        return left if 0 < left <= LAST_SECONDS else 0.0
+
+    def check(self, now: float) -> None:
+        """
+        @param now: seconds since the epoch.
+        @raise ChildCannotStart: it is too early for the next one, by more than a
+            request waits.
+        """
+        left = self.left(now)
+        if left > HELD_SECONDS:
             said = f": {self._said}" if self._said else ""
             raise ChildCannotStart(
                 f"the child keeps ending, next start in {math.ceil(left)} s{said}"

@@ -7,9 +7,7 @@ L{fjmcp_broker.mcp.lifecycle} says when which of them does what; this carries it
 
 from typing import Final
 
-from twisted.internet.defer import Deferred
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from fjmcp_broker.logs import background
 from fjmcp_broker.mcp.lifecycle import Change, State, make_lifecycle
@@ -22,10 +20,11 @@ from fjmcp_broker.sessions.errors import (
     InitializeRefused,
     SessionGone,
 )
-from fjmcp_broker.sessions.greeting import Greeter, StartAgain
+from fjmcp_broker.sessions.greeting import StartAgain
 from fjmcp_broker.sessions.handshake import Told
+from fjmcp_broker.sessions.starting import Starter
 from fjmcp_broker.sessions.waiting import Resident, SessionOwner
-from fjmcp_broker.upstream.interfaces import UpstreamAccessToken
+from fjmcp_broker.sessions.waking import Waking
 
 DRAIN_MARGIN_SECONDS: Final = 10.0
 """So long before its token expires, a child is used no more."""
@@ -72,16 +71,14 @@ class Children:
         self._session = session
         self._owner = owner
         self._machine = make_lifecycle(self)
-        self._label = f"{session.name}-{int(self.used_at * 1000):x}"
-        self._attachments = 0
         self._current: Attachment | None = None
         self._next: Attachment | None = None
         self._old: set[Attachment] = set()
-        self._waking: list[Deferred[None]] = []
+        self._waking = Waking(owner.clock, self._has_current)
         self._failure: Exception = SessionGone("the session was closed")
         self._why = UNMISSED
         self._backoff = backoff
-        self._greeter = Greeter(owner.profiles, owner.clock, stateless=stateless)
+        self._starter = Starter(session, owner, backoff, stateless=stateless)
         self._is_replaced = is_replaced
         self._closed = False
 
@@ -166,7 +163,10 @@ class Children:
         self.used_at = now = self._owner.clock.seconds()
         current = self._current
         if current is not None and current.usable:
-            if current.expires_at - now > FRESH_SECONDS + DRAIN_MARGIN_SECONDS:
+            left = current.expires_at - now - DRAIN_MARGIN_SECONDS
+            # A replacement that hangs at its start must not hold up calls.
+            is_late = self._next is not None and self._starter.is_late()
+            if left > (0 if is_late else FRESH_SECONDS):
                 return
         elif current is not None:
             # On its way out, and takes nothing more.
@@ -174,8 +174,7 @@ class Children:
             self._machine.child_ended()
         if self._current is None and self._next is None:
             self._backoff.check(now)
-        waiting: Deferred[None] = Deferred()
-        self._waking.append(waiting)
+        waiting = self._waking.join(is_patient=self._current is None)
         self._machine.rotate()
         self._machine.wake()
         self._owner.session_changed(self._session)
@@ -220,6 +219,12 @@ class Children:
         self._stop_old(why)
         self._machine.close()
 
+    def look(self) -> None:
+        """
+        Give up children that will not answer. To be called every few seconds.
+        """
+        self._starter.look(self.living)
+
     # From attachments
 
     def answered(self, attachment: Attachment) -> None:
@@ -246,9 +251,10 @@ class Children:
                     session=self._session.name,
                     end=end.describe(),
                 )
-                self._backoff.ended(now, lived, end.last_stderr)
-            else:
+            if end.is_nobodys_fault:
                 self._backoff.stopped(lived)
+            else:
+                self._backoff.ended(now, lived, end.last_stderr)
         if attachment is self._current:
             self._machine.child_ended()
         self._owner.session_answered(self._session)
@@ -273,12 +279,13 @@ class Children:
 
     def start_child(self) -> None:
         """Begin to start a child."""
-        self._next = self._attachment()
+        self._next = self._starter.attachment(self)
         background(self._start(self._next), "the start of a child")
 
     def abandon_start(self) -> None:
         """Give up the child that is being started."""
         attachment, self._next = self._next, None
+        self._starter.cancel()
         if attachment is not None:
             self._stop(attachment, self._why)
 
@@ -317,15 +324,11 @@ class Children:
 
     def release_waiting(self) -> None:
         """There is a child."""
-        waiting, self._waking = self._waking, []
-        for each in waiting:
-            each.callback(None)
+        self._waking.release()
 
     def fail_waiting(self) -> None:
         """There will be none."""
-        waiting, self._waking = self._waking, []
-        for each in waiting:
-            each.errback(Failure(self._failure))
+        self._waking.fail(self._failure)
         # While they waited it was needed, and there may be no child to end.
         self._owner.session_changed(self._session)
 
@@ -333,17 +336,22 @@ class Children:
 
     async def _start(self, attachment: Attachment) -> None:
         try:
+            if self._current is None:
+                await self._starter.wait()
             token = await self._owner.token_for(self._session)
             if attachment is not self._next:
                 return
+            first = self.told.initialize
             try:
-                response = await self._greet(attachment, token, is_second=False)
+                response = await self._starter.greet(attachment, token, first)
             except StartAgain:
                 if attachment is not self._next:
                     return
                 self._stop(attachment, UNMISSED)
-                attachment = self._next = self._attachment()
-                response = await self._greet(attachment, token, is_second=True)
+                attachment = self._next = self._starter.attachment(self)
+                response = await self._starter.greet(
+                    attachment, token, first, is_second=True
+                )
             if response.result is None:
                 raise InitializeRefused(response)
         except Exception as error:
@@ -355,27 +363,14 @@ class Children:
             self._session.child_answered(attachment, response.result)
             self._machine.child_ready()
 
-    async def _greet(
-        self, attachment: Attachment, token: UpstreamAccessToken, *, is_second: bool
-    ) -> Response:
-        attachment.attach(
-            self._owner.make_child(attachment, token.text, self._session.name),
-            token.expires_at,
-        )
-        return await self._greeter.greet(
-            attachment, self.told.initialize, is_second=is_second
-        )
-
-    def _attachment(self) -> Attachment:
-        self._attachments += 1
-        label = f"{self._label}-{self._attachments}"
-        return Attachment(self, self._session, label)
+    def _has_current(self) -> bool:
+        return self._current is not None and self._current.usable
 
     def _start_failed(self, attachment: Attachment, error: Exception) -> None:
         self._failure = error
         if isinstance(error, ChildCannotStart):
             said = "" if attachment.child is None else attachment.child.last_stderr
-            self._backoff.ended(self._owner.clock.seconds(), 0, said)
+            self._backoff.ended(self._owner.clock.seconds(), None, said)
         self._next = None
         self._stop(attachment, UNMISSED)
         self._machine.child_failed()

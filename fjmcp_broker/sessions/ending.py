@@ -1,6 +1,7 @@
 """How a child ended, and who wants to know."""
 
 from enum import Enum
+from signal import SIGKILL
 from typing import Final, Protocol
 
 import attrs
@@ -33,6 +34,15 @@ class ChildEnd:
     exit_code: int | None
     signal: int | None
     last_stderr: str
+
+    @property
+    def is_nobodys_fault(self) -> bool:
+        """
+        @return: whether it says nothing about the next child: it was stopped by us, or
+            killed by somebody else.
+        """
+        was_killed = self.reason is EndReason.EXITED and self.signal == SIGKILL
+        return was_killed or self.reason is EndReason.STOPPED
 
     def describe(self) -> str:
         """

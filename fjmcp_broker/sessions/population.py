@@ -124,6 +124,13 @@ class Population:
                 grants.add(session.grant_id)
         return grants
 
+    async def look_after_children(self) -> None:
+        """
+        The body of a timer: give up children that will not answer.
+        """
+        for session in self:
+            session.children.look()
+
     def suspend_user(self, user_id: int) -> None:
         """
         @param user_id: who has to sign in again: the children are killed at once.

@@ -234,8 +234,7 @@ class SessionRegistry:
     async def flush_activity(self) -> None:
         """
         Write down when sessions were last used, and what is not written yet of them.
-
-        @raise StoreError: the store cannot be used; it is kept for the next time.
+        It is kept for the next time when that cannot be done.
         """
         await self._shelf.close_rows()
         await self._notes.flush()
@@ -334,8 +333,9 @@ class SessionRegistry:
         @param reason: why.
         """
         self.population.update(session)
-        self._notes.forget(session.digest)
-        self._sights.forget(session.digest)
+        if not self._stopping:
+            self._notes.forget(session.digest)
+            self._sights.forget(session.digest)
         if self._shelf.remove(session):
             self.log.info(
                 "session {session} closed: {reason}",

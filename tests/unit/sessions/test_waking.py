@@ -250,20 +250,37 @@ class CrashTests(WakingWorld):
         self.assertNotIn("slow", self.methods(self.spawner.processes[1]))
 
     def test_again_and_again(self) -> None:
-        """It backs off, says why, and recovers."""
+        """It backs off; calls wait and work, since each child has worked until then."""
         session = self.open()
-        for _ in range(3):
-            self.call(session)
-            if self.living:
-                self.living[0].complain(b"disk on fire\n")
-                self.living[0].exit(1)
-        wire = self.call(session)
-        self.assertEqual(wire.status, 502)
-        self.assertIn("disk on fire", wire.json["error"]["message"])
-        started = len(self.spawner.processes)
-        self.assertEqual(started, 2)
-        self.clock.advance(1.1)
-        self.check_call(session)
+        for number, seconds in enumerate((0, 1, 2, 4, 4, 4)):
+            self.living[0].exit(1)
+            wire = self.call(session, number)
+            if seconds:
+                self.clock.advance(seconds - 0.1)
+                self.assertIsNone(wire.status)
+                self.clock.advance(0.1)
+            self.assertEqual(self.answer(wire)["result"], {"params": {"n": number}})
+        self.clock.advance(60)
+        self.living[0].exit(1)
+        self.check_call(session, 9)
+
+    def test_killed_again_and_again(self) -> None:
+        """By somebody else: that says nothing about the next one."""
+        session = self.open()
+        for number in range(9):
+            self.living[0].exit(None, 9)
+            self.check_call(session, number)
+
+    def test_deleted_while_it_backs_off(self) -> None:
+        """Nobody waits for a child any more."""
+        session = self.open()
+        for number in range(2):
+            self.living[0].exit(1)
+            wire = self.call(session, number)
+        self.assertIsNone(wire.status)
+        self.assertEqual(self.send(b"", session, method="DELETE").status, 204)
+        self.assertEqual(wire.status, 404)
+        self.assertEqual(self.living, [])
 
     def test_child_that_never_starts(self) -> None:
         """The longest wait is half a minute."""

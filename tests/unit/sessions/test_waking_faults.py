@@ -39,32 +39,38 @@ class FailedWakeTests(WakingWorld):
         self.patch(self.tokens, "access_token", before)
         self.check_call(session)
 
+    def fail_to_start(self, session: str, id: int) -> Wire:
+        """A call whose child never becomes ready."""
+        wire = self.call(session, id)
+        self.clock.advance(4)
+        if self.living:
+            self.living[0].complain(b"disk on fire\n")
+            self.living[0].exit(1)
+        return wire
+
     def test_back_off_outlives_the_object(self) -> None:
         """However soon the memory of a dormant session is used again."""
         session = self.open()
+        self.living[0].exit(1)
+        self.manual.add("initialize")
         started = 0
-        for number in range(5):
-            self.call(session, number)
-            if self.living:
-                self.living[0].complain(b"disk on fire\n")
-                self.living[0].exit(1)
+        for number in range(8):
+            self.fail_to_start(session, number)
             # The test's own memory of what ran.
             started += len(self.spawner.processes)
             self.spawner.processes.clear()
             gc.collect()
-        self.assertLess(started, 4)
+        self.assertEqual(started, 1 + 5)
 
     def test_back_off_says_why_a_child_never_was_ready(self) -> None:
-        """Its last words, as those of one that was."""
+        """Its last words; short waits are part of the call."""
         session = self.open()
         self.living[0].exit(1)
         self.manual.add("initialize")
-        wires = []
-        for number in range(3):
-            wires.append(self.call(session, number))
-            if self.living:
-                self.living[0].complain(b"disk on fire\n")
-                self.living[0].exit(1)
+        wires = [self.fail_to_start(session, number) for number in range(5)]
+        self.assertEqual([wire.status for wire in wires], [502] * 5)
+        for wire in wires[:4]:
+            self.assertIn("disk on fire", wire.json["error"]["message"])
         self.assertIn("keeps ending", wires[-1].json["error"]["message"])
         self.assertIn("disk on fire", wires[-1].json["error"]["message"])
 
@@ -173,10 +179,10 @@ class BackoffTests(WakingWorld):
     def test_never_promises_no_wait(self) -> None:
         """What is left is rounded up."""
         backoff = Backoff()
-        for _ in range(2):
-            backoff.ended(100, 0, "words")
-        with self.assertRaisesRegex(ChildCannotStart, "in 1 s: words"):
-            backoff.check(100.9)
+        for _ in range(5):
+            backoff.ended(100, None, "words")
+        with self.assertRaisesRegex(ChildCannotStart, "in 5 s: words"):
+            backoff.check(103.9)
 
 
 class TwoChildrenTests(WakingWorld):
@@ -232,6 +238,53 @@ class TwoChildrenTests(WakingWorld):
         self.patch(child, "send", full)
         self.note("notifications/cancelled", requestId="s")
         self.assertIn(b"0\r\n\r\n", self.slow.value())
+
+
+class SlowReplacementTests(WakingWorld):
+    """A child's token is about to end, and its replacement hangs at its start."""
+
+    def setUp(self) -> None:
+        """A session whose token lives for another twenty seconds."""
+        super().setUp()
+        self.tokens.life_seconds = 50
+        self.session = self.open()
+        self.clock.advance(30)
+        self.tokens.life_seconds = 3600
+        self.manual.add("initialize")
+
+    def test_calls_go_on(self) -> None:
+        """The first one waits a little, the next ones not at all."""
+        first = self.call(self.session, 1)
+        self.assertEqual(len(self.living), 2)
+        self.clock.advance(4.9)
+        self.assertIsNone(first.status)
+        self.clock.advance(0.1)
+        self.assertEqual(self.answer(first)["result"], {"params": {"n": 1}})
+        self.check_call(self.session, 2)
+        self.assertEqual(len(self.living), 2)
+
+    def test_until_the_token_ends(self) -> None:
+        """Then they wait for the deadline of the start, and are told."""
+        self.call(self.session, 1)
+        self.clock.advance(5)
+        self.clock.advance(5)
+        late = self.call(self.session, 2)
+        self.assertIsNone(late.status)
+        self.clock.advance(19.9)
+        self.assertIsNone(late.status)
+        self.clock.advance(0.2)
+        self.assertEqual(late.status, 502)
+        self.assertIn("retry-after", late.headers)
+        self.assertEqual(late.json["error"]["data"], {"reason": "child_cannot_start"})
+        self.manual.clear()
+        self.check_call(self.session, 3)
+
+    def test_replacement_in_time(self) -> None:
+        """Nothing is left of anybody's patience."""
+        first = self.call(self.session, 1)
+        self.reply(self.living[1], 1, {"protocolVersion": "2025-06-18"})
+        self.assertEqual(self.answer(first)["result"], {"params": {"n": 1}})
+        self.assertIn("x", self.methods(self.spawner.processes[1]))
 
 
 class UntoldTests(ListChangedWorld):
