@@ -133,6 +133,13 @@ class Correlation(Generic[T]):
             if session is None or pending.session == session:
                 yield pending
 
+    def find(self, child_id: bytes) -> Pending[T] | None:
+        """
+        @param child_id: raw JSON of an id as the child wrote it.
+        @return: the waiting request that it names, or None.
+        """
+        return self._pending.get(child_id)
+
     def sole_pending(self, session: Hashable | None = None) -> Pending[T] | None:
         """
         @param session: only the requests of this session, or None for all.

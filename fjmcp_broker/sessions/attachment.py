@@ -4,7 +4,7 @@ written to another one: whoever waits for an answer that will not come gets an e
 """
 
 import json
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import suppress
 from typing import Final
 
@@ -35,7 +35,7 @@ from fjmcp_broker.mcp.messages import (
 from fjmcp_broker.sessions.child import Child
 from fjmcp_broker.sessions.ending import ChildEnd
 from fjmcp_broker.sessions.errors import ChildBusy, ChildGone
-from fjmcp_broker.sessions.ours import OurWaiter, failure
+from fjmcp_broker.sessions.ours import OurWaiter, Unreadable, failure
 from fjmcp_broker.sessions.waiting import (
     AttachmentOwner,
     ChildHearer,
@@ -55,6 +55,7 @@ class Attachment:
     @ivar expires_at: when its token expires, seconds since the epoch.
     @ivar expiry: the call that ends it before that.
     @ivar is_stateless: whether it is spoken to in the stateless revisions.
+    @ivar has_failed: whether nobody gets an answer of the child's any more.
     @ivar ready_at: when it had answered C{initialize}, or C{None}.
     """
 
@@ -72,7 +73,7 @@ class Attachment:
         self.label = label
         self.expires_at = 0
         self.expiry: IDelayedCall | None = None
-        self.is_stateless = False
+        self.is_stateless = self.has_failed = False
         self.ready_at: float | None = None
         self._owner = owner
         self._session = session
@@ -83,7 +84,7 @@ class Attachment:
         self._started = False
         self._asked = 0
         self._ours = 0
-        self._unreadable = 0
+        self._unreadable = Unreadable(session.name)
 
     @property
     def child(self) -> Child | None:
@@ -152,7 +153,7 @@ class Attachment:
     def ask(
         self,
         method: str,
-        params: dict[str, str],
+        params: Mapping[str, object],
         then: Callable[[Response], None] = lambda _: None,
     ) -> None:
         """
@@ -204,6 +205,13 @@ class Attachment:
         @return: the requests in flight that are not ours, oldest first.
         """
         return [p for p in self._correlation.pending() if p.session is not _OURS]
+
+    def find(self, id: bytes) -> Pending[Waiter] | None:
+        """
+        @param id: raw JSON of an id as the child knows it.
+        @return: the request in flight, ours or a client's.
+        """
+        return self._correlation.find(id)
 
     def relay(
         self, request: Request, waiter: Waiter, *, counts: bool = True
@@ -316,6 +324,7 @@ class Attachment:
         @param reason: short, C{data.reason}.
         @param told: one sentence.
         """
+        self.has_failed = True
         self._ours = 0
         for pending in self._correlation.drain():
             pending.waiter.answered(failure(pending.id, reason, told))
@@ -329,16 +338,7 @@ class Attachment:
         try:
             message = parse_child_line(line)
         except MessageError as error:
-            self._unreadable += 1
-            if self._unreadable.bit_count() == 1:
-                # 1, 2, 4, 8 …: however much it is, the log stays readable.
-                self.log.warn(
-                    "session {session}: child wrote what is no message: {error}"
-                    " ({count} so far)",
-                    session=self._name,
-                    error=error.message,
-                    count=self._unreadable,
-                )
+            self._unreadable.add(error)
             if error.id == NULL:
                 return
             # An answer to somebody, who must not wait for ever.

@@ -23,7 +23,7 @@ from fjmcp_broker.sessions.errors import (
 from fjmcp_broker.sessions.greeting import StartAgain
 from fjmcp_broker.sessions.handshake import Told
 from fjmcp_broker.sessions.starting import Starter
-from fjmcp_broker.sessions.waiting import Resident, SessionOwner
+from fjmcp_broker.sessions.waiting import ChildrenKeeper, Resident
 from fjmcp_broker.sessions.waking import Waking
 
 DRAIN_MARGIN_SECONDS: Final = 10.0
@@ -50,7 +50,7 @@ class Children:
         self,
         session: Resident,
         told: Told,
-        owner: SessionOwner,
+        owner: ChildrenKeeper,
         backoff: Backoff,
         *,
         stateless: bool = False,

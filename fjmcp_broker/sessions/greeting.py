@@ -70,7 +70,7 @@ class Greeter:
         known = self._profiles.known(identity)
         if known is None and not is_second:
             try:
-                response = await self._inquire(attachment, _QUESTION, PROBE_SECONDS)
+                response = await self._inquire(attachment, QUESTION, PROBE_SECONDS)
             except ChildCannotStart:
                 raise StartAgain from None
             if self._judge(identity, response):
@@ -80,7 +80,7 @@ class Greeter:
                 attachment.begin_stateless()
                 return response
         elif known is not None and known.era is not ChildEra.LEGACY and self._stateless:
-            response = await self._inquire(attachment, _QUESTION)
+            response = await self._inquire(attachment, QUESTION)
             if self._judge(identity, response):
                 attachment.begin_stateless()
                 return response
@@ -165,4 +165,5 @@ def _question() -> Request:
     return question
 
 
-_QUESTION: Final = _question()
+QUESTION: Final = _question()
+"""What a child is asked to find out its era."""

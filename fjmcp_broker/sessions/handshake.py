@@ -1,7 +1,7 @@
 """What of a session outlives its children: whose it is, and what each is told."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import attrs
 
@@ -77,7 +77,7 @@ class Told:
             return attrs.evolve(self, subscriptions=others)
         return self
 
-    def repeat(self, ask: Callable[[str, dict[str, str]], object]) -> None:
+    def repeat(self, ask: Callable[[str, Mapping[str, object]], object]) -> None:
         """
         Tell a new child what its predecessors were told after C{initialize}.
 

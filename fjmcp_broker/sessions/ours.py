@@ -3,7 +3,9 @@
 import json
 from collections.abc import Callable
 
-from fjmcp_broker.mcp.messages import INTERNAL_ERROR, Response
+from twisted.logger import Logger
+
+from fjmcp_broker.mcp.messages import INTERNAL_ERROR, MessageError, Response
 
 
 class OurWaiter:
@@ -32,6 +34,36 @@ class OurWaiter:
 
     def cancelled(self) -> None:
         """Cannot happen: no client knows its id."""
+
+
+class Unreadable:
+    """
+    What a child wrote that is no message.
+    """
+
+    log = Logger()
+
+    def __init__(self, name: str) -> None:
+        """
+        @param name: of the session, for the log.
+        """
+        self._name = name
+        self._count = 0
+
+    def add(self, error: MessageError) -> None:
+        """
+        @param error: what is wrong with one more line.
+        """
+        self._count += 1
+        if self._count.bit_count() == 1:
+            # 1, 2, 4, 8 …: however much it is, the log stays readable.
+            self.log.warn(
+                "session {session}: child wrote what is no message: {error}"
+                " ({count} so far)",
+                session=self._name,
+                error=error.message,
+                count=self._count,
+            )
 
 
 def failure(id: bytes, reason: str, told: str) -> Response:

@@ -13,13 +13,13 @@ from hashlib import sha256
 from typing import Final
 
 import attrs
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from fjmcp_broker.key_text import KEY_BYTES
 from fjmcp_broker.logs import background
-from fjmcp_broker.mcp.lifecycle import State
 from fjmcp_broker.mcp.messages import NULL, Request, Response
+from fjmcp_broker.mcp.modern.request_state import Sealing
 from fjmcp_broker.mcp.policy import ToolCatalogue
 from fjmcp_broker.mcp.versions import (
     LATEST_LEGACY,
@@ -27,9 +27,6 @@ from fjmcp_broker.mcp.versions import (
     revision_of_session,
 )
 from fjmcp_broker.oauth.bearer import Principal
-from fjmcp_broker.secret import Secret
-from fjmcp_broker.sessions.child import Child
-from fjmcp_broker.sessions.ending import ChildObserver
 from fjmcp_broker.sessions.errors import (
     InitializeRefused,
     SessionForbidden,
@@ -37,25 +34,21 @@ from fjmcp_broker.sessions.errors import (
     Stopping,
 )
 from fjmcp_broker.sessions.handshake import Identity, Told
+from fjmcp_broker.sessions.keeper import ChildFactory, ChildKeeper
 from fjmcp_broker.sessions.ledger import ISessionLedger, StoredSession
 from fjmcp_broker.sessions.list_changed import Sights
 from fjmcp_broker.sessions.loaded import Shelf
 from fjmcp_broker.sessions.notes import Notes
-from fjmcp_broker.sessions.population import DEFAULT_LIMITS, Limits, Population
+from fjmcp_broker.sessions.population import DEFAULT_LIMITS, Limits
 from fjmcp_broker.sessions.profiles import ChildProfiles
 from fjmcp_broker.sessions.session import Session
+from fjmcp_broker.sessions.shared import SharedSession, SharedSessions
 from fjmcp_broker.sessions.spawn import remove_stale_working_directories
-from fjmcp_broker.sessions.stopping import Partings, at_most
 from fjmcp_broker.sessions.waiting import Resident
-from fjmcp_broker.upstream.interfaces import IUpstreamTokens, UpstreamAccessToken
+from fjmcp_broker.store.sealing import Sealer
+from fjmcp_broker.upstream.interfaces import IUpstreamTokens
 
 SESSION_ID_BYTES: Final = 32
-MINIMUM_TOKEN_LIFE_SECONDS: Final = 120
-STOP_RESERVE_SECONDS: Final = 3.0
-"""Of the time for a stop, what the children get at the end to go by themselves."""
-
-ChildFactory = Callable[[ChildObserver, Secret, str], Child]
-"""Makes a child, not started: its observer, the user's token, its name in the log."""
 
 
 @attrs.frozen
@@ -73,13 +66,9 @@ class Opened:
     session: Session | None = None
 
 
-class SessionRegistry:
+class SessionRegistry(ChildKeeper):
     """
     The sessions and who may use them.
-
-    @ivar clock: tells the time.
-    @ivar profiles: what is known of children.
-    @ivar population: the sessions that are more than their rows.
     """
 
     log = Logger()
@@ -94,6 +83,8 @@ class SessionRegistry:
         catalogue: ToolCatalogue,
         limits: Limits = DEFAULT_LIMITS,
         profiles: ChildProfiles | None = None,
+        sealing: Sealing | None = None,
+        interactive: bool = False,
         random_bytes: Callable[[int], bytes] = secrets.token_bytes,
     ) -> None:
         """
@@ -105,29 +96,33 @@ class SessionRegistry:
         @param limits: how many sessions there may be.
         @param profiles: what is known of children; by default that they speak the
             older revisions.
+        @param sealing: for what clients of the stateless revisions repeat; by default
+            with a key that ends with this object.
+        @param interactive: whether children of older revisions ask their clients.
         @param random_bytes: for session ids.
         """
-        self.clock = clock
-        self.profiles = profiles or ChildProfiles.of_old_children()
+        super().__init__(
+            clock=clock,
+            tokens=tokens,
+            make_child=make_child,
+            limits=limits,
+            profiles=profiles or ChildProfiles.of_old_children(),
+        )
         self._ledger = ledger
-        self._tokens = tokens
-        self._make_child = make_child
         self._catalogue = catalogue
         self._limits = limits
         self._random_bytes = random_bytes
         self._shelf = Shelf(ledger, clock, self._from_row)
-        self.population = Population(limits)
         self._sights = Sights()
-        self._partings = Partings(clock)
         self._notes = Notes(ledger)
-        self._stopping = False
-        self._idle: Deferred[None] | None = None
-
-    def __len__(self) -> int:
-        """
-        @return: how many sessions are more than their rows.
-        """
-        return len(self.population)
+        self._shared = SharedSessions(
+            self,
+            catalogue,
+            self._sights,
+            sealing or Sealer([random_bytes(KEY_BYTES)]),
+            random_bytes,
+            leases=interactive,
+        )
 
     async def start(self) -> None:
         """
@@ -210,6 +205,17 @@ class SessionRegistry:
         """
         await self._shelf.delete(session, "deleted_by_client")
 
+    def shared(self, principal: Principal) -> SharedSession:
+        """
+        @param principal: who makes a request of a stateless revision.
+        @return: the session of its grant, which is not written down anywhere.
+        @raise SessionGone: the grant has just ended.
+        @raise Stopping: the daemon is going down.
+        """
+        if self._stopping:
+            raise Stopping("the service is restarting")
+        return self._shared.of(principal)
+
     # For those who end things
 
     def close_grant(self, grant_id: str) -> None:
@@ -217,6 +223,7 @@ class SessionRegistry:
         @param grant_id: it has ended: its children are killed at once.
         """
         self._shelf.grant_ended()
+        self._shared.close_grant(grant_id)
         for session in self._all():
             if session.grant_id == grant_id:
                 session.end("grant_ended", at_once=True)
@@ -261,71 +268,16 @@ class SessionRegistry:
         @param deadline_seconds: for everything together.
         """
         self._stopping = True
-        ends_at = self.clock.seconds() + deadline_seconds
-        reserve = min(STOP_RESERVE_SECONDS, deadline_seconds / 2)
-        for session in self._all():
-            if not session.children.is_busy:
-                self._leave(session)
-        if len(self):
-            self._idle = Deferred()
-            await at_most(self._idle, deadline_seconds - reserve, self.clock)
-            for session in self._all():
-                self._leave(session)
-        left = max(0.0, ends_at - self.clock.seconds())
-        await self._partings.finish(left, min(left, reserve) / 3)
+        self._shared.forget_questions()
+        await self._stop_children(self._all(), deadline_seconds)
 
     # From sessions
-
-    async def token_for(self, session: Resident) -> UpstreamAccessToken:
-        """
-        As L{SessionOwner.token_for}.
-
-        @param session: about to start a child.
-        @return: the user's token towards Forgejo.
-        """
-        if self._stopping:
-            raise Stopping("the service is restarting")
-        if session.children.state is not State.ROTATING:
-            self.population.make_room(session)
-        return await self._tokens.access_token(
-            session.user_id, MINIMUM_TOKEN_LIFE_SECONDS
-        )
-
-    def make_child(self, observer: ChildObserver, token: Secret, name: str) -> Child:
-        """
-        @param observer: of the child.
-        @param token: the user's.
-        @param name: for the log.
-        @return: a child, not started.
-        """
-        return self._make_child(observer, token, name)
-
-    def stop_child(self, child: Child, *, at_once: bool = False) -> None:
-        """
-        @param child: of no use any more.
-        @param at_once: kill it instead of letting it finish.
-        """
-        self._partings.stop(child, at_once=at_once)
-
-    def session_changed(self, session: Resident) -> None:
-        """
-        @param session: it is needed now, or it is not any more.
-        """
-        self.population.update(session)
-        self._check_idle()
 
     def session_told(self, session: Session) -> None:
         """
         @param session: its next child is told something else.
         """
         self._notes.told(session.digest, session.children.told)
-
-    def session_answered(self, session: Resident) -> None:
-        """
-        @param session: has one request less in flight.
-        """
-        if self._stopping and not session.children.is_busy:
-            self._leave(session)
 
     def session_ended(self, session: Session, reason: str) -> None:
         """
@@ -353,18 +305,6 @@ class SessionRegistry:
 
     def _all(self) -> set[Resident]:
         return {*self._shelf, *self.population}
-
-    def _leave(self, session: Resident) -> None:
-        session.end(
-            "daemon_stopping",
-            told="the service is restarting",
-            error=Stopping("the service is restarting"),
-        )
-
-    def _check_idle(self) -> None:
-        if self._idle is not None and not len(self):
-            idle, self._idle = self._idle, None
-            idle.callback(None)
 
     async def _answer_and_write(self, session: Session, request: Request) -> Response:
         await session.awake()

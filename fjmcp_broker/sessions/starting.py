@@ -11,7 +11,7 @@ from fjmcp_broker.sessions.attachment import Attachment
 from fjmcp_broker.sessions.backoff import Backoff
 from fjmcp_broker.sessions.greeting import Greeter
 from fjmcp_broker.sessions.liveness import Liveness
-from fjmcp_broker.sessions.waiting import AttachmentOwner, Resident, SessionOwner
+from fjmcp_broker.sessions.waiting import AttachmentOwner, ChildrenKeeper, Resident
 from fjmcp_broker.sessions.waking import PATIENCE_SECONDS
 from fjmcp_broker.upstream.interfaces import UpstreamAccessToken
 
@@ -24,7 +24,7 @@ class Starter:
     def __init__(
         self,
         session: Resident,
-        owner: SessionOwner,
+        owner: ChildrenKeeper,
         backoff: Backoff,
         *,
         stateless: bool,

@@ -167,9 +167,9 @@ class Resident(ChildHearer, Protocol):
         """
 
 
-class SessionOwner(Protocol):
+class ChildrenKeeper(Protocol):
     """
-    What a session needs of the registry, and tells it.
+    What the children of a session need of the registry, and tell it.
     """
 
     @property
@@ -215,6 +215,17 @@ class SessionOwner(Protocol):
         @param session: it got or lost something for which it has to be kept.
         """
 
+    def session_answered(self, session: Resident) -> None:
+        """
+        @param session: one request less is in flight.
+        """
+
+
+class SessionOwner(ChildrenKeeper, Protocol):
+    """
+    What a session needs of the registry, and tells it.
+    """
+
     def session_told(self, session: "Session") -> None:
         """
         @param session: its client changed what a new child has to be told.
@@ -226,9 +237,15 @@ class SessionOwner(Protocol):
         @param reason: short, for the store and the log.
         """
 
-    def session_answered(self, session: Resident) -> None:
+
+class WorkplaceOwner(ChildrenKeeper, Protocol):
+    """
+    What a place for requests of the stateless revisions needs of the registry.
+    """
+
+    def workplace_ended(self, place: Resident) -> None:
         """
-        @param session: one request less is in flight.
+        @param place: is no more.
         """
 
 

@@ -1,0 +1,329 @@
+"""
+What the clients of one grant listen to (MCP 2026-07-28, subscriptions).
+
+A stream outlives the children: one that follows is asked for the same again, and what
+is different about it the client hears as if the child had said so. A child of the
+stateless revisions has each stream as a request of its own; for any other the broker
+hands round what the child tells everybody.
+"""
+
+from contextlib import suppress
+from typing import Final, Protocol
+
+import attrs
+
+from fjmcp_broker.mcp.correlation import Pending, TooManyPendingError
+from fjmcp_broker.mcp.messages import (
+    MessageError,
+    Notification,
+    Response,
+    parse_child_line,
+)
+from fjmcp_broker.mcp.modern.errors import status_of_code
+from fjmcp_broker.mcp.modern.listening import (
+    ACKNOWLEDGED,
+    UPDATED,
+    Changed,
+    Filter,
+    Listeners,
+    acknowledgement,
+    completion,
+    requested,
+    subscription_of,
+    tagged,
+    tagged_result,
+)
+from fjmcp_broker.mcp.modern.requests import ModernRequest
+from fjmcp_broker.mcp.modern.translation import code_of
+from fjmcp_broker.sessions.attachment import Attachment
+from fjmcp_broker.sessions.calls import CallObserver
+from fjmcp_broker.sessions.child import Child
+from fjmcp_broker.sessions.errors import ChildBusy, ChildGone
+from fjmcp_broker.sessions.waiting import Waiter
+
+MAXIMUM_STREAMS: Final = 100
+"""So many may be open for one grant."""
+
+
+class SubscriptionsOwner(Protocol):
+    """
+    Whose clients listen.
+    """
+
+    @property
+    def server_info(self) -> bytes | None:
+        """
+        @return: raw JSON object: who the child says it is.
+        """
+
+    @property
+    def capabilities(self) -> bytes:
+        """
+        @return: raw JSON object: what the child declares.
+        """
+
+    @property
+    def current(self) -> Attachment | None:
+        """
+        @return: the child that is spoken to, if there is one.
+        """
+
+    def listeners_changed(self) -> None:
+        """A stream came or went."""
+
+
+class Subscriptions:
+    """
+    The open streams.
+    """
+
+    def __init__(self, owner: SubscriptionsOwner) -> None:
+        """
+        @param owner: whose clients listen.
+        """
+        self._owner = owner
+        self._streams: list[ListeningCall] = []
+        self._listeners: Listeners[ListeningCall] = Listeners()
+
+    def __len__(self) -> int:
+        """
+        @return: how many streams are open.
+        """
+        return len(self._streams)
+
+    def begin(
+        self, attachment: Attachment, modern: ModernRequest, observer: CallObserver
+    ) -> "ListeningCall":
+        """
+        Open a stream.
+
+        @param attachment: of the child that is spoken to.
+        @param modern: the client's C{subscriptions/listen}.
+        @param observer: gets the notifications.
+        @return: the stream.
+        @raise ModernError: the filter is malformed.
+        @raise TooManyPendingError: too many streams are open.
+        @raise ChildBusy: the child does not read.
+        @raise ChildGone: it has ended.
+        """
+        stream = ListeningCall(self, modern, observer, requested(modern))
+        if len(self._streams) >= MAXIMUM_STREAMS:
+            raise TooManyPendingError("too many streams listen already")
+        if attachment.is_stateless:
+            stream.put(attachment)
+        else:
+            accepted = stream.wanted.supported_by(self._owner.capabilities)
+            stream.acknowledged = True
+            observer.notified(acknowledgement(modern.id, accepted))
+            if stream.is_over:
+                return stream
+            self._tell(attachment, self._listeners.add(stream, modern.id, accepted))
+        if not stream.is_over:
+            self._streams.append(stream)
+            self._owner.listeners_changed()
+        return stream
+
+    def renew(self, attachment: Attachment) -> None:
+        """
+        @param attachment: of the child that takes the place of another one.
+        """
+        self._listeners = Listeners()
+        for stream in list(self._streams):
+            if attachment.is_stateless:
+                with suppress(ChildBusy, ChildGone, TooManyPendingError):
+                    stream.put(attachment)
+            else:
+                accepted = stream.wanted.supported_by(self._owner.capabilities)
+                self._tell(attachment, self._listeners.add(stream, stream.id, accepted))
+
+    def takes(self, attachment: Attachment, notification: Notification) -> bool:
+        """
+        @param attachment: where it came from.
+        @param notification: names no request.
+        @return: whether it was about something to listen to, and is dealt with.
+        """
+        subscription = subscription_of(notification)
+        if subscription is not None:
+            pending = attachment.find(subscription)
+            if pending is not None and isinstance(pending.waiter, ListeningCall):
+                pending.waiter.heard(notification)
+            return True
+        if not _is_listened_to(notification):
+            return False
+        if attachment is self._owner.current and not attachment.is_stateless:
+            for stream, message in self._listeners.deliveries(notification):
+                stream.deliver(message)
+        return True
+
+    def announce(self, message: bytes) -> None:
+        """
+        @param message: an encoded notification of our own: a new child offers something
+            else than the one before.
+        """
+        with suppress(MessageError):
+            notification = parse_child_line(message)
+            if isinstance(notification, Notification):
+                for stream in list(self._streams):
+                    if stream.acknowledged and stream.wanted.wants(notification):
+                        stream.deliver(tagged(notification, stream.id))
+
+    def end(self) -> None:
+        """The child, and whoever could come after it, is no more."""
+        for stream in list(self._streams):
+            stream.complete()
+
+    # From streams
+
+    def left(self, stream: "ListeningCall") -> None:
+        """
+        @param stream: is over.
+        """
+        if stream not in self._streams:
+            return
+        self._streams.remove(stream)
+        changed = self._listeners.remove(stream)
+        current = self._owner.current
+        if current is not None and not current.is_stateless:
+            self._tell(current, changed)
+        self._owner.listeners_changed()
+
+    def server_info(self) -> bytes | None:
+        """
+        @return: raw JSON object: who the child says it is.
+        """
+        return self._owner.server_info
+
+    def _tell(self, attachment: Attachment, changed: Changed) -> None:
+        for uri in changed.subscribe:
+            attachment.ask("resources/subscribe", {"uri": uri})
+        for uri in changed.unsubscribe:
+            attachment.ask("resources/unsubscribe", {"uri": uri})
+
+
+class ListeningCall:
+    """
+    One stream.
+
+    @ivar id: raw JSON of the client's id, which names the subscription too.
+    @ivar wanted: what the client wants to hear.
+    @ivar acknowledged: whether the client knows what it will hear.
+    @ivar is_over: whether nothing more comes.
+    """
+
+    takes_messages = True
+
+    def __init__(
+        self,
+        subscriptions: Subscriptions,
+        modern: ModernRequest,
+        observer: CallObserver,
+        wanted: Filter,
+    ) -> None:
+        """
+        @param subscriptions: has it.
+        @param modern: the client's request.
+        @param observer: gets the notifications.
+        @param wanted: what the client wants to hear.
+        """
+        self.id = modern.id
+        self.wanted = wanted
+        self.acknowledged = False
+        self.is_over = False
+        self._subscriptions = subscriptions
+        self._modern = modern
+        self._observer = observer
+        self._attachment: Attachment | None = None
+        self._pending: Pending[Waiter] | None = None
+
+    @property
+    def child(self) -> Child | None:
+        """
+        @return: who is listened to, when it is spoken to as in this revision.
+        """
+        return None if self._attachment is None else self._attachment.child
+
+    def put(self, attachment: Attachment) -> None:
+        """
+        @param attachment: of a child that has streams as requests.
+        @raise TooManyPendingError: too many others wait for it.
+        @raise ChildBusy: it does not read.
+        @raise ChildGone: it has ended.
+        """
+        self._attachment = attachment
+        self._pending = attachment.relay(self._modern.request, self, counts=False)
+
+    def heard(self, notification: Notification) -> None:
+        """
+        @param notification: what the child says on this stream.
+        """
+        if notification.method == ACKNOWLEDGED:
+            if self.acknowledged:
+                return  # by the child before
+            self.acknowledged = True
+        self.deliver(tagged(notification, self.id))
+
+    def deliver(self, message: bytes) -> None:
+        """
+        @param message: encoded, for the client.
+        """
+        if not self.is_over:
+            self._observer.notified(message)
+
+    def complete(self) -> None:
+        """End it in good order."""
+        self._finish(completion(self.id, self._subscriptions.server_info()), 200)
+
+    def abandon(self) -> None:
+        """The client is gone."""
+        if self.is_over:
+            return
+        self.is_over = True
+        pending, self._pending = self._pending, None
+        if pending is not None and self._attachment is not None:
+            self._attachment.give_up(pending, "the client has gone")
+        self._subscriptions.left(self)
+
+    # From the child, as a waiter
+
+    def notified(self, message: bytes) -> None:
+        """
+        @param message: names this request by a progress token, which says nothing.
+        """
+
+    def answered(self, response: Response) -> None:
+        """
+        @param response: the end of the stream; of the child's only, if it is ours.
+        """
+        attachment, self._pending = self._attachment, None
+        if attachment is None or attachment.has_failed:
+            return
+        if response.error is None:
+            result = tagged_result(response.result or b"{}", self.id)
+            self._finish(Response(self.id, result), 200)
+        elif self.acknowledged:
+            self.complete()
+        else:
+            code = code_of(response.error)
+            status = 200 if code is None else status_of_code(code)
+            self._finish(attrs.evolve(response, id=self.id), status)
+
+    def cancelled(self) -> None:
+        """The child tore the stream down."""
+        self._pending = None
+        self.complete()
+
+    def _finish(self, response: Response, status: int) -> None:
+        if not self.is_over:
+            self.is_over = True
+            self._subscriptions.left(self)
+            self._observer.finished(response, status)
+
+
+_EVERYTHING: Final = Filter(tools=True, prompts=True, resources=True)
+
+
+def _is_listened_to(notification: Notification) -> bool:
+    """
+    @return: whether clients hear of this on such streams alone.
+    """
+    return notification.method == UPDATED or _EVERYTHING.wants(notification)
