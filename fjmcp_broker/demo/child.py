@@ -38,6 +38,7 @@ It misbehaves on request. The variables, each with the prefix C{STANDIN_CHILD_}:
   - C{HONOUR_CANCEL}: a cancelled C{slow} ends at once, as in forgejo-mcp 2.34.
   - C{LEDGER}: path of a file; one line of JSON for every C{tools/call}, with
     C{name}, C{id}, C{key} (the argument of that name) and C{pid}.
+  - C{STEPS}: path of a directory; see L{fjmcp_broker.demo.child_steps}.
 """
 
 import os

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from fjmcp_broker.demo.child_api import ForgejoApi
 from fjmcp_broker.demo.child_options import Options
+from fjmcp_broker.demo.child_steps import Steps
 from fjmcp_broker.demo.child_test_tools import Conversation, TestTools
 from fjmcp_broker.demo.child_tools import ForgejoTools, Tool, ToolError, text_result
 from fjmcp_broker.demo.child_wire import Wire, log, write_stderr
@@ -70,6 +71,7 @@ class Server:
         self._token = token
         self._wire = Wire(options)
         self._hang = options.words("HANG")
+        self._steps = Steps(options)
         self._calls: queue.Queue[Call | None] = queue.Queue(QUEUE_LENGTH)
         self._running: dict[Any, Call] = {}
         self._current = threading.local()
@@ -129,6 +131,7 @@ class Server:
             self._wire.send_line(self._options.text("JUNK").encode())
         write_stderr(b"x" * self._options.number("FLOOD_STDERR_BYTES"))
         self._read(wake_read)
+        self._steps.reach("shutdown")
         self.conversation.end()
         for _ in workers:
             self._calls.put(None)
@@ -236,6 +239,10 @@ class Server:
         if "initialize" in self._hang:
             return
         self._received["initialize"] = params
+        client = params.get("clientInfo")
+        if isinstance(client, dict):
+            self._steps.client = str(client.get("name", ""))
+        self._steps.reach("initialize")
         wanted = params.get("protocolVersion", REVISION_WHEN_ABSENT)
         self._wire.result(
             request_id,
@@ -247,12 +254,14 @@ class Server:
         )
         if crash == "after-initialize":
             self._crash()
+        self._steps.reach("initialized")
 
     def _list(self, request_id: Any, params: dict[str, Any]) -> None:
         if params.get("cursor"):
             text = "illegal base64 data at input byte 0"
             self._wire.error(request_id, -32602, text)
             return
+        self._steps.reach("tools/list")
         tools = sorted(self._tools.values(), key=lambda tool: tool.name)
         share = -(-self._options.number("TOOLS_BYTES") // len(tools))
         self._wire.result(
@@ -307,7 +316,9 @@ class Server:
             if name in options.words("ECHO_TOKEN"):
                 text = f"access token does not exist [sha: {self._token}]"
                 raise ToolError(f"{name} err: {text}")
+            self._steps.reach(f"{name}.before")
             result = text_result(tool.run(call.arguments))
+            self._steps.reach(f"{name}.after")
         except ToolError as error:
             log("ERROR", f'{{"tool": "{name}", "error": "{error}"}}')
             self._wire.error(call.request_id, -32603, str(error))

@@ -154,6 +154,20 @@ class ChildProcess(ProcessProtocol):
             return answer["error"]["message"]
         return json.loads(answer["result"]["content"][0]["text"])["Result"]
 
+    @property
+    def has_said_nothing(self) -> bool:
+        """
+        @return: whether no line waits to be taken.
+        """
+        return not self._lines
+
+    @property
+    def pid(self) -> int:
+        """
+        @return: its process id.
+        """
+        return int(self._transport().pid)
+
     def end_input(self) -> None:
         """Close stdin."""
         self._transport().closeStdin()

@@ -1,26 +1,16 @@
-"""Clients that call on one session each through faults, and what they find wrong."""
+"""What clients find wrong while things go wrong, and what they have to put up with."""
 
 from __future__ import annotations
 
-import http.client
-import json
-import random
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import attrs
 
-from tests.real.browser import Browser, Page
-from tests.real.client import McpClient, message_of
-
 RECOVERY_SECONDS: Final = 5.0
-LOG_LEVEL: Final = "warning"
-PAUSE_SECONDS: Final = (0.1, 0.5)
-SLOW_SECONDS: Final = 0.5
-PATIENCE_SECONDS: Final = 60.0
 
 
 @attrs.define
@@ -64,6 +54,7 @@ class Run:
     @ivar written: titles of issues, and whether the client was told of success.
     @ivar keys: likewise, of all calls.
     @ivar resting: sessions that are to make no calls.
+    @ivar wanted: what a session is to do next.
     """
 
     tokens_lost: Callable[[str], bool]
@@ -77,6 +68,7 @@ class Run:
     written: dict[str, bool] = attrs.Factory(dict)
     keys: dict[str, bool] = attrs.Factory(dict)
     resting: set[str] = attrs.Factory(set)
+    wanted: dict[str, str] = attrs.Factory(dict)
     slowest: float = 0.0
     slowest_recovery: float = 0.0
     lock: threading.Lock = attrs.Factory(threading.Lock)
@@ -112,6 +104,17 @@ class Run:
         window.over = time.monotonic()
         window.ended = window.over + grace_seconds
 
+    def pin(self, window: Window, sessions: set[str]) -> None:
+        """
+        It has become known which sessions a fault has hit: no others.
+        """
+        with self.lock:
+            if strangers := window.hit - sessions:
+                self.problems.append(f"{window.what}: not only of {sessions} but")
+                self.problems[-1] += f" calls of {strangers} failed"
+            window.hit |= sessions
+            window.sessions = 0
+
     def excuse(self, sent: float, session: str) -> Window | None:
         """
         @return: the fault that a call of that session may have failed of.
@@ -132,239 +135,14 @@ class Run:
         with self.lock:
             self.counts["succeeded"] += 1
             self.slowest = max(self.slowest, now - sent)
-            for window in self.windows:
-                if window.over is None or session in window.recovered:
-                    continue
+            fresh = [
+                window
+                for window in self.windows
+                if window.over is not None and session not in window.recovered
+            ]
+            for window in fresh:
                 window.recovered.add(session)
-                if session in window.hit and session not in self.resting:
-                    took = now - window.over
-                    self.slowest_recovery = max(self.slowest_recovery, took)
-
-
-class Failed(Exception):  # noqa: N818 - it is no error of the test
-    """A call did not work, and may be excused."""
-
-
-@attrs.define
-class ChaosClient(McpClient):
-    """
-    One session for the whole run.
-
-    @ivar name: of the session, unique; what its client calls itself.
-    @ivar strangers: sessions of other users.
-    """
-
-    run: Run = attrs.field(kw_only=True)
-    login: str = attrs.field(kw_only=True)
-    password: str = attrs.field(kw_only=True, repr=False)
-    name: str = attrs.field(kw_only=True)
-    draw: random.Random = attrs.field(kw_only=True)
-    strangers: list[str] = attrs.Factory(list)
-    made: int = 0
-
-    def open(self) -> None:
-        """
-        Open the session.
-        """
-        self.number += 1
-        answer = self.send(
-            {
-                "jsonrpc": "2.0",
-                "id": self.number,
-                "method": "initialize",
-                "params": {
-                    "protocolVersion": "2025-11-25",
-                    "capabilities": {},
-                    "clientInfo": {"name": self.name, "version": "1"},
-                },
-            }
-        )
-        assert answer.status == 200, answer
-        self.session_id = answer.headers["Mcp-Session-Id"]
-        note = {"jsonrpc": "2.0", "method": "notifications/initialized"}
-        assert self.send(note).status == 202
-        assert "result" in message_of(self.request("logging/setLevel", level=LOG_LEVEL))
-
-    def work(self) -> None:
-        """
-        Call until the run is over; then once more.
-        """
-        try:
-            while not self.run.over.wait(self.draw.uniform(*PAUSE_SECONDS)):
-                if self.name not in self.run.resting:
-                    self.one()
-            self.finish()
-        except Exception as error:
-            # A thread that ended unnoticed would look like one that found nothing.
-            self.run.problem(f"{self.name}: {type(error).__name__}: {error}")
-
-    def one(self) -> bool:
-        """
-        Make one call of some kind.
-
-        @return: whether it worked.
-        """
-        sent = time.monotonic()
-        lot = self.draw.random()
-        try:
-            if lot < 0.04 and self.strangers:
-                self._steal()
-            elif lot < 0.15:
-                self._write()
-            elif lot < 0.5 or not self.run.has_ledger:
-                self._who()
-            elif lot < 0.8:
-                self._echo()
-            elif lot < 0.9:
-                self._ask("slow", seconds=SLOW_SECONDS)
-            else:
-                self._told()
-        except (Failed, OSError, http.client.HTTPException) as error:
-            self._failed(sent, error)
-            return False
-        self.run.succeeded(sent, self.name)
-        return True
-
-    def finish(self) -> None:
-        """
-        The session is still there, and ends when it is told to.
-        """
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while not self.one():
-            if time.monotonic() > deadline:
-                self.run.problem(f"{self.name} never worked again")
-                return
-        answer = self.send(b"", "DELETE")
-        if answer.status != 204:
-            self.run.problem(f"{self.name}: DELETE {answer.status} {answer.text}")
-        self.run.count("sessions that lasted")
-
-    # Calls
-
-    def _unique(self) -> str:
-        self.made += 1
-        return f"{self.name}.{self.made}"
-
-    def _ask(self, tool: str, **arguments: Any) -> Any:
-        """
-        @return: what the tool said.
-        @raise Failed: nothing, or that it failed.
-        """
-        key = self._unique()
-        self.run.keys[key] = False
-        if self.run.has_ledger:
-            arguments["key"] = key
-        self.browser = Browser()
-        sent = time.monotonic()
-        answer = self.request("tools/call", name=tool, arguments=arguments)
-        self.run.count("calls")
-        if answer.status == 401:
-            self._signed_out(sent, answer)
-        if answer.status in (400, 403, 404, 409):
-            self.run.problem(
-                f"{self.name}: {tool} answered {answer.status} {answer.text}"
-            )
-        if answer.status != 200:
-            raise Failed(f"{answer.status} {answer.text[:300]}")
-        try:
-            message = message_of(answer)
-        except (ValueError, IndexError) as error:
-            raise Failed(f"broken off: {answer.text[:100]}") from error
-        if message.get("id") != self.number:
-            self.run.problem(f"{self.name} got the answer to another request")
-        if "result" not in message or message["result"].get("isError"):
-            raise Failed(json.dumps(message)[:300])
-        self.run.keys[key] = True
-        text = message["result"]["content"][0]["text"]
-        try:
-            said = json.loads(text)
-        except ValueError:
-            return text
-        return said.get("Result", said) if isinstance(said, dict) else said
-
-    def _who(self) -> None:
-        login = self._ask("get_my_user_info")["login"]
-        if login != self.login:
-            self.run.problem(f"{self.name} got an answer of {login}")
-
-    def _echo(self) -> None:
-        text = self._unique()
-        said = self._ask("echo", text=text)
-        if said != text:
-            self.run.problem(f"{self.name} said {text} and heard {said}")
-
-    def _told(self) -> None:
-        received = self._ask("process_info")["received"]
-        name = received.get("initialize", {}).get("clientInfo", {}).get("name")
-        if (name, received.get("log_level")) != (self.name, LOG_LEVEL):
-            self.run.problem(
-                f"the child of {self.name} was told {name}, {received.get('log_level')}"
-            )
-
-    def _write(self) -> None:
-        title = self._unique()
-        self.run.written[title] = False
-        self._ask(
-            "create_issue", owner=self.login, repo="chaos", title=title, body="chaos"
-        )
-        self.run.written[title] = True
-
-    def _steal(self) -> None:
-        """
-        Present one's own token with another user's session.
-        """
-        own, self.session_id = self.session_id, self.draw.choice(self.strangers)
-        self.browser = Browser()
-        try:
-            answer = self.request("tools/call", name="get_my_user_info", arguments={})
-        finally:
-            self.session_id = own
-        if answer.status == 401:
-            raise Failed("401")
-        if answer.status >= 500:
-            raise Failed(f"{answer.status} {answer.text[:300]}")
-        self.run.count("refused thefts")
-        if answer.status != 403:
-            self.run.problem(
-                f"{self.name} used a session of somebody else: {answer.status}"
-            )
-
-    # Failures
-
-    def _signed_out(self, sent: float, answer: Page) -> None:
-        """
-        A 401 is right when an answer of Forgejo's was lost; one sign-in of another
-        client then revives this one.
-        """
-        with self.run.signing_in:
-            if sent <= self.run.revived.get(self.login, 0):
-                raise Failed("401")
-            if not self.run.tokens_lost(self.login):
-                self.run.problem(f"{self.name} was signed out: {answer.text}")
-            McpClient(self.url).sign_in(self.login, self.password)
-            self.run.revived[self.login] = time.monotonic()
-            self.run.count("signed in again")
-        raise Failed("401")
-
-    def _failed(self, sent: float, error: Exception) -> None:
-        if str(error) == "401":
-            self.run.count("asked to sign in")
-            return
-        if "user_suspended" in str(error) and (
-            self.run.tokens_lost(self.login)
-            or sent <= self.run.revived.get(self.login, 0)
-        ):
-            self.run.count("in flight when a refresh answer was lost")
-            return
-        window = self.run.excuse(sent, self.name)
-        if window is None:
-            took = time.monotonic() - sent
-            self.run.problem(
-                f"{self.name}: no fault, but after {took:.1f} s"
-                f" {type(error).__name__}: {error}"
-            )
-            self.run.count("failed without a fault")
-            return
-        self.run.count("excused failures")
-        with self.run.lock:
-            self.run.failures[window.what] += 1
+            # One fault may come before the session has got over another.
+            hit = [window.over or 0 for window in fresh if session in window.hit]
+            if hit and session not in self.resting:
+                self.slowest_recovery = max(self.slowest_recovery, now - max(hit))

@@ -3,45 +3,35 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
-import sqlite3
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import closing, suppress
-from pathlib import Path
 from typing import Final
 
-import attrs
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 
 from tests import SEED
-from tests.real import real_forgejo_mcp
-from tests.real.broken_broker import runner
-from tests.real.broker_case import BrokerCase
 from tests.real.client import McpClient
-from tests.real.daemon import Daemon, free_port, pause, processes
-from tests.slow.chaos import RECOVERY_SECONDS, ChaosClient, Run
-
-LOGINS: Final = ("alice", "bob", "carol", "dave", "erin")
-IDLE_SECONDS: Final = 3
-UPSTREAM_LIFETIME_SECONDS: Final = 45
-"""A child is replaced when its token lives for 25 seconds more, at a call."""
+from tests.real.daemon import CLOCK, pause
+from tests.slow.chaos import RECOVERY_SECONDS, Run
+from tests.slow.chaos_steps import AIMED, NOTICE_SECONDS, Aim
+from tests.slow.chaos_world import IDLE_SECONDS, LOGINS, World, send
 
 SHORT_LIFETIME_SECONDS: Final = 30
-NOTICE_SECONDS: Final = 0.5
-"""How long the end of a child may go unnoticed."""
-
 SPARED_SECONDS: Final = 12.0
 """A session whose children end quickly, again and again, has to wait for the next."""
 
-TERM, KILL, CHILD_KILL, CHILD_BORN, CHILD_STOP, CHILD_STUCK = (
+TERM, KILL, TERM_STUCK, KILL_STUCK, CHILD_KILL, CHILD_BORN, CHILD_STOP, CHILD_STUCK = (
     "SIGTERM and start again",
     "SIGKILL and start again",
+    "SIGTERM with stopped children",
+    "SIGKILL with stopped children",
     "child killed",
     "child killed, and the next one at its start",
     "child stopped for a while",
@@ -60,31 +50,19 @@ EVENTS: Final = (
     *(TERM, KILL, CHILD_KILL, CHILD_BORN, CHILD_STOP, CHILD_STUCK),
     *(ROTATE, SLOW, SIGN_IN, BAD_GATEWAY, HANG, LOST, REAP),
 )
+STEPS: Final = (*AIMED, TERM_STUCK, KILL_STUCK)
 MILD: Final = (ROTATE, SIGN_IN)
-REAL_CHILD: Final = "FJMCP_CHAOS_REAL_CHILD"
-"""Names the variable that asks for the real forgejo-mcp of a version, everywhere."""
+STUCK_CHILDREN: Final = 3
 
 
-@attrs.define
-class Sample:
-    """The daemon's memory and descriptors at some time of the run."""
-
-    seconds: float
-    resident_kib: int
-    descriptors: int
-
-
-class ChaosCase(BrokerCase):
-    """A daemon, a Forgejo with five users, and clients in threads."""
+class ChaosCase(World):
+    """A world where things happen."""
 
     timeout = 7200
-    lifetime_seconds = UPSTREAM_LIFETIME_SECONDS
-    real = ""
-    """Version of the real forgejo-mcp, empty for the stand-in child."""
 
     async def go_through(
         self,
-        seconds: float,
+        seconds: float | None,
         sessions: int,
         events: Sequence[str],
         fault: str | None = None,
@@ -94,7 +72,7 @@ class ChaosCase(BrokerCase):
         """
         Let clients call while things happen.
 
-        @param seconds: for how long.
+        @param seconds: for how long; C{None} until everything has happened once.
         @param sessions: how many clients.
         @param events: in a seeded order, again and again.
         @param fault: of the broker, if any.
@@ -103,28 +81,9 @@ class ChaosCase(BrokerCase):
         """
         self.draw = random.Random(SEED)  # noqa: S311 - not a secret
         self.happened: Counter[str] = Counter()
-        self.texts: list[str] = []
-        self.kills = 0
-        self.samples: list[Sample] = []
-        self.port = free_port()
-        self.fault = fault
-        self.environment, self.forgejo = await self.settings(self.port)
-        self.real = os.environ.get(REAL_CHILD, self.real)
-        if self.real:
-            binary = real_forgejo_mcp.require(self.real)
-            del self.environment["FJMCP_BROKER_CHILD_COMMAND"]
-            self.environment["FORGEJO_MCP_BINARY"] = str(binary)
-        self.environment["FJMCP_BROKER_SESSION_IDLE_TIMEOUT"] = f"{IDLE_SECONDS}s"
-        self.ledger = Path(self.directory) / "ledger"
-        self.file = Path(self.directory) / "broker.toml"
-        self.file.write_text(
-            f"[child.env]\nSTANDIN_CHILD_LEDGER = {json.dumps(str(self.ledger))}\n"
-        )
-        self.people()
-        await self.start()
-        self.first_descriptors = self.descriptors()
-        self.run_ = Run(self.tokens_lost, has_ledger=not self.real)
-        clients = await deferToThread(self.clients, sessions)
+        self.lost_answers = 0
+        clients = await self.prepare(sessions, fault)
+        self.aim = Aim(self, self.draw)
         threads = [threading.Thread(target=each.work) for each in clients]
         self.began = time.monotonic()
         for thread in threads:
@@ -137,161 +96,71 @@ class ChaosCase(BrokerCase):
                 await pause(0.05)
         return self.run_
 
-    def people(self) -> None:
-        """
-        Users with a repository each.
-        """
-        stand_in = self.forgejo.stand_in
-        for login in LOGINS:
-            if login not in ("alice", "bob"):
-                stand_in.controls.add_user(login)
-            owner = stand_in.controls.user(login)
-            stand_in.world.add_repository(
-                owner, "chaos", int(time.time()), private=True
-            )
-        stand_in.controls.set_lifetimes(access_seconds=self.lifetime_seconds)
-
-    def clients(self, count: int) -> list[ChaosClient]:
-        """
-        @return: clients with sessions, each user's with two sign-ins.
-        """
-        signed_in: dict[tuple[str, int], McpClient] = {}
-        made = []
-        for number in range(count):
-            login = LOGINS[number % len(LOGINS)]
-            place = (login, number // len(LOGINS) % 2)
-            if place not in signed_in:
-                client = McpClient(self.daemon.url)
-                client.sign_in(login, self.forgejo.password(login))
-                signed_in[place] = client
-            made.append(
-                ChaosClient(
-                    self.daemon.url,
-                    client_id=signed_in[place].client_id,
-                    access_token=signed_in[place].access_token,
-                    run=self.run_,
-                    login=login,
-                    password=self.forgejo.password(login),
-                    name=f"{login}-{number}",
-                    draw=random.Random(f"{SEED} {number}"),  # noqa: S311
-                )
-            )
-            made[-1].open()
-        for each in made:
-            each.strangers = [
-                other.session_id or "" for other in made if other.login != each.login
-            ]
-        return made
-
-    async def start(self) -> None:
-        """
-        A daemon, once more.
-        """
-        self.daemon = Daemon.launch(
-            self.environment,
-            port=self.port,
-            runner=(*runner(self.fault), "--config", str(self.file)),
-        )
-        self.addCleanup(self.daemon.stop)
-        await self.daemon.until_ready()
-
-    # What is known from outside
-
-    def children(self) -> list[int]:
-        """
-        @return: the children that run.
-        """
-        found = processes(self.forgejo.stand_in.base_url)
-        return sorted(pid for pid in found if pid != self.daemon.pid)
-
-    def busy(self) -> list[int]:
-        """
-        @return: children that have taken a slow call lately, the latest at the end.
-        """
-        if self.real or not self.ledger.exists():
-            return []
-        with self.ledger.open("rb") as file:
-            file.seek(max(0, self.ledger.stat().st_size - 4096))
-            lines = file.read().splitlines()[1:]
-        entries = [json.loads(line) for line in lines]
-        return [entry["pid"] for entry in entries if entry["name"] == "slow"]
-
-    def descriptors(self) -> int:
-        """
-        @return: how many the daemon has.
-        """
-        return len(os.listdir(f"/proc/{self.daemon.pid}/fd"))
-
-    def sample(self) -> None:
-        """
-        Look at the daemon.
-        """
-        status = Path(f"/proc/{self.daemon.pid}/status").read_text()
-        (line,) = (each for each in status.splitlines() if each.startswith("VmRSS"))
-        self.samples.append(
-            Sample(
-                time.monotonic() - self.began, int(line.split()[1]), self.descriptors()
-            )
-        )
-
-    def tokens_lost(self, login: str) -> bool:
-        """
-        @return: whether Forgejo has issued tokens that the store has not.
-        """
-        with closing(sqlite3.connect(f"{self.directory}/broker.db")) as store:
-            (stored,) = store.execute(
-                "SELECT counter FROM upstream_tokens JOIN users USING (user_id)"
-                " WHERE login = ?",
-                (login,),
-            ).fetchone()
-        return bool(stored < self.forgejo.stand_in.controls.grant(login).counter)
-
-    # What happens
-
     async def happen(
-        self, seconds: float, events: Sequence[str], quiet_seconds: float
+        self, seconds: float | None, events: Sequence[str], quiet_seconds: float
     ) -> None:
         """
-        Let one thing after the other happen until the time is over.
+        Let one thing after the other happen.
         """
         sys.stderr.write(f"seed {SEED}\n")
         upcoming: list[str] = []
+        aimed: list[Deferred[None]] = []
         self.hurt_at = 0.0
-        while time.monotonic() - self.began < seconds:
+        while seconds is None or time.monotonic() - self.began < seconds:
             await pause(quiet_seconds)
-            self.sample()
+            self.sample(time.monotonic() - self.began)
             if self.run_.problems and self.fault is not None:
                 return
             if not upcoming:
+                if seconds is None and self.happened:
+                    return
                 upcoming = list(events)
                 self.draw.shuffle(upcoming)
+                # Aimed ones first, side by side, and no restart between them.
+                upcoming.sort(key=lambda event: event in AIMED)
             if upcoming:
                 event = upcoming.pop()
                 at = time.monotonic() - self.began
                 sys.stderr.write(f"  {at:6.1f} s {event}\n")
-                await self.one(event)
+                if event in AIMED:
+                    aimed.append(Deferred.fromCoroutine(self.one(event)))
+                else:
+                    await gatherResults(aimed)
+                    await self.one(event)
 
     async def one(self, event: str) -> None:
         """
         Let something happen and wait until it is over.
         """
         controls, run = self.forgejo.stand_in.controls, self.run_
-        if event in (TERM, KILL):
+        if event in (TERM, KILL, TERM_STUCK, KILL_STUCK):
             window = run.begin(event)
-            number = signal.SIGTERM if event == TERM else signal.SIGKILL
-            self.kills += event == KILL
-            self.daemon.signal_with(number)
-            await self.daemon.wait()
-            self.texts.append(self.daemon.text)
+            if event in (TERM_STUCK, KILL_STUCK):
+                for pid in self.draw.sample(self.children(), STUCK_CHILDREN):
+                    send(pid, signal.SIGSTOP)
+            killed = event in (KILL, KILL_STUCK)
+            await self.end(signal.SIGKILL if killed else signal.SIGTERM)
+            # Refreshes were in flight: only after a kill may that be.
+            self.lost_answers += killed and sum(map(self.tokens_lost, LOGINS))
             await self.start()
             run.end(window)
+        elif event in AIMED:
+            await self.aim.hurt(event)
         elif event in (CHILD_KILL, CHILD_BORN, CHILD_STOP, CHILD_STUCK):
             event = await self.hurt_child(event)
         elif event in (ROTATE, SLOW):
             controls.set_lifetimes(access_seconds=SHORT_LIFETIME_SECONDS)
             if event == SLOW:
                 controls.delay(1.0, "token:refresh_token")
-            await pause(6)
+                login = self.draw.choice(LOGINS)
+                await gatherResults(
+                    [
+                        deferToThread(self.second_sign_in, login),
+                        deferLater(CLOCK, 6, lambda: None),
+                    ]
+                )
+            else:
+                await pause(6)
             controls.end_faults()
             controls.set_lifetimes(access_seconds=self.lifetime_seconds)
         elif event == SIGN_IN:
@@ -326,24 +195,28 @@ class ChaosCase(BrokerCase):
         busy = [pid for pid in self.busy() if pid in pids]
         child = busy[-1] if busy else self.draw.choice(pids)
         if event in (CHILD_STOP, CHILD_STUCK):
-            _send(child, signal.SIGSTOP)
+            send(child, signal.SIGSTOP)
             await pause(1.5)
         if event == CHILD_STOP:
-            _send(child, signal.SIGCONT)
+            send(child, signal.SIGCONT)
             return event
         self.hurt_at = now
+        before = len(self.killed())
         window = self.run_.begin(event, sessions=2 if event == CHILD_BORN else 1)
-        _send(child, signal.SIGKILL)
+        send(child, signal.SIGKILL)
         if event == CHILD_BORN:
             born: list[int] = []
             while not born and time.monotonic() < now + RECOVERY_SECONDS:
                 await pause(0.005)
                 born = [pid for pid in self.children() if pid not in pids]
             for pid in born[:1]:
-                _send(pid, signal.SIGKILL)
+                send(pid, signal.SIGKILL)
             self.run_.end(window, RECOVERY_SECONDS)
         else:
             self.run_.end(window, NOTICE_SECONDS)
+            await pause(NOTICE_SECONDS)
+            if seen := self.killed()[before:]:
+                self.run_.pin(window, set(seen))
         return event
 
     def second_sign_in(self, login: str) -> None:
@@ -369,7 +242,7 @@ class ChaosCase(BrokerCase):
         ends = time.monotonic() + 30
         while not fault.hits and time.monotonic() < ends:
             await pause(0.05)
-        self.kills += fault.hits
+        self.lost_answers += fault.hits
         while run.counts["signed in again"] == before and time.monotonic() < ends:
             await pause(0.05)
         fault.end()
@@ -384,11 +257,3 @@ class ChaosCase(BrokerCase):
         await pause(IDLE_SECONDS + 3)
         self.run_.counts["reaped"] += max(0, before - len(self.children()))
         self.run_.resting = set()
-
-
-def _send(pid: int, number: int) -> None:
-    """
-    Signal a child, which may have gone by itself.
-    """
-    with suppress(ProcessLookupError):
-        os.kill(pid, number)
