@@ -14,6 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 MINUTES ?= 10
 SESSIONS ?= 20
+CONFORMANCE ?=
 
 .PHONY: all demo test test-unit test-real test-slow conformance chaos soak coverage vet \
 	lint format docs generate build clean changelog
@@ -54,13 +55,14 @@ test-real: $(VENV)/.installed-test
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python $(WARNINGS) -m twisted.trial --reporter=text \
 		--temp-directory=_trial_temp_slow tests.slow.test_packaging \
-		tests.slow.test_durability tests.slow.test_rotation
+		tests.slow.test_durability tests.slow.test_rotation tests.slow.test_chaos
 
 # The official suite against a real daemon, in front of three kinds of children.
 conformance: $(VENV)/.installed-test
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python $(WARNINGS) -m tests.conformance
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python $(WARNINGS) -m tests.conformance \
+		$(CONFORMANCE)
 
-# Not part of CI yet, which says so: everything happens to a broker under many clients.
+# A part of test-slow: everything happens to a broker under many clients.
 chaos: $(VENV)/.installed-test
 	$(BIN)/python $(WARNINGS) -m twisted.trial --reporter=text \
 		--temp-directory=_trial_temp_chaos tests.slow.test_chaos
