@@ -19,7 +19,7 @@ from fjmcp_broker.mcp.modern.errors import header_mismatch
 from fjmcp_broker.mcp.modern.requests import ModernRequest, decoded
 
 KEYWORD: Final = "x-mcp-header"
-MAXIMUM_TOOLS: Final = 5000
+MAXIMUM_TOOLS: Final = 1000
 
 _KINDS: Final = frozenset(("boolean", "integer", "string"))
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -137,7 +137,7 @@ class ToolHeaders:
 
     def __init__(self, maximum: int = MAXIMUM_TOOLS) -> None:
         """
-        @param maximum: how many tools are remembered, the newest ones.
+        @param maximum: how many annotated tools are remembered, the newest ones.
         """
         self._maximum = maximum
         self._tools: dict[str, tuple[HeaderParameter, ...]] = {}
@@ -148,7 +148,8 @@ class ToolHeaders:
         """
         for name, parameters in annotated_tools(result).items():
             self._tools.pop(name, None)
-            self._tools[name] = parameters
+            if parameters:
+                self._tools[name] = parameters
         while len(self._tools) > self._maximum:
             del self._tools[next(iter(self._tools))]
 
