@@ -19,7 +19,6 @@ from fjmcp_broker.mcp.modern.errors import header_mismatch
 from fjmcp_broker.mcp.modern.requests import ModernRequest, decoded
 
 KEYWORD: Final = "x-mcp-header"
-MAXIMUM_TOOLS: Final = 1000
 
 _KINDS: Final = frozenset(("boolean", "integer", "string"))
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -127,40 +126,6 @@ def check(modern: ModernRequest, parameters: Sequence[HeaderParameter]) -> None:
             raise header_mismatch(modern.id, f"{name} is missing")
         elif not _equal(given, value):
             raise header_mismatch(modern.id, f"{name} and its argument differ")
-
-
-class ToolHeaders:
-    """
-    What is known of the annotated arguments of the tools that one grant has seen. A
-    client learns of them from C{tools/list}, which is where this learns of them too.
-    """
-
-    def __init__(self, maximum: int = MAXIMUM_TOOLS) -> None:
-        """
-        @param maximum: how many annotated tools are remembered, the newest ones.
-        """
-        self._maximum = maximum
-        self._tools: dict[str, tuple[HeaderParameter, ...]] = {}
-
-    def learn(self, result: bytes) -> None:
-        """
-        @param result: raw result of C{tools/list}, as the child wrote it; one page.
-        """
-        for name, parameters in annotated_tools(result).items():
-            self._tools.pop(name, None)
-            if parameters:
-                self._tools[name] = parameters
-        while len(self._tools) > self._maximum:
-            del self._tools[next(iter(self._tools))]
-
-    def check(self, modern: ModernRequest) -> None:
-        """
-        @param modern: any request; only C{tools/call} of a known tool is judged.
-        @raise ModernError: as L{check}.
-        """
-        if modern.method == "tools/call":
-            name = text_of(modern.request.members.get("name")) or ""
-            check(modern, self._tools.get(name, ()))
 
 
 def _collect(

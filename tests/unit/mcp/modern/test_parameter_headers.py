@@ -14,7 +14,6 @@ from fjmcp_broker.mcp.modern.parameter_headers import (
     KEYWORD,
     HeaderParameter,
     InvalidAnnotationError,
-    ToolHeaders,
     annotated_tools,
     check,
     header_parameters,
@@ -219,27 +218,3 @@ class CheckTests(SynchronousTestCase):
             self.refused(asked, REGION)
         else:
             check(asked, [REGION])
-
-    def test_what_was_listed_is_checked(self) -> None:
-        """Page by page, the newest description of each, and only so many."""
-        known = ToolHeaders(maximum=2)
-        asked = self.call({"region": "x"})
-        known.check(asked)
-        known.learn(_page("a", "t"))
-        self.assertRaises(ModernError, known.check, asked)
-        known.check(modern("prompts/get", {"name": "t"}))
-        known.learn(_page("b"))
-        self.assertRaises(ModernError, known.check, asked)
-        known.learn(json.dumps({"tools": [{"name": "t"}]}).encode())
-        known.check(asked)
-        known.learn(_page("t"))
-        self.assertRaises(ModernError, known.check, asked)
-        known.learn(_page("c", "d"))
-        known.check(asked)
-
-
-def _page(*names: str) -> bytes:
-    """A list of tools with the same arguments."""
-    described = schema(region=marked())
-    tools = [{"name": name, "inputSchema": described} for name in names]
-    return json.dumps({"tools": tools}).encode()
