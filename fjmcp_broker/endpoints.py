@@ -6,6 +6,8 @@ one, made with what it needs.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
 
 import attrs
 from twisted.internet.interfaces import IReactorTime
@@ -16,12 +18,16 @@ from fjmcp_broker.store.database import Database
 from fjmcp_broker.store.lane import Lane
 from fjmcp_broker.store.sealing import Sealer
 from fjmcp_broker.store.token_endpoint import TokenTransactions
+from fjmcp_broker.upstream.document_http import GuardedFetcher
+from fjmcp_broker.upstream.documents import MetadataDocuments
 from fjmcp_broker.upstream.forgejo import Forgejo
+from fjmcp_broker.upstream.resolver import SystemResolver
 from fjmcp_broker.upstream.tokens import UpstreamTokens
 from fjmcp_broker.version import build_information
 from fjmcp_broker.web.app import Route, build_web_resource
 from fjmcp_broker.web.authorize import AuthorizeEndpoint
 from fjmcp_broker.web.callback import CallbackEndpoint
+from fjmcp_broker.web.clients import ClientDirectory
 from fjmcp_broker.web.consent import ConsentEndpoint, Departure
 from fjmcp_broker.web.consent_page import ConsentPage
 from fjmcp_broker.web.cookies import BrowserCookies
@@ -43,6 +49,7 @@ class Surroundings:
 
     @ivar clock: tells what has expired.
     @ivar random_bytes: gives that many cryptographically random bytes.
+    @ivar documents: fetches client metadata documents; C{None}: switched off.
     @ivar origins: which Host and Origin are allowed.
     @ivar limiter: refuses what is too much.
     @ivar is_ready: whether the daemon accepts requests.
@@ -57,11 +64,35 @@ class Surroundings:
     sealer: Sealer
     forgejo: Forgejo
     upstream: UpstreamTokens
+    documents: MetadataDocuments | None
     origins: OriginPolicy
     limiter: RateLimiter
     is_ready: Callable[[], bool]
     on_grant_ended: Callable[[str], None]
     on_token_revoked: Callable[[bytes], None]
+
+
+def build_documents(
+    config: Config, reactor: Any, clock: IReactorTime
+) -> MetadataDocuments | None:
+    """
+    @param config: checked.
+    @param reactor: Twisted's; it is C{Any} because it provides a dozen interfaces.
+    @param clock: tells what has expired.
+    @return: what fetches client metadata documents; C{None}: switched off.
+    @raise BrokerError: the file of certificates has become unusable.
+    """
+    if not config.clients.metadata_documents:
+        return None
+    fetcher = GuardedFetcher(
+        reactor,
+        SystemResolver(reactor.nameResolver),
+        own_host=urlsplit(config.server.public_url).hostname or "",
+        ca_file=config.clients.metadata_documents_ca_file,
+    )
+    return MetadataDocuments(
+        fetcher, clock, application_schemes=config.clients.application_schemes
+    )
 
 
 def build_endpoints(around: Surroundings) -> IResource:
@@ -102,7 +133,10 @@ def _token_side(around: Surroundings) -> tuple[Route, ...]:
         on_grant_ended=around.on_grant_ended,
         on_token_revoked=around.on_token_revoked,
     )
-    return token_side_routes(token, revocation, Discovery(url), health)
+    discovery = Discovery(
+        url, client_id_metadata_documents=around.documents is not None
+    )
+    return token_side_routes(token, revocation, discovery, health)
 
 
 def _sign_in(around: Surroundings) -> tuple[Route, ...]:
@@ -122,6 +156,7 @@ def _sign_in(around: Surroundings) -> tuple[Route, ...]:
         ),
         AuthorizeEndpoint(
             Lane(database, clock),
+            ClientDirectory(database, clock, around.documents),
             cookies,
             ConsentPage(url, forgejo_url),
             clock=clock,

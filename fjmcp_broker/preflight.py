@@ -12,6 +12,7 @@ import shutil
 import socket
 import time
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +29,7 @@ from fjmcp_broker.errors import BrokerError
 from fjmcp_broker.sessions.spawn import ChildSettings
 from fjmcp_broker.store.instance import Instance
 from fjmcp_broker.store.preflight import prepare
+from fjmcp_broker.store.static_clients import synchronise
 from fjmcp_broker.upstream.forgejo import ForgejoSettings
 
 LOCK_WAIT_SECONDS: Final = 30.0
@@ -35,7 +37,8 @@ LOCK_WAIT_SECONDS: Final = 30.0
 
 def preflight(config: Config, *, lock_wait_seconds: float = LOCK_WAIT_SECONDS) -> None:
     """
-    Check everything that the daemon will need, and migrate the store.
+    Check everything that the daemon will need, migrate the store, and bring the
+    configured clients into it.
 
     Blocks, for up to C{lock_wait_seconds} while another daemon has the store.
 
@@ -46,12 +49,19 @@ def preflight(config: Config, *, lock_wait_seconds: float = LOCK_WAIT_SECONDS) -
     child_settings(config)
     tls_options(config)
     _check_listen_address(config)
+    now = int(time.time())
     prepare(
         config.database.path,
         config.database.encryption_keys,
         Instance(config.forgejo.url, config.forgejo.oauth_client_id),
-        int(time.time()),
+        now,
         lock_wait_seconds=lock_wait_seconds,
+        populate=partial(
+            synchronise,
+            configured=config.clients.static,
+            application_schemes=config.clients.application_schemes,
+            now=now,
+        ),
     )
 
 

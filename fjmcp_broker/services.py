@@ -22,7 +22,7 @@ from twisted.logger import Logger
 
 from fjmcp_broker.clocks import LifetimeClock
 from fjmcp_broker.config import Config
-from fjmcp_broker.endpoints import Surroundings, build_endpoints
+from fjmcp_broker.endpoints import Surroundings, build_documents, build_endpoints
 from fjmcp_broker.errors import BrokerError
 from fjmcp_broker.limits.memory import Memory
 from fjmcp_broker.limits.policy import Limiter
@@ -145,6 +145,7 @@ class _Composition:
             self._user_suspended,
             requested_scope=config.forgejo.oauth_scopes,
         )
+        self._documents = build_documents(config, reactor, self._lifetimes)
         self._authenticator = BearerAuthenticator(
             self._database, self._lifetimes, config.server.public_url
         )
@@ -265,6 +266,7 @@ class _Composition:
                 sealer=self._sealer,
                 forgejo=self._forgejo,
                 upstream=self._upstream,
+                documents=self._documents,
                 origins=origins,
                 limiter=limiter,
                 is_ready=lambda: self.daemon.ready,
@@ -298,6 +300,8 @@ class _Composition:
         self._lock.release()
 
     async def _stop_upstream(self) -> None:
+        if self._documents is not None:
+            await self._documents.stop(MARGIN_SECONDS / 2)
         await self._upstream.stop(float(self._config.server.shutdown_timeout_seconds))
         await self._http.close()
 

@@ -3,13 +3,16 @@ Configuration: a TOML file, environment variables, systemd credentials and
 command-line options to one frozen L{Config}.
 """
 
+from .access import AccessConfig
 from .addresses import ListenAddress, TrustedProxies
 from .bounds import LimitsConfig
 from .inward import ChildConfig, DatabaseConfig, LogConfig, SessionsConfig
 from .outward import ClientsConfig, ForgejoConfig, ServerConfig, TokensConfig
 from .records import Config
+from .static_clients import StaticClient
 
 __all__ = [
+    "AccessConfig",
     "ChildConfig",
     "ClientsConfig",
     "Config",
@@ -20,6 +23,7 @@ __all__ = [
     "LogConfig",
     "ServerConfig",
     "SessionsConfig",
+    "StaticClient",
     "TokensConfig",
     "TrustedProxies",
 ]

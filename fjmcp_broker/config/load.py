@@ -3,6 +3,7 @@
 import re
 import ssl
 from collections.abc import Mapping
+from typing import Final
 from urllib.parse import urlsplit
 
 from attrs import frozen
@@ -14,6 +15,7 @@ from .keys import Key
 from .problems import Problems, shown
 from .records import KEYS_BY_NAME, SECTIONS, Config
 from .sources import (
+    CREDENTIALS_DIRECTORY,
     PORT_VARIABLES,
     PROGRAM_VARIABLE,
     Given,
@@ -21,8 +23,14 @@ from .sources import (
     from_file,
     from_options,
     read_file,
+    read_secret,
     unknown_variables,
 )
+from .static_clients import find_secrets
+
+#: Of Forgejo's scopes, those with which userinfo tells all organizations of a user
+#: even where ENABLE_ADDITIONAL_GRANT_SCOPES is set.
+_SEES_MEMBERSHIPS: Final = frozenset({"all", "read:admin", "read:organization"})
 
 
 @frozen
@@ -84,7 +92,7 @@ def load(
     if obey_port:
         _obey_port(environment, given, problems)
     _replace_program(environment, given)
-    _check_together(given, problems, failed)
+    _check_together(given, problems, failed, environment)
     problems.check()
     config = _build(given)
     warnings = _warnings(config, environment)
@@ -184,13 +192,14 @@ class _Checks:
             self.wrong("server.listen_addr", what)
 
     def authority(self) -> None:
-        """The private authority's certificates can be read."""
-        path = self.value("forgejo.ca_file")
-        if isinstance(path, str):
-            try:
-                ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
-            except OSError as error:
-                self.wrong("forgejo.ca_file", f"cannot be used: {_reason(error)}")
+        """The certificates of private authorities can be read."""
+        for name in ("forgejo.ca_file", "clients.metadata_documents_ca_file"):
+            path = self.value(name)
+            if isinstance(path, str):
+                try:
+                    ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+                except OSError as error:
+                    self.wrong(name, f"cannot be used: {_reason(error)}")
 
     def scopes(self) -> None:
         """An empty or mistyped list would give tokens full access."""
@@ -216,6 +225,29 @@ class _Checks:
             for name in sorted({token, url} & extra.keys(), key=str):
                 self.wrong("child.env", f"must not set {name}: the broker sets it")
 
+    def static_clients(self, credentials_directory: str | None) -> None:
+        """Each can be registered and has the secret that it needs."""
+        name = "clients.static"
+        before = self._given.get(name)
+        schemes = self.value("clients.application_schemes")
+        if before is None or not isinstance(before.value, tuple):
+            return
+        key, usable = KEYS_BY_NAME[name], []
+        for client in before.value:
+            try:
+                client.metadata(schemes if isinstance(schemes, tuple) else ())
+            except ValueError as error:
+                self.wrong(name, f"has {client.client_id!r}, which {error}")
+            else:
+                usable.append(client)
+        clients = find_secrets(
+            usable,
+            credentials_directory,
+            lambda path, where: read_secret(key, path, where, self._problems),
+            lambda what: self.wrong(name, what),
+        )
+        self._given[name] = Given(before.where, clients)
+
     def lifetimes(self) -> None:
         """A refresh token outlives its access token."""
         access = self.value("tokens.access_lifetime")
@@ -223,7 +255,6 @@ class _Checks:
         if isinstance(access, int) and isinstance(refresh, int) and access > refresh:
             what = "must not be longer than tokens.refresh_lifetime"
             self.wrong("tokens.access_lifetime", what)
-
 
     def bodies(self) -> None:
         """The longest request fits into one user's half of the memory."""
@@ -237,7 +268,10 @@ class _Checks:
 
 
 def _check_together(
-    given: dict[str, Given], problems: Problems, failed: set[str]
+    given: dict[str, Given],
+    problems: Problems,
+    failed: set[str],
+    environment: Mapping[str, str],
 ) -> None:
     checks = _Checks(given, problems, failed)
     checks.tls()
@@ -245,6 +279,7 @@ def _check_together(
     checks.scopes()
     checks.child()
     checks.lifetimes()
+    checks.static_clients(environment.get(CREDENTIALS_DIRECTORY))
     checks.bodies()
 
 
@@ -262,6 +297,14 @@ def _warnings(config: Config, environment: Mapping[str, str]) -> list[str]:
     url = config.forgejo.internal_url or config.forgejo.url
     if urlsplit(url).scheme == "http" and not is_loopback_url(url):
         warnings.append("tokens travel to Forgejo in the clear: its URL is http://")
+    listed = config.access.allowed_organizations
+    if listed and not _SEES_MEMBERSHIPS.intersection(
+        config.forgejo.oauth_scopes.split()
+    ):
+        warnings.append(
+            "access.allowed_organizations: without read:organization in "
+            "forgejo.oauth_scopes Forgejo may tell public memberships only"
+        )
     if config.server.tls == "off" and (config.server.tls_cert or config.server.tls_key):
         warnings.append('server.tls_cert and tls_key are not used: server.tls is "off"')
     return warnings

@@ -30,6 +30,7 @@ from .keys import about
 from .kinds import BOOLEAN, DURATION, PATH, SIZE, TEXT, choice
 from .scopes import SCOPES
 from .secrets import SECRET
+from .static_clients import STATIC_CLIENTS, StaticClient
 
 _HOUR: Final = 3600
 _DAY: Final = 24 * _HOUR
@@ -212,5 +213,36 @@ class ClientsConfig:
             SCHEMES,
             "URL schemes of installed applications that may be redirect URIs "
             "although they are not in reverse-DNS form.",
+        ),
+    )
+    metadata_documents: bool = field(
+        default=True,
+        metadata=about(
+            BOOLEAN,
+            "Clients may use the https URL of their metadata document as their id, "
+            "which is fetched from the public Internet. Switch it off where this "
+            "machine cannot reach the Internet: clients then register themselves.",
+        ),
+    )
+    metadata_documents_ca_file: str | None = field(
+        default=None,
+        metadata=about(
+            PATH,
+            "PEM file with the only authorities to trust for these documents, where "
+            "a gateway puts its own certificates in between. The system's otherwise.",
+        ),
+    )
+    static: tuple[StaticClient, ...] = field(
+        default=(),
+        metadata=about(
+            STATIC_CLIENTS,
+            "Clients that are registered here, one table [[clients.static]] each: "
+            "client_id, client_name, redirect_uris and token_endpoint_auth_method, "
+            "which is none, or client_secret_basic or client_secret_post for a client "
+            "with a secret. The secret comes from the file named by "
+            "client_secret_file, from the systemd credential "
+            "clients.static.<client_id>, or stands there as client_secret. Without "
+            "its table a client and what it was allowed are gone at the next start.",
+            sensitive=True,
         ),
     )

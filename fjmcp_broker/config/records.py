@@ -5,6 +5,7 @@ from typing import Final
 
 from attrs import field, frozen
 
+from .access import AccessConfig
 from .bounds import LimitsConfig
 from .inward import ChildConfig, DatabaseConfig, LogConfig, SessionsConfig
 from .keys import Key, keys_of
@@ -19,6 +20,7 @@ class Config:
     forgejo: ForgejoConfig
     tokens: TokensConfig = field(factory=TokensConfig)
     clients: ClientsConfig = field(factory=ClientsConfig)
+    access: AccessConfig = field(factory=AccessConfig)
     child: ChildConfig = field(factory=ChildConfig)
     database: DatabaseConfig = field(factory=DatabaseConfig)
     sessions: SessionsConfig = field(factory=SessionsConfig)
@@ -31,6 +33,7 @@ SECTIONS: Final = {
     "forgejo": ForgejoConfig,
     "tokens": TokensConfig,
     "clients": ClientsConfig,
+    "access": AccessConfig,
     "child": ChildConfig,
     "database": DatabaseConfig,
     "sessions": SessionsConfig,

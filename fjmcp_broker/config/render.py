@@ -20,6 +20,7 @@ _EXAMPLES: Final[Mapping[str, object]] = {
     "forgejo.internal_url": "http://127.0.0.1:3000",
     "forgejo.ca_file": "/etc/ssl/private-authority.pem",
     "forgejo.proxy": "http://proxy.example.org:3128",
+    "clients.metadata_documents_ca_file": "/etc/ssl/gateway.pem",
     "forgejo.oauth_client_id": "the client ID that Forgejo shows",
     "forgejo.oauth_client_secret": "the client secret that Forgejo shows once",
 }
@@ -31,7 +32,7 @@ _BARE: Final = re.compile("[A-Za-z0-9_-]+")
 
 def toml(value: object) -> str:
     """
-    @param value: text, number, boolean, list or table of texts.
+    @param value: text, number, boolean, or a list or table of these.
     @return: it in TOML.
     """
     if isinstance(value, dict):
@@ -39,6 +40,8 @@ def toml(value: object) -> str:
             f"{_name(name)} = {toml(item)}" for name, item in value.items()
         )
         return f"{{ {pairs} }}" if pairs else "{}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(toml, value))}]"
     # Every JSON text of these is TOML too, but for the DEL character, which no
     # configuration value contains.
     return json.dumps(value, ensure_ascii=False)

@@ -3,7 +3,23 @@
 from sqlite3 import Connection
 from typing import Any
 
+import attrs
+
 from fjmcp_broker.oauth.clients import Client
+
+
+@attrs.frozen
+class StoredClient:
+    """
+    A client with what only the store knows of it.
+
+    @ivar client: the client.
+    @ivar metadata_expires_at: when a fetched document has to be fetched again,
+        seconds since the epoch; C{None} for other kinds.
+    """
+
+    client: Client
+    metadata_expires_at: int | None
 
 
 def insert(
@@ -38,21 +54,57 @@ def find(connection: Connection, client_id: str) -> Client | None:
     @param client_id: controlled by the peer.
     @return: the client, or C{None}: unknown.
     """
+    stored = find_stored(connection, client_id)
+    return None if stored is None else stored.client
+
+
+def find_stored(connection: Connection, client_id: str) -> StoredClient | None:
+    """
+    @param connection: to the store.
+    @param client_id: controlled by the peer.
+    @return: the client and when its document expires, or C{None}: unknown.
+    """
     row: tuple[Any, ...] | None = connection.execute(
-        "SELECT kind, metadata, secret_digest, created_at, last_used_at"
-        " FROM clients WHERE client_id = ?",
+        "SELECT kind, metadata, secret_digest, created_at, last_used_at,"
+        " metadata_expires_at FROM clients WHERE client_id = ?",
         (client_id,),
     ).fetchone()
     if row is None:
         return None
-    kind, metadata, secret_digest, created_at, last_used_at = row
-    return Client.restore(
+    kind, metadata, secret_digest, created_at, last_used_at, expires_at = row
+    client = Client.restore(
         client_id=client_id,
         kind=kind,
         metadata=metadata,
         secret_digest=secret_digest,
         created_at=created_at,
         last_used_at=last_used_at,
+    )
+    return StoredClient(client, expires_at)
+
+
+def save_document(connection: Connection, client: Client, expires_at: int) -> None:
+    """
+    Store a client as its document describes it now. One that is configured or
+    registered under the same id is left alone.
+
+    @param connection: in a transaction that may write.
+    @param client: of kind C{metadata-document}.
+    @param expires_at: when the document has to be fetched again.
+    """
+    connection.execute(
+        "INSERT INTO clients (client_id, kind, metadata, created_at,"
+        " metadata_expires_at) VALUES (?, ?, ?, ?, ?)"
+        " ON CONFLICT (client_id) DO UPDATE SET metadata = excluded.metadata,"
+        " metadata_expires_at = excluded.metadata_expires_at"
+        " WHERE clients.kind = 'metadata-document'",
+        (
+            client.client_id,
+            client.kind,
+            client.metadata_json(),
+            client.created_at,
+            expires_at,
+        ),
     )
 
 

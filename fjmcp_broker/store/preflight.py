@@ -5,7 +5,7 @@ close. Nothing stays open, so that the daemon may fork afterwards.
 
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Final
@@ -45,6 +45,7 @@ def prepare(
     *,
     lock_wait_seconds: float = DEFAULT_WAIT_SECONDS,
     busy_timeout_seconds: float = 5.0,
+    populate: Callable[[sqlite3.Connection], None] = lambda _: None,
 ) -> tuple[bytes, ...]:
     """
     Make a store ready for L{Database<database.Database>}, or say why it cannot be.
@@ -60,6 +61,7 @@ def prepare(
     @param now: seconds since the epoch.
     @param lock_wait_seconds: how long to wait for another daemon.
     @param busy_timeout_seconds: how long to wait for other programs.
+    @param populate: writes what else has to stand in the store from the start.
     @return: the keys for a L{Sealer<sealing.Sealer>}.
     @raise StoreRefused: with one clear line.
     """
@@ -80,7 +82,9 @@ def prepare(
                     timeout=busy_timeout_seconds,
                 )
             ) as connection:
-                return _prepare(connection, path, encryption_keys, instance, now)
+                return _prepare(
+                    connection, path, encryption_keys, instance, now, populate
+                )
         except sqlite3.Error as error:
             reason = _REASONS.get(primary_code(error), str(error))
             raise StoreRefused(f"the store {path} cannot be used: {reason}") from error
@@ -106,6 +110,7 @@ def _prepare(
     encryption_keys: Sequence[Secret],
     instance: Instance,
     now: int,
+    populate: Callable[[sqlite3.Connection], None],
 ) -> tuple[bytes, ...]:
     """
     First look, then write.
@@ -124,6 +129,7 @@ def _prepare(
         with transaction(connection):
             migrations.apply(connection, now)
             instances.claim(connection, instance, now)
+            populate(connection)
     except StoreRefused as refused:
         if path in str(refused):
             raise

@@ -32,11 +32,14 @@ from fjmcp_broker.store import clients, pending
 from fjmcp_broker.store.database import Database
 from fjmcp_broker.store.lane import Lane
 from fjmcp_broker.store.pending import PendingAuthorization
+from fjmcp_broker.upstream.document_http import DocumentError
+from fjmcp_broker.web.authorize_pages import no_document, unknown_client
+from fjmcp_broker.web.clients import ClientDirectory, FoundClient
 from fjmcp_broker.web.consent_page import ConsentPage
 from fjmcp_broker.web.cookies import BrowserCookies, form_token
 from fjmcp_broker.web.forms import MAXIMUM_QUERY_BYTES, form_bytes, query_bytes
 from fjmcp_broker.web.html import element
-from fjmcp_broker.web.pages import GO_BACK, problem, see_other
+from fjmcp_broker.web.pages import problem, see_other
 
 #: How long a sign-in may take, in seconds.
 PENDING_LIFETIME_SECONDS: Final = 600
@@ -52,6 +55,7 @@ class AuthorizeEndpoint:
     def __init__(
         self,
         database: Database | Lane,
+        directory: ClientDirectory,
         cookies: BrowserCookies,
         page: ConsentPage,
         *,
@@ -61,6 +65,7 @@ class AuthorizeEndpoint:
     ) -> None:
         """
         @param database: the store.
+        @param directory: knows the clients.
         @param cookies: the browser's.
         @param page: shown to the user.
         @param clock: tells the time.
@@ -68,6 +73,7 @@ class AuthorizeEndpoint:
         @param public_url: the issuer, an origin without trailing slash.
         """
         self._database = database
+        self._clients = directory
         self._cookies = cookies
         self._page = page
         self._clock = clock
@@ -93,9 +99,13 @@ class AuthorizeEndpoint:
 
     async def _authorize(self, request: IRequest, parameters: Pairs) -> bytes:
         client_id = named_client(parameters)
-        client = await self._database.read(lambda c: clients.find(c, client_id))
-        if client is None:
-            return self._unknown_client(request)
+        try:
+            found = await self._clients.find(client_id)
+        except DocumentError as error:
+            return no_document(request, client_id, error)
+        if found is None:
+            return unknown_client(request)
+        client = found.client
         # What this raises becomes a page: where a redirect would lead is not known.
         target = pin_redirect_uri(parameters, client)
         try:
@@ -109,12 +119,14 @@ class AuthorizeEndpoint:
                 code=error.code,
             )
             return self._refused(request, target, client_state(parameters), error)
-        pending_id = await self._remember(wanted)
+        pending_id = await self._remember(wanted, found)
         if pending_id is None:
-            return self._unknown_client(request)
+            return unknown_client(request)
         return self._show(request, client, wanted, pending_id)
 
-    async def _remember(self, wanted: AuthorizationRequest) -> str | None:
+    async def _remember(
+        self, wanted: AuthorizationRequest, found: FoundClient
+    ) -> str | None:
         now = int(self._clock.seconds())
         row = PendingAuthorization(
             pending_id=new_id(PENDING_ID_PREFIX, self._random_bytes),
@@ -125,6 +137,8 @@ class AuthorizeEndpoint:
         )
 
         def remember(connection: Connection) -> str | None:
+            if found.save_until is not None:
+                clients.save_document(connection, found.client, found.save_until)
             # The collector may have removed the client since it was read.
             if clients.find(connection, row.client_id) is None:
                 return None
@@ -163,23 +177,4 @@ class AuthorizeEndpoint:
             element("p", "Go back only if you came from there:"),
             element("p", element("a", host, href=url, class_="button")),
             element("p", str(error), class_="soft"),
-        )
-
-    def _unknown_client(self, request: IRequest) -> bytes:
-        return problem(
-            request,
-            400,
-            "This application is not registered here",
-            element(
-                "p",
-                "It used a registration that this service does not know. That happens "
-                "when the registration was made a long time ago or with another "
-                "service.",
-            ),
-            element(
-                "p",
-                "Remove the connection in the application, then add it again so that "
-                "it registers anew.",
-            ),
-            GO_BACK,
         )

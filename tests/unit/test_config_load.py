@@ -130,8 +130,13 @@ class SourceTests(Loading):
             "database.encryption_keys": "22" * 32,
             "tokens.refresh_lifetime": "91d",
         }
+        certificates = (
+            "clients.metadata_documents_ca_file",
+            "forgejo.ca_file",
+            "server.tls",
+        )
         for key in KEYS_BY_NAME.values():
-            if not key.option or key.file_key in ("forgejo.ca_file", "server.tls"):
+            if not key.option or key.file_key in certificates:
                 continue  # need files that are certificates
             text = values.get(key.file_key) or self._other_text(key)
             special = {v.name: None for v in key.variables[:-1]}
@@ -157,7 +162,11 @@ class SourceTests(Loading):
             "log.level": "warn",
             "log.format": "json",
             "server.listen_addr": "127.0.0.1:5",
+            "metrics.listen_addr": "127.0.0.1:5",
+            "metrics.allow": "10.0.0.0/8",
             "server.trusted_proxies": "10.0.0.0/8",
+            "access.allowed_organizations": "friends",
+            "access.allowed_users": "alice",
             "clients.application_schemes": "other",
             "log.addresses": "none",
             "server.max_body_memory_bytes": "128MiB",

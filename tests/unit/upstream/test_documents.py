@@ -1,18 +1,14 @@
 """Fetching client metadata documents: once for all who ask, and not too often."""
 
-import json
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from fjmcp_broker.oauth.document_cache import CacheHeaders
 from fjmcp_broker.upstream.document_http import (
-    Admit,
     DocumentError,
     DocumentLimitError,
-    FetchedBody,
 )
 from fjmcp_broker.upstream.documents import (
     ADDRESS_RATE,
@@ -22,47 +18,10 @@ from fjmcp_broker.upstream.documents import (
     MetadataDocuments,
 )
 
+from .document_fakes import SmallFetcher
+
 NOW = 1_800_000_000
 URL = "https://app.example.com/client.json"
-
-
-class SmallFetcher:
-    """
-    Knows one good document for every URL, and gives it when it is told to.
-    """
-
-    def __init__(self) -> None:
-        self.fetched: list[str] = []
-        self.addresses: list[str] = []
-        self.waiting: list[Deferred[None]] = []
-        self.is_slow = False
-        self.error: DocumentError | None = None
-        self.headers = CacheHeaders(["max-age=600"])
-        self.name = "App"
-
-    async def fetch(self, url: str, admit: Admit) -> FetchedBody:
-        """As the real one."""
-        for address in self.addresses:
-            admit(address)
-        self.fetched.append(url)
-        if self.is_slow:
-            waiting: Deferred[None] = Deferred()
-            self.waiting.append(waiting)
-            await waiting
-        if self.error is not None:
-            raise self.error
-        document = {
-            "client_id": url,
-            "client_name": self.name,
-            "redirect_uris": ["https://app.example.com/callback"],
-        }
-        return FetchedBody(json.dumps(document).encode(), self.headers)
-
-    def answer(self) -> None:
-        """Let the slow ones go on."""
-        waiting, self.waiting = self.waiting, []
-        for each in waiting:
-            each.callback(None)
 
 
 class DocumentsCase(SynchronousTestCase):

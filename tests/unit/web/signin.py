@@ -19,9 +19,11 @@ from twisted.web.http_headers import Headers
 from fjmcp_broker.oauth.tokens import code_challenge
 from fjmcp_broker.store.database import Database
 from fjmcp_broker.store.sealing import Sealer
+from fjmcp_broker.upstream.documents import MetadataDocuments
 from fjmcp_broker.web.app import build_web_resource
 from fjmcp_broker.web.authorize import AuthorizeEndpoint
 from fjmcp_broker.web.callback import CallbackEndpoint
+from fjmcp_broker.web.clients import ClientDirectory
 from fjmcp_broker.web.consent import ConsentEndpoint, Departure
 from fjmcp_broker.web.consent_page import ConsentPage
 from fjmcp_broker.web.cookies import BrowserCookies
@@ -30,6 +32,7 @@ from fjmcp_broker.web.pages import FrontPage
 from fjmcp_broker.web.register import RegisterEndpoint
 from fjmcp_broker.web.routes import sign_in_routes
 from tests.unit.store.memory import NOW, memory_database
+from tests.unit.upstream.document_fakes import SmallFetcher
 from tests.unit.web.sign_in_fakes import (
     FORGEJO_URL,
     CountingBytes,
@@ -130,6 +133,7 @@ class Site:
         test: SynchronousTestCase,
         *,
         public_url: str = PUBLIC_URL,
+        has_documents: bool = True,
         wrap: Callable[[Database], Database] = lambda database: database,
     ) -> None:
         self._test = test
@@ -146,8 +150,11 @@ class Site:
         register = RegisterEndpoint(
             database, clock=self.clock, random_bytes=random_bytes
         )
+        self.fetcher = SmallFetcher()
+        documents = MetadataDocuments(self.fetcher, self.clock)
         authorize = AuthorizeEndpoint(
             database,
+            ClientDirectory(database, self.clock, documents if has_documents else None),
             cookies,
             ConsentPage(public_url, FORGEJO_URL),
             clock=self.clock,
@@ -184,9 +191,7 @@ class Site:
         """
         One request without a browser around it.
         """
-        # A new one each time, so that treq keeps no cookies; it makes its methods at
-        # run time.
-        stub: Any = StubTreq(self.resource)
+        stub = self.stub()
         response = self._test.successResultOf(
             stub.request(
                 method,
@@ -200,6 +205,13 @@ class Site:
         )
         content = self._test.successResultOf(response.content())
         return Answer(response.code, response.headers, content)
+
+    def stub(self) -> Any:
+        """
+        @return: a client of the site. A new one each time, so that treq keeps no
+            cookies; it makes its methods at run time.
+        """
+        return StubTreq(self.resource)
 
     def register(self, **metadata: object) -> str:
         """
