@@ -2,11 +2,11 @@
 
 import json
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from fjmcp_broker.mcp.envelope import Notification, Request
+from fjmcp_broker.mcp.envelope import MessageError, Notification, Request, encode
 from fjmcp_broker.mcp.messages import parse, parse_child_line
 from fjmcp_broker.mcp.modern.errors import status_of_code
 from fjmcp_broker.mcp.modern.requests import (
@@ -25,8 +25,9 @@ from fjmcp_broker.mcp.modern.translation import (
     to_legacy,
     wants_log,
 )
+from tests.unit.mcp.test_scanner import keys, spaces, values
 
-from .cases import SERVER, headers_for, modern
+from .cases import SERVER, headers_for, meta, modern
 
 NAMES = st.one_of(
     st.text(st.characters(blacklist_categories=["Cs"]), max_size=3),
@@ -181,6 +182,47 @@ class ResultTests(SynchronousTestCase):
         self.assertEqual(named, sorted(named))
         self.assertEqual(again[: len(named)], [e for e in again if _is_named(e)])
         self.assertEqual(sorted_by_name(found), found)
+
+
+class OddMessagesTests(SynchronousTestCase):
+    """Whatever a child or a client writes, the edits are made or nothing is."""
+
+    @settings(max_examples=300)
+    @given(values, st.sampled_from(["tools/list", "tools/call", "resources/read"]))
+    def test_results(self, text: str, method: str) -> None:
+        """Repeated keys, odd spellings, white space anywhere."""
+        before = json.loads(text)
+        after = json.loads(result_to_modern(method, text.encode(), SERVER))
+        if before is None:
+            before = {}
+        if not isinstance(before, dict):
+            self.assertEqual(after, before)
+            return
+        self.assertEqual(after["resultType"], "complete")
+        self.assertEqual(after["_meta"][META_SERVER], json.loads(SERVER))
+        self.assertEqual("ttlMs" in after, method != "tools/call")
+        for name, value in before.items():
+            if name not in ("_meta", "resultType", "tools", "ttlMs", "cacheScope"):
+                self.assertEqual(after[name], value)
+
+    @settings(max_examples=300)
+    @given(st.lists(st.tuples(keys, values), max_size=4), spaces)
+    def test_requests(self, members: list[tuple[str, str]], space: str) -> None:
+        """What the parser lets through is translated without loss."""
+        pairs = [*members, ('"_meta"', json.dumps(meta(more={"x": [1.0]})))]
+        written = ",".join(f"{space}{key}:{value}{space}" for key, value in pairs)
+        body = '{"jsonrpc":"2.0","id":1,"method":"x/y","params":{' + written + "}}"
+        try:
+            asked = parse(body.encode())
+        except MessageError:
+            return
+        assert isinstance(asked, Request)
+        found = to_legacy(judge(asked, headers_for(asked)))
+        expected = {json.loads(key): json.loads(value) for key, value in pairs}
+        expected["_meta"] = {"x": [1.0]}
+        self.assertEqual(json.loads(found.params or b""), expected)
+        again = parse(encode(found))
+        self.assertEqual(again, found)
 
 
 def _is_named(entry: object) -> bool:
