@@ -9,7 +9,6 @@ from typing import Final
 import msgspec
 
 from fjmcp_broker.errors import BrokerError
-from fjmcp_broker.mcp.messages import encode_error
 
 LEGACY: Final = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")
 """The revisions with C{initialize} and sessions, the newest first."""
@@ -24,7 +23,6 @@ FIRST_MODERN: Final = "2026-07-28"
 SUPPORTED: Final = (FIRST_MODERN, *LEGACY)
 """All revisions that are spoken here, the newest first."""
 
-UNSUPPORTED_PROTOCOL_VERSION: Final = -32022
 META_VERSION: Final = "io.modelcontextprotocol/protocolVersion"
 
 _BATCHES: Final = "2025-03-26"
@@ -128,26 +126,6 @@ def primes_streams(revision: str) -> bool:
         (MCP 2025-11-25, transports: SHOULD). Older clients parse the empty data.
     """
     return revision >= _PRIMING
-
-
-def unsupported_version(id: bytes, requested: str | None) -> bytes:
-    """
-    The refusal of a request of the modern era, as long as it is not spoken here. A
-    client that knows both eras reads the list and begins with C{initialize}.
-
-    @param id: raw JSON of the request's id, or C{null}.
-    @param requested: the revision that the client named, repeated to it, or None.
-    @return: the JSON-RPC error, to be sent with status 400.
-    """
-    data: dict[str, object] = {"supported": list(LEGACY)}
-    if requested is not None:
-        data["requested"] = requested
-    return encode_error(
-        id,
-        UNSUPPORTED_PROTOCOL_VERSION,
-        "this server speaks the revisions with initialize and sessions",
-        data,
-    )
 
 
 def answered_version(result: bytes) -> str | None:

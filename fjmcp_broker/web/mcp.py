@@ -1,6 +1,6 @@
 """
-The MCP endpoint: POST, GET and DELETE of the revisions with sessions (MCP 2025-11-25,
-transports, Streamable HTTP).
+The MCP endpoint: POST of either era, GET and DELETE of the revisions with sessions
+(MCP 2025-11-25 and 2026-07-28, transports, Streamable HTTP).
 
 A plain twisted.web resource. L{fjmcp_broker.web.mcp_admission} has judged everything
 that the headers tell before the body is there; what is left needs the message.
@@ -21,7 +21,7 @@ from fjmcp_broker.mcp.messages import (
     Request,
     parse,
 )
-from fjmcp_broker.mcp.versions import META_VERSION, Era, era, unsupported_version
+from fjmcp_broker.mcp.versions import META_VERSION, Era, era
 from fjmcp_broker.oauth.bearer import Principal
 from fjmcp_broker.sessions.registry import SessionRegistry
 from fjmcp_broker.sessions.replay import Replays
@@ -30,6 +30,7 @@ from fjmcp_broker.web.bearer import BearerAuthenticator, authorization_header
 from fjmcp_broker.web.cors import mcp_preflight
 from fjmcp_broker.web.mcp_answers import answer_to_error, finish_with, refusal
 from fjmcp_broker.web.mcp_legacy import LegacyPosts
+from fjmcp_broker.web.mcp_modern import ModernPosts
 from fjmcp_broker.web.mcp_streams import McpStreams, no_events_for, no_session_for
 from fjmcp_broker.web.mcp_waiters import ToolsOverlay
 from fjmcp_broker.web.mcp_waking import WakingLimit
@@ -74,6 +75,9 @@ class McpEndpoint(Resource):
         self.waking = WakingLimit()
         self._legacy = LegacyPosts(
             registry, authenticator, self._streams, overlay, self.waking
+        )
+        self._modern = ModernPosts(
+            registry, authenticator, clock, self._streams, overlay, self.waking
         )
 
     # With the body
@@ -160,6 +164,8 @@ class McpEndpoint(Resource):
             answer = await self._route(request, principal, message)
         except Exception as error:
             answer = self._answer_to(error, id, request)
+        finally:
+            request.release_body()
         if answer is not None:
             self._finish(request, answer)
 
@@ -174,19 +180,14 @@ class McpEndpoint(Resource):
         """
         version = _text_header(request, b"mcp-protocol-version")
         named = message if isinstance(message, Request | Notification) else None
-        if (
-            era(
-                named.method if named is not None else None,
-                has_session_id=request.getHeader(b"mcp-session-id") is not None,
-                has_meta_version=named is not None and META_VERSION in named.meta,
-                version_header=version,
-                has_method_header=request.getHeader(b"mcp-method") is not None,
-            )
-            is Era.MODERN
-        ):
-            id = message.id if isinstance(message, Request) else NULL
-            body = unsupported_version(id, version)
-            return Refusal(400, {b"Content-Type": b"application/json"}, body)
+        if era(
+            named.method if named is not None else None,
+            has_session_id=request.getHeader(b"mcp-session-id") is not None,
+            has_meta_version=named is not None and META_VERSION in named.meta,
+            version_header=version,
+            has_method_header=request.getHeader(b"mcp-method") is not None,
+        ) is Era.MODERN and not isinstance(message, tuple):
+            return await self._modern.post(request, principal, message)
         return await self._legacy.post(request, principal, message, version)
 
     def _answer_to(

@@ -19,6 +19,7 @@ from fjmcp_broker.mcp.messages import (
     MessageError,
     encode_error,
 )
+from fjmcp_broker.mcp.modern.errors import ModernError
 from fjmcp_broker.mcp.policy import Refused
 from fjmcp_broker.mcp.versions import VersionError
 from fjmcp_broker.sessions.errors import (
@@ -150,6 +151,15 @@ def answer_to_error(
             return unauthorized(error.challenge, "a valid access token is needed")
         case MessageError():
             return refusal(400, error.message, code=error.code, id=error.id)
+        case ModernError():
+            return Refusal(
+                error.status,
+                {
+                    b"Content-Type": b"application/json",
+                    b"Cache-Control": b"no-store",
+                },
+                error.to_bytes(),
+            )
         case VersionError():
             return refusal(400, str(error), code=INVALID_REQUEST, id=id)
         case SessionGone():

@@ -1,7 +1,5 @@
 """Protocol revisions and eras."""
 
-import json
-
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -18,7 +16,6 @@ from fjmcp_broker.mcp.versions import (
     is_modern,
     primes_streams,
     revision_of_session,
-    unsupported_version,
 )
 
 
@@ -113,14 +110,3 @@ class RevisionTests(SynchronousTestCase):
         self.assertEqual(answered_version(result), "2025-06-18")
         for odd in (b"{}", b"[]", b'{"protocolVersion":1}', b"", b"[" * 20_000):
             self.assertIsNone(answered_version(odd))
-
-    def test_refusal_of_a_modern_request_lists_what_is_spoken(self) -> None:
-        """A client of both eras goes on with initialize (-32022)."""
-        error = json.loads(unsupported_version(b'"a"', "2026-07-28"))
-        self.assertEqual((error["id"], error["error"]["code"]), ("a", -32022))
-        self.assertEqual(
-            error["error"]["data"],
-            {"supported": list(LEGACY), "requested": "2026-07-28"},
-        )
-        error = json.loads(unsupported_version(b"null", None))
-        self.assertEqual(error["error"]["data"], {"supported": list(LEGACY)})

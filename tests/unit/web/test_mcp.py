@@ -131,22 +131,6 @@ class RefusalTests(McpWorld):
             )
             self.assertEqual(wire.status, 200)
 
-    def test_modern_requests(self) -> None:
-        """Refused with the list of revisions that are spoken, session or not."""
-        meta = {"io.modelcontextprotocol/protocolVersion": "2026-07-28"}
-        session = self.open()
-        for wire in (
-            self.send(request(1, "tools/list", _meta=meta)),
-            self.send(request(1, "tools/list", _meta=meta), session),
-            self.send(request(1, "server/discover")),
-            self.send(request(1, "x"), headers={"Mcp-Method": "x"}),
-            self.send(request(1, "x"), headers={"MCP-Protocol-Version": "2027-01-01"}),
-        ):
-            self.assertEqual(wire.status, 400)
-            self.assertEqual(wire.json["error"]["code"], -32022)
-            self.assertIn("2025-11-25", wire.json["error"]["data"]["supported"])
-            self.assertEqual(wire.json["id"], 1)
-
     def test_ambiguous_keys(self) -> None:
         """The child would read another name than the policy."""
         session = self.open("reader")
