@@ -12,6 +12,7 @@ from fjmcp_broker.mcp.modern.errors import status_of_code
 from fjmcp_broker.mcp.modern.requests import (
     LOG_LEVELS,
     META_LOG_LEVEL,
+    ModernRequest,
     judge,
 )
 from fjmcp_broker.mcp.modern.translation import (
@@ -79,6 +80,12 @@ class RequestTests(SynchronousTestCase):
         self.assertEqual(found.params, b'{"cursor": "c"}')
         self.assertEqual(found.meta, {})
         self.assertEqual(to_legacy(modern("tools/list", {})).params, b"{}")
+
+    def test_nothing_to_leave(self) -> None:
+        """A request of the broker's own may have none of it."""
+        for params, members in ((None, {}), (b'{"a":1}', {"a": b"1"})):
+            bare = Request(b"1", "tools/list", params, members)
+            self.assertEqual(to_legacy(ModernRequest(bare, "", b"{}")), bare)
 
     def test_extensions_keep_their_members(self) -> None:
         """Only the methods that have them lose answers and state."""
