@@ -190,9 +190,14 @@ class StubLedger:
         self.stored[digest] = attrs.evolve(known, identity=identity)
         return True
 
-    async def touched(self, activity: Mapping[bytes, int]) -> None:
+    async def touched(
+        self, activity: Mapping[bytes, int], seen: Mapping[bytes, str]
+    ) -> None:
         """As the real one."""
         self.activity.update(activity)
+        for digest, text in seen.items():
+            if digest in self.stored:
+                self.stored[digest] = attrs.evolve(self.stored[digest], seen=text)
 
     async def found(self, digest: bytes) -> StoredSession | None:
         """As the real one."""

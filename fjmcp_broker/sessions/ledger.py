@@ -24,11 +24,13 @@ class StoredSession:
     @ivar identity: whose it is.
     @ivar revision: the negotiated protocol revision.
     @ivar told: what its children are told.
+    @ivar seen: what of them its client has seen, as L{Sight.text} gives it.
     """
 
     identity: Identity
     revision: str
     told: Told
+    seen: str | None = None
 
 
 class ISessionLedger(Interface):
@@ -66,9 +68,10 @@ class ISessionLedger(Interface):
         @return: whether it was there, and the other grant lives.
         """
 
-    async def touched(activity: Mapping[bytes, int]) -> None:
+    async def touched(activity: Mapping[bytes, int], seen: Mapping[bytes, str]) -> None:
         """
         @param activity: when each session was last used.
+        @param seen: what of their children clients have seen.
         """
 
     async def found(digest: bytes) -> StoredSession | None:

@@ -2,12 +2,16 @@
 What a session's client has seen of its children, so that it hears when another child
 offers something else.
 
-This is remembered as long as the daemon runs, for the newest sessions.
+This is remembered in memory for the newest sessions, and in every session's row, where
+it is written behind the calls.
 """
 
+import json
 from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from functools import partial
 from hashlib import sha256
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import attrs
 import msgspec
@@ -18,6 +22,21 @@ from fjmcp_broker.sessions.backoff import Backoff
 MAXIMUM_SIGHTS: Final = 10_000
 
 _KINDS: Final = {"tools/list": "tools", "prompts/list": "prompts"}
+_LISTED: Final = ("tools", "prompts", "resources")
+
+_T = TypeVar("_T")
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""
+
+
+def _bytes(digests: Mapping[str, str]) -> dict[str, bytes]:
+    return {name: bytes.fromhex(digest) for name, digest in digests.items()}
+
+
+def _hexadecimal(digests: Mapping[str, bytes]) -> dict[str, str]:
+    return {name: digest.hex() for name, digest in digests.items()}
 
 
 class _Initialized(msgspec.Struct):
@@ -29,22 +48,69 @@ class _Listed(msgspec.Struct):
     prompts: list[msgspec.Raw] = []
 
 
-@attrs.define
+class _Text(msgspec.Struct):
+    capabilities: dict[str, str] | None = None
+    lists: dict[str, str] = {}
+    untold: list[str] = []
+
+
+def _note(sight: "Sight", attribute: "attrs.Attribute[Any]", value: _T) -> _T:
+    if attribute.name in ("capabilities", "lists", "untold"):
+        sight.on_change()
+    return value
+
+
+@attrs.define(on_setattr=_note)
 class Sight:
     """
     What one client has seen.
 
-    @ivar capabilities: digests of what the child said it can do, by name; C{None}
-        before any child.
+    Dictionaries and lists in it are replaced, never changed, so that each change is
+    seen.
+
+    @ivar capabilities: digests of what the child said of the lists that it has, by
+        name; C{None} before any child.
     @ivar lists: digests of the lists that the client has asked for, by method.
     @ivar untold: what it could not be told yet.
     @ivar backoff: knows how the children ended.
+    @ivar on_change: called when one of the first three is about to change.
     """
 
     capabilities: dict[str, bytes] | None = None
     lists: dict[str, bytes] = attrs.Factory(dict)
     untold: list[bytes] = attrs.Factory(list)
     backoff: Backoff = attrs.Factory(Backoff)
+    on_change: Callable[[], None] = _nothing
+
+    @classmethod
+    def restored(cls, text: str) -> "Sight":
+        """
+        @param text: as L{text} gave it to an earlier daemon.
+        @return: the same again; of a text that cannot be read, nothing.
+        """
+        try:
+            known = msgspec.json.decode(text, type=_Text)
+            return cls(
+                None if known.capabilities is None else _bytes(known.capabilities),
+                _bytes(known.lists),
+                [message.encode() for message in known.untold],
+            )
+        except ValueError:
+            return cls()
+
+    def text(self) -> str:
+        """
+        @return: what a later daemon has to know of it.
+        """
+        said = self.capabilities
+        return json.dumps(
+            {
+                "capabilities": None if said is None else _hexadecimal(said),
+                "lists": _hexadecimal(self.lists),
+                "untold": [message.decode() for message in self.untold],
+            },
+            separators=(",", ":"),
+        )
 
     def child_said(self, result: bytes) -> list[bytes]:
         """
@@ -56,14 +122,14 @@ class Sight:
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
             return []
         before = self.capabilities
-        self.capabilities = now = {name: _digest([raw]) for name, raw in said.items()}
+        now: dict[str, bytes] = {
+            kind: _digest([said[kind]]) for kind in _LISTED if kind in said
+        }
+        if before != now:
+            self.capabilities = now
         if before is None:
             return []
-        return [
-            _changed(kind)
-            for kind in ("tools", "prompts", "resources")
-            if before.get(kind) != now.get(kind)
-        ]
+        return [_changed(kind) for kind in _LISTED if before.get(kind) != now.get(kind)]
 
     def client_saw(self, request: Request, result: bytes) -> None:
         """
@@ -72,8 +138,8 @@ class Sight:
         """
         if request.method in _KINDS and "cursor" not in request.members:
             digest = _digest_of_list(request.method, result)
-            if digest is not None:
-                self.lists[request.method] = digest
+            if digest is not None and self.lists.get(request.method) != digest:
+                self.lists = {**self.lists, request.method: digest}
 
     def child_listed(self, method: str, result: bytes) -> list[bytes]:
         """
@@ -84,7 +150,7 @@ class Sight:
         digest = _digest_of_list(method, result)
         if digest is None or self.lists.get(method, digest) == digest:
             return []
-        self.lists[method] = digest
+        self.lists = {**self.lists, method: digest}
         return [_changed(_KINDS[method])]
 
 
@@ -99,13 +165,19 @@ class Sights:
         """
         self._maximum = maximum
         self._sights: OrderedDict[bytes, Sight] = OrderedDict()
+        self._changed: dict[bytes, Sight] = {}
 
-    def of(self, digest: bytes) -> Sight:
+    def of(self, digest: bytes, stored: str | None = None) -> Sight:
         """
         @param digest: of a session id.
+        @param stored: what its row says of it, if it is not in memory.
         @return: what its client has seen.
         """
-        sight = self._sights.setdefault(digest, Sight())
+        sight = self._sights.get(digest) or self._changed.get(digest)
+        if sight is None:
+            sight = Sight() if stored is None else Sight.restored(stored)
+            sight.on_change = partial(self._note, digest, sight)
+        self._sights[digest] = sight
         self._sights.move_to_end(digest)
         while len(self._sights) > self._maximum:
             self._sights.popitem(last=False)
@@ -116,6 +188,23 @@ class Sights:
         @param digest: of a session that was closed.
         """
         self._sights.pop(digest, None)
+        self._changed.pop(digest, None)
+
+    def take_changed(self) -> dict[bytes, Sight]:
+        """
+        @return: what changed since the last time, by the digests of the session ids.
+        """
+        changed, self._changed = self._changed, {}
+        return changed
+
+    def _note(self, digest: bytes, sight: Sight) -> None:
+        self._changed[digest] = sight
+
+    def put_back(self, changed: Mapping[bytes, Sight]) -> None:
+        """
+        @param changed: could not be written down.
+        """
+        self._changed = {**changed, **self._changed}
 
 
 def _changed(kind: str) -> bytes:

@@ -8,18 +8,22 @@ import attrs
 from fjmcp_broker.logs import background
 from fjmcp_broker.sessions.handshake import Told
 from fjmcp_broker.sessions.ledger import ISessionLedger, StoredSession
+from fjmcp_broker.sessions.list_changed import Sights
 
 
 class Notes:
     """
-    When sessions were used, and what their next children are told.
+    When sessions were used, what their next children are told, and what their clients
+    have seen.
     """
 
-    def __init__(self, ledger: ISessionLedger) -> None:
+    def __init__(self, ledger: ISessionLedger, sights: Sights) -> None:
         """
         @param ledger: the rows.
+        @param sights: what clients have seen.
         """
         self._ledger = ledger
+        self._sights = sights
         self._used: dict[bytes, int] = {}
         self._told: dict[bytes, Told] = {}
 
@@ -64,12 +68,15 @@ class Notes:
         """
         for digest in list(self._told):
             await self._write_told(digest)
-        if self._used:
-            used, self._used = self._used, {}
+        used, self._used = self._used, {}
+        seen = self._sights.take_changed()
+        if used or seen:
             try:
-                await self._ledger.touched(used)
+                texts = {digest: sight.text() for digest, sight in seen.items()}
+                await self._ledger.touched(used, texts)
             except BaseException:
                 self._used = {**used, **self._used}
+                self._sights.put_back(seen)
                 raise
 
     async def _write_told(self, digest: bytes) -> None:

@@ -114,7 +114,7 @@ class SessionRegistry(ChildKeeper):
         self._random_bytes = random_bytes
         self._shelf = Shelf(ledger, clock, self._from_row)
         self._sights = Sights()
-        self._notes = Notes(ledger)
+        self._notes = Notes(ledger, self._sights)
         self._shared = SharedSessions(
             self,
             catalogue,
@@ -327,7 +327,7 @@ class SessionRegistry(ChildKeeper):
         return response
 
     def _from_row(self, digest: bytes, stored: StoredSession) -> Session:
-        sight = self._sights.of(digest)
+        sight = self._sights.of(digest, stored.seen)
         stored = self._notes.newest(digest, stored)
         return Session(digest, stored, self, self._catalogue, sight)
 

@@ -88,15 +88,20 @@ class SessionRows:
 
         return await self._database.write(move)
 
-    async def touched(self, activity: Mapping[bytes, int]) -> None:
+    async def touched(
+        self, activity: Mapping[bytes, int], seen: Mapping[bytes, str]
+    ) -> None:
         """
         @param activity: when each session was last used.
+        @param seen: what of their children clients have seen.
         @raise StoreError: the store cannot be used.
         """
-        pairs = list(activity.items())
-        await self._database.write(
-            lambda connection: sessions.touch_many(connection, pairs)
-        )
+
+        def touch(connection: Connection) -> None:
+            sessions.touch_many(connection, list(activity.items()))
+            sessions.set_seen_of_many(connection, list(seen.items()))
+
+        await self._database.write(touch)
 
     async def found(self, digest: bytes) -> StoredSession | None:
         """
@@ -119,6 +124,7 @@ class SessionRows:
                 Identity(grant.grant_id, grant.user_id, grant.client_id, grant.policy),
                 row.protocol_version,
                 Told.stored(params, row.log_level, row.subscriptions),
+                row.seen,
             )
 
         return await self._database.read(read)

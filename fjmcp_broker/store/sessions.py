@@ -11,7 +11,7 @@ from .sealing import row_name
 
 _COLUMNS: Final = (
     "session_digest, grant_id, protocol_version, sealed_initialize, created_at,"
-    " last_active_at, log_level, subscriptions, closed_at, reason"
+    " last_active_at, log_level, subscriptions, closed_at, reason, seen"
 )
 
 
@@ -31,6 +31,8 @@ class SessionRecord:
     @ivar subscriptions: resource URIs, controlled by the client.
     @ivar closed_at: when it was closed, or C{None}.
     @ivar reason: why it was closed, one of our own words, or C{None}.
+    @ivar seen: what of its children its client has seen, JSON of our own, or C{None};
+        written in batches.
     """
 
     session_digest: bytes
@@ -43,6 +45,7 @@ class SessionRecord:
     subscriptions: tuple[str, ...] = ()
     closed_at: int | None = None
     reason: str | None = None
+    seen: str | None = None
 
 
 def initialize_row(session_digest: bytes) -> str:
@@ -63,7 +66,7 @@ def insert(connection: Connection, session: SessionRecord) -> None:
     """
     connection.execute(
         f"INSERT INTO sessions ({_COLUMNS})"  # noqa: S608 - constants
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             session.session_digest,
             session.grant_id,
@@ -75,6 +78,7 @@ def insert(connection: Connection, session: SessionRecord) -> None:
             json.dumps(session.subscriptions),
             session.closed_at,
             session.reason,
+            session.seen,
         ),
     )
 
@@ -119,6 +123,19 @@ def touch_many(connection: Connection, touched: Sequence[tuple[bytes, int]]) -> 
         "UPDATE sessions SET last_active_at = max(last_active_at, ?)"
         " WHERE session_digest = ? AND closed_at IS NULL",
         [(at, digest) for digest, at in touched],
+    )
+
+
+def set_seen_of_many(connection: Connection, seen: Sequence[tuple[bytes, str]]) -> None:
+    """
+    Note what clients have seen of their sessions' children, many at once.
+
+    @param connection: in a transaction that may write.
+    @param seen: pairs of digest and JSON.
+    """
+    connection.executemany(
+        "UPDATE sessions SET seen = ? WHERE session_digest = ? AND closed_at IS NULL",
+        [(text, digest) for digest, text in seen],
     )
 
 
@@ -257,7 +274,7 @@ def _record(row: tuple[Any, ...]) -> SessionRecord:
     Make the record of a row of L{_COLUMNS}.
     """
     digest, grant_id, version, initialize, created_at, last_active_at, *rest = row
-    log_level, subscriptions, closed_at, reason = rest
+    log_level, subscriptions, closed_at, reason, seen = rest
     return SessionRecord(
         session_digest=digest,
         grant_id=grant_id,
@@ -269,4 +286,5 @@ def _record(row: tuple[Any, ...]) -> SessionRecord:
         subscriptions=tuple(json.loads(subscriptions)),
         closed_at=closed_at,
         reason=reason,
+        seen=seen,
     )

@@ -125,12 +125,15 @@ class SessionRowsTests(SynchronousTestCase):
         self.assertEqual(again, [])
 
     def test_touched(self) -> None:
-        """When it was last used."""
+        """When it was last used, and what its client has seen."""
         self.open()
-        self.run_(self.rows.touched({DIGEST: NOW + 5}))
+        self.run_(self.rows.touched({DIGEST: NOW + 5}, {DIGEST: "{}"}))
         row = self.row()
         assert row is not None
         self.assertEqual(row.last_active_at, NOW + 5)
+        found = self.run_(self.rows.found(DIGEST))
+        assert found is not None
+        self.assertEqual(found.seen, "{}")
 
     def test_moved(self) -> None:
         """To a grant that lives, and from the one that has it."""

@@ -464,6 +464,61 @@ class ListChangedTests(ListChangedWorld):
         self.assertIn(b"notifications/tools/list_changed", heard[0])
         session.unlisten(stream)
 
+    def restart(self) -> None:
+        """With what is written before the end."""
+        self.successResultOf(Deferred.fromCoroutine(self.registry.stop(3)))
+        self.successResultOf(Deferred.fromCoroutine(self.registry.flush_activity()))
+        super().restart()
+
+    def test_later_daemon(self) -> None:
+        """It knows what the client has seen, and says what is new, once."""
+        self.restart()
+        self.assertEqual(self.told(self.next_call()), [])
+        self.tools.append("c")
+        self.capabilities = {"tools": {}, "resources": {}}
+        self.restart()
+        self.assertEqual(
+            sorted(self.told(self.next_call())),
+            [
+                "notifications/resources/list_changed",
+                "notifications/tools/list_changed",
+            ],
+        )
+        self.restart()
+        self.assertEqual(self.told(self.next_call()), [])
+
+    def test_later_daemon_of_a_client_that_could_not_be_told(self) -> None:
+        """It is told then."""
+        self.tools.append("c")
+        self.next_call("application/json")
+        self.restart()
+        wire = self.send(request(3, "x"), self.session)
+        self.assertEqual(self.told(wire), ["notifications/tools/list_changed"])
+
+    def test_what_was_seen_is_written_later_when_it_cannot_be_now(self) -> None:
+        """And off the path of calls."""
+        touched = self.ledger.touched
+
+        async def failing(*arguments: Any) -> None:
+            raise StoreUnavailable("full")
+
+        self.patch(self.ledger, "touched", failing)
+        self.failureResultOf(
+            Deferred.fromCoroutine(self.registry.flush_activity()), StoreUnavailable
+        )
+        self.patch(self.ledger, "touched", touched)
+        self.assertIsNone(self.ledger.stored[key_of(self.session)].seen)
+        self.tools.append("c")
+        self.restart()
+        self.assertEqual(
+            self.told(self.next_call()), ["notifications/tools/list_changed"]
+        )
+
+    def test_stored_sight_that_cannot_be_read(self) -> None:
+        """Counts as none."""
+        for text in ("", "{", "7", '{"lists":{"tools/list":"xyz"}}', '{"untold":1}'):
+            self.assertEqual(Sight.restored(text).text(), Sight().text())
+
     def test_lists_that_cannot_be_read(self) -> None:
         """Are no news."""
         sight = Sight()
