@@ -18,7 +18,7 @@ from fjmcp_broker.mcp.messages import (
     encode_result,
 )
 from fjmcp_broker.mcp.modern.listening import LISTEN, requested
-from fjmcp_broker.mcp.modern.profiles import DISCOVER, discover_result
+from fjmcp_broker.mcp.modern.profiles import DISCOVER, discover_result, supported_by
 from fjmcp_broker.mcp.modern.requests import (
     ModernRequest,
     RequestHeaders,
@@ -98,13 +98,15 @@ class ModernPosts:
                 code=INVALID_REQUEST,
                 id=message.id,
             )
+        profile = self._registry.profiles.known()
+        supported = supported_by(profile)
         if isinstance(message, Notification):
             # None is defined for this transport, and closing the stream cancels.
-            judge_notification(message, headers)
+            judge_notification(message, headers, supported=supported)
             return ACCEPTED
-        modern = judge(message, headers)
+        modern = judge(message, headers, supported=supported)
         if modern.method == DISCOVER:
-            result = discover_result(self._registry.profiles.known())
+            result = discover_result(profile)
             self._streams.single(request, encode_result(modern.id, result))
             return None
         formats = accepted_formats(request.getHeader(b"accept")) or Formats.BOTH
