@@ -34,6 +34,7 @@ from fjmcp_broker.web.cookies import BrowserCookies
 from fjmcp_broker.web.discovery import Discovery
 from fjmcp_broker.web.health import Health
 from fjmcp_broker.web.limiting import RateLimiter
+from fjmcp_broker.web.metrics import METRICS_PATH, MetricsEndpoint
 from fjmcp_broker.web.origins import OriginPolicy
 from fjmcp_broker.web.pages import FrontPage
 from fjmcp_broker.web.register import RegisterEndpoint
@@ -52,6 +53,7 @@ class Surroundings:
     @ivar documents: fetches client metadata documents; C{None}: switched off.
     @ivar origins: which Host and Origin are allowed.
     @ivar limiter: refuses what is too much.
+    @ivar metrics: what those may read that C{metrics.allow} names.
     @ivar is_ready: whether the daemon accepts requests.
     @ivar on_grant_ended: called with the grant id after the commit that ended it.
     @ivar on_token_revoked: likewise with the digest of one access token.
@@ -67,6 +69,7 @@ class Surroundings:
     documents: MetadataDocuments | None
     origins: OriginPolicy
     limiter: RateLimiter
+    metrics: MetricsEndpoint
     is_ready: Callable[[], bool]
     on_grant_ended: Callable[[str], None]
     on_token_revoked: Callable[[bytes], None]
@@ -101,7 +104,8 @@ def build_endpoints(around: Surroundings) -> IResource:
     @return: a leaf resource for every path but C{/mcp}.
     """
     routes = around.limiter.guard((*_token_side(around), *_sign_in(around)))
-    return build_web_resource(routes, around.origins)
+    shown = Route("GET", METRICS_PATH, around.metrics.get)
+    return build_web_resource((*routes, shown), around.origins)
 
 
 def _token_side(around: Surroundings) -> tuple[Route, ...]:

@@ -14,20 +14,17 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import serverFromString
-from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 
 from fjmcp_broker.clocks import LifetimeClock
 from fjmcp_broker.config import Config
 from fjmcp_broker.endpoints import Surroundings, build_documents, build_endpoints
-from fjmcp_broker.errors import BrokerError
 from fjmcp_broker.limits.memory import Memory
 from fjmcp_broker.limits.policy import Limiter
+from fjmcp_broker.listeners import Listener, Listeners
 from fjmcp_broker.mcp.catalogue import ToolCatalogue
 from fjmcp_broker.oauth.vocabulary import MCP_PATH
+from fjmcp_broker.observing import Instruments, RequestCounter
 from fjmcp_broker.ordered import OrderedService, Part
 from fjmcp_broker.periodic import Periodic
 from fjmcp_broker.preflight import (
@@ -51,19 +48,19 @@ from fjmcp_broker.sessions.registry import SessionRegistry
 from fjmcp_broker.sessions.replay import Replays
 from fjmcp_broker.sessions.rows import SessionRows
 from fjmcp_broker.sessions.spawn import Launcher, protect_memory
-from fjmcp_broker.store.database import Database
 from fjmcp_broker.store.errors import StoreError
 from fjmcp_broker.store.keys import load_or_create_keys
 from fjmcp_broker.store.lock import StoreLock
 from fjmcp_broker.store.sealing import Sealer
 from fjmcp_broker.systemd import Notifier
-from fjmcp_broker.upstream.forgejo import Forgejo
 from fjmcp_broker.upstream.http import build_http
 from fjmcp_broker.upstream.tokens import UpstreamTokens
+from fjmcp_broker.web.app import Route, build_web_resource
 from fjmcp_broker.web.bearer import BearerAuthenticator
 from fjmcp_broker.web.limiting import ClientAddresses, RateLimiter
 from fjmcp_broker.web.mcp import McpEndpoint
 from fjmcp_broker.web.mcp_admission import McpAdmission, body_memory
+from fjmcp_broker.web.metrics import METRICS_PATH, MetricsEndpoint
 from fjmcp_broker.web.origins import OriginPolicy
 from fjmcp_broker.web.root import Root
 from fjmcp_broker.web.site import BodyLimit, BrokerSite
@@ -120,11 +117,11 @@ class _Composition:
         self._reactor = reactor
         self._lifetimes = LifetimeClock(reactor)
         self._on_ready = on_ready
-        self._port: IListeningPort | None = None
+        self._instruments = Instruments(reactor)
         self._exit = OrderlyExit(reactor)
         self._notifier = Notifier(reactor)
         self._lock = StoreLock(config.database.path)
-        self._database = Database(config.database.path, reactor=reactor)
+        self._database = self._instruments.database(config.database.path, reactor)
         self._sealer = Sealer(
             load_or_create_keys(
                 config.database.path,
@@ -136,7 +133,9 @@ class _Composition:
         self._http = build_http(
             reactor, ca_file=config.forgejo.ca_file, proxy=config.forgejo.proxy
         )
-        self._forgejo = Forgejo(forgejo_settings(config), self._http.client, reactor)
+        self._forgejo = self._instruments.forgejo(
+            forgejo_settings(config), self._http.client
+        )
         self._upstream = UpstreamTokens(
             self._database,
             self._sealer,
@@ -167,6 +166,8 @@ class _Composition:
                 StoredProfiles(self._database),
                 self._lifetimes.seconds,
             ),
+            sealing=self._sealer,
+            interactive=config.child.interactive,
         )
         self._replays = Replays(reactor)
         self._periodic = Periodic(
@@ -181,7 +182,9 @@ class _Composition:
         )
         self._site = site = self._make_site()
         certificate = Certificate.configured(config)
-        self._factory = site if certificate is None else certificate.wrap(site)
+        factory = site if certificate is None else certificate.wrap(site)
+        server = Listener("server.listen_addr", config.server.listen_addr, factory)
+        self._listeners = Listeners(reactor, [server, *self._metrics_listener()])
         self._on_hangup: Callable[[], None] | None = None
         if operator is not None:
             self._on_hangup = Reloader(
@@ -205,8 +208,9 @@ class _Composition:
                     self._stop_sessions,
                     patience + MARGIN_SECONDS,
                 ),
+                Part("instruments", self._instruments.start, self._instruments.stop),
                 Part("timers", self._periodic.start, self._periodic.stop),
-                Part("listener", self._listen, self._stop_listening),
+                Part("listener", self._listeners.start, self._listeners.stop),
                 Part("announcement", start=self._announce),
             ],
             clock=reactor,
@@ -232,9 +236,19 @@ class _Composition:
             launcher=self._launcher,
             settings=self._child_settings,
             token=token,
-            observer=observer,
+            observer=self._instruments.child(observer),
             name=name,
         )
+
+    def _metrics_listener(self) -> list[Listener]:
+        address = self._config.metrics.listen_addr
+        if address is None:
+            return []
+        route = Route("GET", METRICS_PATH, self._metrics.show)
+        nobody = OriginPolicy(self._config.server.public_url)
+        root = build_web_resource([route], nobody)
+        site = BrokerSite(root, self._reactor, {})
+        return [Listener("metrics.listen_addr", address, site)]
 
     def _make_site(self) -> BrokerSite:
         config = self._config
@@ -248,14 +262,21 @@ class _Composition:
         )
         addresses = ClientAddresses(config.server.trusted_proxies, config.log.addresses)
         limiter = RateLimiter(
-            Limiter(config.limits.rate_limits()), addresses, self._reactor
+            Limiter(config.limits.rate_limits()),
+            addresses,
+            self._reactor,
+            self._instruments.metrics.refused,
         )
+        self._metrics = MetricsEndpoint(
+            self._instruments.metrics, addresses, config.metrics.allow
+        )
+        bodies = Memory(body_memory(config.server.max_body_memory_bytes))
         admission = McpAdmission(
             self._authenticator,
             origins,
             maximum_body_bytes=config.server.max_request_bytes,
             limiter=limiter,
-            memory=Memory(body_memory(config.server.max_body_memory_bytes)),
+            memory=bodies,
         )
         endpoints = build_endpoints(
             Surroundings(
@@ -269,20 +290,25 @@ class _Composition:
                 documents=self._documents,
                 origins=origins,
                 limiter=limiter,
+                metrics=self._metrics,
                 is_ready=lambda: self.daemon.ready,
                 on_grant_ended=self._grant_ended,
                 on_token_revoked=self._authenticator.forget_token,
             )
         )
         root = Root(endpoint, endpoints)
-        return BrokerSite(
+        site = BrokerSite(
             root,
             self._reactor,
             {MCP_PATH.encode(): admission},
             log_every_request=config.log.level == "debug",
             shown_client=addresses.shown,
             others=BodyLimit(network=addresses.network),
+            on_answered=RequestCounter(self._instruments.metrics),
         )
+        self._instruments.watch(self._registry.population, site, bodies)
+        self._registry.on_moved = self._instruments.metrics.session_moved
+        return site
 
     # The parts' two ends
 
@@ -316,27 +342,6 @@ class _Composition:
         # What the last requests were told has to reach their clients, too.
         left = deadline - (self._reactor.seconds() - began)
         await self._site.drain(max(left, MARGIN_SECONDS / 2))
-
-    async def _listen(self) -> None:
-        address = self._config.server.listen_addr
-        endpoint = serverFromString(self._reactor, address.endpoint)
-        try:
-            self._port = await endpoint.listen(self._factory)
-        except (CannotListenError, OSError, OverflowError) as error:
-            # Free when preflight looked, or not for it to look at.
-            raise BrokerError(f"server.listen_addr: {error}") from None
-        self.log.info(
-            "listening on {address}, public URL {url}",
-            address=address.text,
-            url=self._config.server.public_url,
-        )
-
-    async def _stop_listening(self) -> None:
-        port, self._port = self._port, None
-        if port is not None:
-            stopped: Deferred[None] | None = port.stopListening()
-            if stopped is not None:
-                await stopped
 
     async def _announce(self) -> None:
         self._reactor.callLater(0, self._announced)

@@ -15,7 +15,15 @@ PACKAGE: Final = "fjmcp_broker"
 
 LEVELS: Final = (
     ("tap", "cli", "demo"),
-    ("services", "endpoints", "periodic", "reload", "preflight"),
+    (
+        "services",
+        "endpoints",
+        "listeners",
+        "observing",
+        "periodic",
+        "reload",
+        "preflight",
+    ),
     ("web", "control"),
     ("sessions",),
     ("upstream",),

@@ -7,7 +7,13 @@ from .access import AccessConfig
 from .addresses import ListenAddress, TrustedProxies
 from .bounds import LimitsConfig
 from .inward import ChildConfig, DatabaseConfig, LogConfig, SessionsConfig
-from .outward import ClientsConfig, ForgejoConfig, ServerConfig, TokensConfig
+from .outward import (
+    ClientsConfig,
+    ForgejoConfig,
+    MetricsConfig,
+    ServerConfig,
+    TokensConfig,
+)
 from .records import Config
 from .static_clients import StaticClient
 
@@ -21,6 +27,7 @@ __all__ = [
     "LimitsConfig",
     "ListenAddress",
     "LogConfig",
+    "MetricsConfig",
     "ServerConfig",
     "SessionsConfig",
     "StaticClient",

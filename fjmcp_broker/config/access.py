@@ -32,10 +32,11 @@ def _organization(text: str) -> str:
 @frozen(kw_only=True)
 class AccessConfig:
     """
-    C{[access]}: who may sign in. With both lists empty: everybody who has an account
-    at Forgejo. Else who is in either of them, looked at again whenever Forgejo's
-    tokens of that user are refreshed; whoever is in neither any more has to sign in
-    again, which then works for nobody who is not in a list.
+    C{[access]}: who may sign in. With both lists empty everybody who has an account
+    at Forgejo; else whoever is in one of them. That is looked at again after a start
+    and whenever Forgejo's tokens of a user are refreshed, about once an hour. What
+    somebody allowed who is in neither list any more is suspended, and lives on when
+    they are allowed again and sign in.
     """
 
     allowed_users: tuple[str, ...] = field(

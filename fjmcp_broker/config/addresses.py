@@ -162,12 +162,14 @@ LISTEN_ADDRESS: Final = scalar("address", parse_listen_address, str)
 
 UNIX_SOCKETS: Final = "unix"
 
+Network = IPv4Network | IPv6Network
+
 
 @frozen
 class TrustedProxies:
     """Peers whose word about the client's address is believed."""
 
-    networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    networks: tuple[Network, ...] = ()
     """Of peers over TCP."""
 
     unix_sockets: bool = False
@@ -188,7 +190,17 @@ class TrustedProxies:
         return any((mapped or peer) in network for network in self.networks)
 
 
-def _network(text: str) -> IPv4Network | IPv6Network | str:
+def _plain_network(text: str) -> Network:
+    try:
+        return ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError("must hold addresses or networks such as 10.0.0.0/8") from None
+
+
+NETWORKS: Final = listing("list of networks", _plain_network, str)
+
+
+def _network(text: str) -> Network | str:
     if text == UNIX_SOCKETS:
         return text
     try:
@@ -202,7 +214,7 @@ def _network(text: str) -> IPv4Network | IPv6Network | str:
 def _trusted_proxies() -> Kind[TrustedProxies]:
     names = listing("list of networks", _network)
 
-    def gather(items: tuple[IPv4Network | IPv6Network | str, ...]) -> TrustedProxies:
+    def gather(items: tuple[Network | str, ...]) -> TrustedProxies:
         networks = tuple(item for item in items if not isinstance(item, str))
         return TrustedProxies(networks, UNIX_SOCKETS in items)
 

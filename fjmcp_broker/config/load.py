@@ -2,7 +2,7 @@
 
 import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -16,6 +16,7 @@ from .problems import Problems, shown
 from .records import KEYS_BY_NAME, SECTIONS, Config
 from .sources import (
     CREDENTIALS_DIRECTORY,
+    METRICS_PORT_VARIABLE,
     PORT_VARIABLES,
     PROGRAM_VARIABLE,
     Given,
@@ -66,7 +67,7 @@ def load(
     @param path: the TOML file, or C{None}.
     @param environment: the environment variables.
     @param options: the texts of the command-line options by name.
-    @param obey_port: whether C{PORT} and C{PORT_HTTP} set the address.
+    @param obey_port: whether C{PORT}, C{PORT_HTTP} and C{PORT_METRICS} set addresses.
     @return: the configuration.
     @raise ConfigError: with everything that is wrong.
     """
@@ -90,7 +91,7 @@ def load(
         elif best is None and key.required:
             problems.of_key(key, "is required")
     if obey_port:
-        _obey_port(environment, given, problems)
+        _obey_ports(environment, given, problems)
     _replace_program(environment, given)
     _check_together(given, problems, failed, environment)
     problems.check()
@@ -113,20 +114,31 @@ def _build(given: Mapping[str, Given]) -> Config:
     return Config(**sections)
 
 
-def _obey_port(
+def _obey_ports(
     environment: Mapping[str, str], given: dict[str, Given], problems: Problems
 ) -> None:
-    key = KEYS_BY_NAME["server.listen_addr"]
-    found = [(n, environment[n].strip()) for n in PORT_VARIABLES if environment.get(n)]
+    for key, variables in (
+        (KEYS_BY_NAME["server.listen_addr"], PORT_VARIABLES),
+        (KEYS_BY_NAME["metrics.listen_addr"], (METRICS_PORT_VARIABLE,)),
+    ):
+        _obey_port(key, variables, environment, given, problems)
+
+
+def _obey_port(
+    key: Key,
+    variables: Sequence[str],
+    environment: Mapping[str, str],
+    given: dict[str, Given],
+    problems: Problems,
+) -> None:
+    found = [(n, environment[n].strip()) for n in variables if environment.get(n)]
     for name, text in found:
         if not re.fullmatch("[0-9]{1,5}", text) or not 0 < int(text) < 65536:
             what = f"must be a port from 1 to 65535{shown(key, text)}"
             problems.of_key(key, what, name)
             return
     if len({text for _name, text in found}) > 1:
-        problems.of_key(
-            key, f"has {' and '.join(PORT_VARIABLES)} with different values"
-        )
+        problems.of_key(key, f"has {' and '.join(variables)} with different values")
     elif found:
         name, text = found[0]
         given[key.file_key] = Given(name, parse_listen_address(f"0.0.0.0:{text}"))

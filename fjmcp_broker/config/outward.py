@@ -17,12 +17,14 @@ from .addresses import (
     BASE_URL,
     LISTEN_ADDRESS,
     LOOPBACK_PROXIES,
+    NETWORKS,
     ORIGINS,
     PROXY_URL,
     PUBLIC_URL,
     SCHEMES,
     TRUSTED_PROXIES,
     ListenAddress,
+    Network,
     TrustedProxies,
     parse_listen_address,
 )
@@ -113,6 +115,30 @@ class ServerConfig:
             DURATION,
             "How long a stop waits for requests in flight and for children before "
             "it closes them by force.",
+        ),
+    )
+
+
+@frozen(kw_only=True)
+class MetricsConfig:
+    """C{[metrics]}: who may read C{/metrics}; nobody unless it is said here."""
+
+    listen_addr: ListenAddress | None = field(
+        default=None,
+        metadata=about(
+            LISTEN_ADDRESS,
+            "Where to listen for metrics alone, without TLS, open to whoever can "
+            "connect. The variable PORT_METRICS sets 0.0.0.0 with that port and wins "
+            "over everything.",
+        ),
+    )
+    allow: tuple[Network, ...] = field(
+        default=(),
+        metadata=about(
+            NETWORKS,
+            "Networks of clients that may read /metrics beside everything else. A "
+            "client behind a trusted proxy is known by X-Forwarded-For; one that is "
+            "not known is not allowed.",
         ),
     )
 

@@ -9,7 +9,13 @@ from .access import AccessConfig
 from .bounds import LimitsConfig
 from .inward import ChildConfig, DatabaseConfig, LogConfig, SessionsConfig
 from .keys import Key, keys_of
-from .outward import ClientsConfig, ForgejoConfig, ServerConfig, TokensConfig
+from .outward import (
+    ClientsConfig,
+    ForgejoConfig,
+    MetricsConfig,
+    ServerConfig,
+    TokensConfig,
+)
 
 
 @frozen(kw_only=True)
@@ -25,6 +31,7 @@ class Config:
     database: DatabaseConfig = field(factory=DatabaseConfig)
     sessions: SessionsConfig = field(factory=SessionsConfig)
     limits: LimitsConfig = field(factory=LimitsConfig)
+    metrics: MetricsConfig = field(factory=MetricsConfig)
     log: LogConfig = field(factory=LogConfig)
 
 
@@ -38,6 +45,7 @@ SECTIONS: Final = {
     "database": DatabaseConfig,
     "sessions": SessionsConfig,
     "limits": LimitsConfig,
+    "metrics": MetricsConfig,
     "log": LogConfig,
 }
 """The tables of the file, in the order in which they are documented."""

@@ -15,6 +15,7 @@ from .records import KEYS_BY_NAME, SECTIONS
 _EXAMPLES: Final[Mapping[str, object]] = {
     "server.public_url": "https://mcp.example.org",
     "server.tls_cert": "/etc/fjmcp-broker/tls.crt",
+    "metrics.listen_addr": "127.0.0.1:9464",
     "server.tls_key": "/etc/fjmcp-broker/tls.key",
     "forgejo.url": "https://git.example.org",
     "forgejo.internal_url": "http://127.0.0.1:3000",

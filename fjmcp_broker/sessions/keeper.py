@@ -35,6 +35,7 @@ class ChildKeeper:
     @ivar clock: tells the time.
     @ivar profiles: what is known of children.
     @ivar population: the sessions that have one, or are needed without.
+    @ivar on_moved: called with what has changed the state of a session, each time.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class ChildKeeper:
         self.clock = clock
         self.profiles = profiles
         self.population = Population(limits)
+        self.on_moved: Callable[[str], None] = lambda event: None
         self._tokens = tokens
         self._make_child = make_child
         self._partings = Partings(clock)
@@ -98,6 +100,12 @@ class ChildKeeper:
         @param at_once: kill it instead of letting it finish.
         """
         self._partings.stop(child, at_once=at_once)
+
+    def session_moved(self, event: str) -> None:
+        """
+        @param event: what has changed the state of a session.
+        """
+        self.on_moved(event)
 
     def session_changed(self, session: Resident) -> None:
         """

@@ -210,6 +210,11 @@ class ChildrenKeeper(Protocol):
         @param at_once: kill it instead of letting it finish.
         """
 
+    def session_moved(self, event: str) -> None:
+        """
+        @param event: what has changed the state of a session.
+        """
+
     def session_changed(self, session: Resident) -> None:
         """
         @param session: it got or lost something for which it has to be kept.

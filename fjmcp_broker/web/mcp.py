@@ -159,6 +159,8 @@ class McpEndpoint(Resource):
             principal = await self._still(request, principal)
             has_session = request.getHeader(b"mcp-session-id") is not None
             message = parse(body, allow_batch=has_session)
+            if isinstance(message, Request | Notification):
+                request.rpc_method = message.method
             if isinstance(message, Request):
                 id = message.id
             answer = await self._route(request, principal, message)

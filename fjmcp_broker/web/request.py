@@ -82,6 +82,7 @@ class BrokerRequest(Request):
     A request whose body is in memory and no longer than its endpoint allows.
 
     @ivar principal: who sent it, set by the endpoint's admission.
+    @ivar rpc_method: of the JSON-RPC message in its body, as sent.
     @ivar started_at: when its headers were complete.
     @ivar on_drain: ends an answer that would last as long as its client likes, when
         the daemon stops.
@@ -91,6 +92,7 @@ class BrokerRequest(Request):
     _log = Logger()
 
     principal: Principal | None = None
+    rpc_method: str | None = None
     started_at = 0.0
     on_drain: Callable[[], None] | None = None
     number = 0

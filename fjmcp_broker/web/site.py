@@ -30,7 +30,7 @@ DEFAULT_MEMORY: Final = MemoryBounds(16 * 2**20, 2 * 2**20)
 """For the bodies of strangers: 256 of the longest, 32 from one network."""
 
 MOST_CONNECTIONS: Final = 10_000
-_QUIET_PATH: Final = b"/mcp"
+_QUIET_PATHS: Final = frozenset((b"/mcp", b"/metrics"))
 
 
 def connections_to_spare() -> int:
@@ -116,8 +116,8 @@ class BrokerSite(Site):
     @ivar instance: random; part of every request id.
     @ivar channels: the open connections, the oldest first.
     @ivar maximum_connections: how many there may be.
-    @ivar log_every_request: whether successful calls on the MCP endpoint are logged
-        too, at debug level.
+    @ivar log_every_request: whether successful calls on the MCP endpoint and readings
+        of the metrics are logged too, at debug level.
     """
 
     log_events = Logger()
@@ -134,6 +134,7 @@ class BrokerSite(Site):
         log_every_request: bool = False,
         shown_client: Callable[[BrokerRequest], str | None] = lambda request: None,
         others: BodyLimit | None = None,
+        on_answered: Callable[[BrokerRequest, float], None] = lambda *_: None,
     ) -> None:
         """
         @param root: the root resource.
@@ -144,6 +145,8 @@ class BrokerSite(Site):
         @param log_every_request: sets the attribute of that name.
         @param shown_client: how much of its client's address the log has.
         @param others: the admission of all other paths.
+        @param on_answered: called for each request that was answered, with the
+            seconds that it took.
         """
         super().__init__(
             root,
@@ -162,6 +165,7 @@ class BrokerSite(Site):
         self._default = others or BodyLimit()
         self.log_every_request = log_every_request
         self._shown_client = shown_client
+        self._on_answered = on_answered
 
     def next_number(self) -> int:
         """
@@ -242,8 +246,10 @@ class BrokerSite(Site):
         @param request: it has been answered.
         """
         answered = cast(BrokerRequest, request)
+        seconds = self.reactor.seconds() - answered.started_at
+        self._on_answered(answered, seconds)
         ok = 200 <= answered.code < 300
-        if ok and answered.path == _QUIET_PATH:
+        if ok and answered.path in _QUIET_PATHS:
             if not self.log_every_request:
                 return
             level = LogLevel.debug
@@ -254,7 +260,7 @@ class BrokerSite(Site):
             "path": (answered.path or b"-").decode("ascii", "backslashreplace")[:200],
             "status": answered.code,
             "size": answered.sentLength,
-            "seconds": round(self.reactor.seconds() - answered.started_at, 4),
+            "seconds": round(seconds, 4),
             REQUEST_ID_FIELD: answered.request_id,
         }
         text = "{method} {path} {status} {size} bytes in {seconds} s"

@@ -1,0 +1,103 @@
+"""A daemon's metrics after people have worked with it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+
+from prometheus_client.parser import text_string_to_metric_families
+from twisted.internet.threads import deferToThread
+
+from tests import skip_visibly
+from tests.real.broker_case import BrokerCase
+from tests.real.browser import Browser
+from tests.real.client import McpClient
+from tests.real.daemon import Daemon, free_port
+
+PROMTOOL = shutil.which("promtool") or os.environ.get("PROMTOOL", "")
+
+
+class MetricsTests(BrokerCase):
+    """On a listener of its own."""
+
+    async def worked_with(self) -> tuple[Daemon, McpClient, str]:
+        """A daemon, a client that has called tools, and the metrics after that."""
+        self.port = free_port()
+        daemon, forgejo = await self.launch(PORT_METRICS=str(self.port))
+        # PORT_METRICS alone moves nothing else.
+        client = await self.session(daemon, forgejo)
+        await deferToThread(client.call, "get_my_user_info")
+        await deferToThread(client.refresh)
+        await deferToThread(client.request, "tools/list")
+        await daemon.fetch("GET", "/mcp")
+        await daemon.fetch("GET", "/nothing/of/ours")
+        return daemon, client, await self.scrape()
+
+    async def scrape(self) -> str:
+        """The metrics."""
+        page = await deferToThread(
+            Browser().request, "GET", f"http://127.0.0.1:{self.port}/metrics"
+        )
+        self.assertEqual(page.status, 200)
+        return str(page.text)
+
+    async def test_journey(self) -> None:
+        """Sign-in, calls, refreshes, children and the store are all in it."""
+        _, client, text = await self.worked_with()
+        found = {
+            (sample.name, *sorted(sample.labels.values())): sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+        }
+        self.assertEqual(found["fjmcp_sign_ins_total", "success"], 1)
+        self.assertEqual(found["fjmcp_sessions", "live"], 1)
+        self.assertEqual(found["fjmcp_children",], 1)
+        self.assertEqual(found["fjmcp_child_starts_total",], 1)
+        self.assertEqual(found["fjmcp_mcp_requests_total", "200", "tools/call"], 1)
+        self.assertEqual(found["fjmcp_upstream_requests_total", "code", "ok"], 1)
+        self.assertEqual(found["fjmcp_upstream_requests_total", "introspect", "ok"], 1)
+        self.assertGreater(found["fjmcp_store_transactions_total", "ok", "write"], 3)
+        self.assertGreater(
+            found["fjmcp_http_requests_total", "/oauth/token", "200", "POST"], 1
+        )
+        self.assertEqual(found["fjmcp_http_requests_total", "/mcp", "401", "GET"], 1)
+        self.assertEqual(found["fjmcp_http_requests_total", "404", "GET", "other"], 1)
+        self.assertGreater(found["process_resident_memory_bytes",], 10_000_000)
+        self.assertEqual(found["fjmcp_body_memory_bytes",], 0)
+        self.assertIn(("fjmcp_session_transitions_total", "child_ready"), found)
+
+        # Nothing of people or tokens.
+        for secret in (client.access_token, client.refresh_token, client.client_id):
+            self.assertNotIn(secret, text)
+        for word in ("alice", client.session_id or "?", "client.example.org"):
+            self.assertNotIn(word, text)
+
+    async def test_elsewhere(self) -> None:
+        """Neither on the clients' listener nor anything else on this one."""
+        daemon, _ = await self.launch(PORT_METRICS=str(free_port()))
+        self.assertEqual((await daemon.fetch("GET", "/metrics")).status, 404)
+        daemon.url = f"http://127.0.0.1:{self.metrics_port(daemon)}"
+        self.assertEqual((await daemon.fetch("GET", "/metrics")).status, 200)
+        for path in ("/", "/healthz", "/mcp", "/oauth/token"):
+            self.assertEqual((await daemon.fetch("GET", path)).status, 404, path)
+
+    def metrics_port(self, daemon: Daemon) -> int:
+        """As the log has it."""
+        line = next(
+            line for line in daemon.text.splitlines() if "metrics.listen_addr" in line
+        )
+        return int(line.partition("0.0.0.0:")[2].split(" ")[0])
+
+    async def test_promtool(self) -> None:
+        """Prometheus' own linter has nothing to say."""
+        if not PROMTOOL:
+            skip_visibly("metrics with promtool", "promtool is not installed")
+        _, _, text = await self.worked_with()
+        done = await deferToThread(
+            subprocess.run,
+            [PROMTOOL, "check", "metrics"],
+            input=text.encode(),
+            capture_output=True,
+        )
+        self.assertEqual((done.returncode, done.stdout + done.stderr), (0, b""))
