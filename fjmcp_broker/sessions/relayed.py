@@ -281,9 +281,11 @@ class RelayedCall:
 
     def _finish(self, response: Response) -> None:
         observer, self._observer = self._observer, None
+        # A child that was leased for this call alone is stopped by its end.
+        has_failed = self._attachment.has_failed
         self._end()
         modern = self.modern
-        if self._attachment.has_failed:
+        if has_failed:
             answer, status = attrs.evolve(response, id=modern.id), 200
         elif self._attachment.is_stateless:
             answer = attrs.evolve(response, id=modern.id)

@@ -393,6 +393,7 @@ class LeaseTests(QuestionWorld):
             again = self.retry(client, {"q": accepted()})
             self.finish(process, pid=process.pid)
             self.assertEqual(again.answer["result"]["pid"], process.pid)
+            self.assertEqual(again.answer["result"]["resultType"], "complete")
             self.assertTrue(process.exited)
         self.assertEqual(self.living, [self.shared_child])
         self.assertEqual(len(self.registry), 1)
