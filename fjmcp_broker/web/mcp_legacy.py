@@ -33,6 +33,7 @@ from fjmcp_broker.web.mcp_answers import (
     refusal,
     refused_by_policy,
 )
+from fjmcp_broker.web.mcp_recall import Recall, Waiting
 from fjmcp_broker.web.mcp_streams import McpStreams
 from fjmcp_broker.web.mcp_waiters import Batch, StreamWaiter, ToolsOverlay
 from fjmcp_broker.web.mcp_waking import WakingLimit
@@ -64,6 +65,7 @@ class LegacyPosts:
         self._streams = streams
         self._tools_overlay = tools_overlay
         self._waking = waking
+        self._recall = Recall()
 
     async def post(
         self,
@@ -95,19 +97,20 @@ class LegacyPosts:
         if not request.is_open:
             return None
         parts = message if isinstance(message, tuple) else (message,)
-        if any(isinstance(part, Request) for part in parts):
-            # Before anything is judged: what its tools do depends on the child.
-            await self._waking.wait(session, session.awake)
-            if not request.is_open:
-                return None
+        with self._recall.waiting(session, parts) as waiting:
+            if any(isinstance(part, Request) for part in parts):
+                # Before anything is judged: what its tools do depends on the child.
+                await self._waking.wait(session, session.awake)
+                if not request.is_open:
+                    return None
         if isinstance(message, tuple):
-            return self._batch(request, principal, session, message)
+            return self._batch(request, principal, session, message, waiting)
         verdict = decide(principal.policy, message, session.catalogue)
         if isinstance(verdict, Refused):
             id = message.id if isinstance(message, Request) else NULL
             return refused_by_policy(verdict, id, self._authenticator)
         if isinstance(message, Request):
-            self._relay(request, principal, session, message)
+            self._relay(request, principal, session, message, waiting)
             return None
         self._deliver(session, message)
         return ACCEPTED
@@ -135,15 +138,21 @@ class LegacyPosts:
         principal: Principal,
         session: Session,
         message: Request,
+        waiting: Waiting,
     ) -> None:
         waiter = StreamWaiter(
             partial(self._streams.answer, request, session, request_id=message.id),
             self._tools_overlay.edit(message, principal, session.catalogue),
         )
+        if waiting.has_lost(message):
+            waiter.cancelled()
+            return
         session.request(message, waiter)
         waiter.begin()
 
     def _deliver(self, session: Session, message: Message) -> None:
+        if self._recall.takes(session, message):
+            return
         if isinstance(message, Notification):
             session.notify(message)
         elif not isinstance(message, Request):
@@ -155,6 +164,7 @@ class LegacyPosts:
         principal: Principal,
         session: Session,
         messages: tuple[Message | MessageError, ...],
+        waiting: Waiting,
     ) -> Refusal | None:
         """
         A batch is split; each part goes its own way.
@@ -185,6 +195,8 @@ class LegacyPosts:
                 batch.add(encode_error(message.id, SERVER_ERROR, verdict.reason))
             elif message.method == "initialize":
                 batch.add(_ALONE(message.id))
+            elif waiting.has_lost(message):
+                batch.add(None)
             else:
                 edit = self._tools_overlay.edit(message, principal, session.catalogue)
                 try:
