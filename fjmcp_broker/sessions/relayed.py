@@ -16,9 +16,8 @@ from fjmcp_broker.mcp.messages import (
     Request,
     Response,
 )
-from fjmcp_broker.mcp.modern.answers import answer_to_modern
+from fjmcp_broker.mcp.modern.answers import answer_passed_on, answer_to_modern
 from fjmcp_broker.mcp.modern.capabilities import Required, merged
-from fjmcp_broker.mcp.modern.errors import status_of_code
 from fjmcp_broker.mcp.modern.questions import (
     Question,
     input_required,
@@ -29,7 +28,6 @@ from fjmcp_broker.mcp.modern.questions import (
 from fjmcp_broker.mcp.modern.request_state import LIFETIME_SECONDS
 from fjmcp_broker.mcp.modern.requests import ModernRequest
 from fjmcp_broker.mcp.modern.translation import (
-    code_of,
     notification_to_modern,
     to_legacy,
     wants_log,
@@ -288,9 +286,7 @@ class RelayedCall:
         if has_failed:
             answer, status = attrs.evolve(response, id=modern.id), 200
         elif self._attachment.is_stateless:
-            answer = attrs.evolve(response, id=modern.id)
-            code = None if response.error is None else code_of(response.error)
-            status = 200 if code is None else status_of_code(code)
+            answer, status = answer_passed_on(modern, response)
         else:
             answer, status = answer_to_modern(
                 modern, response, self._place.server_info, refused=self._missing

@@ -20,11 +20,17 @@ from fjmcp_broker.mcp.modern.capabilities import (
     declares,
     required_for,
 )
-from fjmcp_broker.mcp.modern.edits import members_of, object_of
-from fjmcp_broker.mcp.modern.errors import internal_error, missing_capability
+from fjmcp_broker.mcp.modern.edits import JsonObject, members_of, object_of
+from fjmcp_broker.mcp.modern.errors import (
+    internal_error,
+    missing_capability,
+    status_of_code,
+)
 from fjmcp_broker.mcp.modern.questions import Question, input_required
 from fjmcp_broker.mcp.modern.requests import ModernRequest
 from fjmcp_broker.mcp.modern.translation import (
+    PRIVATE,
+    TTL_MILLISECONDS,
     URL_ELICITATION_REQUIRED,
     code_of,
     error_to_modern,
@@ -65,6 +71,27 @@ def answer_to_modern(
             return _ask(modern, asked, server_info)
     raw, status = error_to_modern(response.error, modern.method)
     return Response(modern.id, None, raw), status
+
+
+def answer_passed_on(modern: ModernRequest, response: Response) -> tuple[Response, int]:
+    """
+    @param modern: the request.
+    @param response: the answer of a child that speaks the stateless revisions, under
+        any id.
+    @return: the same under the client's id, and the HTTP status for it when it is the
+        first message. A result that says it is good for everybody says so no more:
+        every child acts for one person, and lists of tools differ by what a grant may.
+    """
+    if response.error is not None:
+        code = code_of(response.error)
+        status = 200 if code is None else status_of_code(code)
+        return Response(modern.id, None, response.error), status
+    result = NULL if response.result is None else response.result
+    if modern.method in TTL_MILLISECONDS and b'"public"' in result:
+        found = JsonObject.read(result)
+        if found is not None and found.get("cacheScope") == b'"public"':
+            result = found.edited(replaced={"cacheScope": PRIVATE})
+    return Response(modern.id, result), 200
 
 
 def failed(response: Response) -> bool:

@@ -37,6 +37,7 @@ from fjmcp_broker.mcp.versions import META_VERSION
 
 META_SERVER: Final = "io.modelcontextprotocol/serverInfo"
 COMPLETE: Final = b'"complete"'
+PRIVATE: Final = b'"private"'
 LIST_TTL_MILLISECONDS: Final = 300_000
 READ_TTL_MILLISECONDS: Final = 0
 TTL_MILLISECONDS: Final = {
@@ -64,7 +65,6 @@ _RETRY_NAMES: Final = frozenset(("inputResponses", "requestState"))
 _RESERVED: Final = range(-32099, HEADER_MISMATCH + 1)
 """Numbers that only the specification gives a meaning."""
 
-_PRIVATE: Final = b'"private"'
 _UNREADABLE: Final = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 _ARRAY: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _REMOVED_NOTIFICATIONS: Final = frozenset(
@@ -117,7 +117,7 @@ def result_to_modern(
     if method in TTL_MILLISECONDS:
         if not _is_ttl(found.get("ttlMs")):
             replaced["ttlMs"] = b"%d" % TTL_MILLISECONDS[method]
-        replaced["cacheScope"] = _PRIVATE
+        replaced["cacheScope"] = PRIVATE
     if method == "tools/list":
         tools = found.get("tools")
         if tools is not None:

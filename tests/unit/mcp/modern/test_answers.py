@@ -7,7 +7,12 @@ import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
 from fjmcp_broker.mcp.envelope import Response
-from fjmcp_broker.mcp.modern.answers import MAXIMUM_URLS, answer_to_modern, failed
+from fjmcp_broker.mcp.modern.answers import (
+    MAXIMUM_URLS,
+    answer_passed_on,
+    answer_to_modern,
+    failed,
+)
 from fjmcp_broker.mcp.modern.capabilities import Required, merged
 
 from .cases import SERVER, modern
@@ -73,6 +78,34 @@ class AnswerTests(SynchronousTestCase):
         one = merged(None, {"sampling": {"tools": {}}})
         both = merged(merged(one, {"sampling": {"context": {}}}), {"roots": {}})
         self.assertEqual(both, {"sampling": {"tools": {}, "context": {}}, "roots": {}})
+
+
+class PassedOnTests(SynchronousTestCase):
+    """The answer of a child that speaks these revisions itself."""
+
+    def test_nothing_changes_but_the_id(self) -> None:
+        """Errors keep their numbers, which mean here what they say."""
+        raw = b'{"resultType":"input_required","requestState":"s", "n":1.0}'
+        found, status = answer_passed_on(modern(id="a"), Response(b"17", raw))
+        self.assertEqual((found, status), (Response(b'"a"', raw), 200))
+        for code, expected in ((-32021, 400), (-32601, 404), (-32602, 200)):
+            answer = error(code)
+            found, status = answer_passed_on(modern(), answer)
+            self.assertEqual((found.error, status), (answer.error, expected))
+        odd, status = answer_passed_on(modern(), Response(b"17", None, b"7"))
+        self.assertEqual((odd.error, status), (b"7", 200))
+
+    def test_nothing_is_for_everybody(self) -> None:
+        """What one person's child lists, no shared cache may keep."""
+        raw = b'{"tools":[], "cacheScope": "public" ,"ttlMs":7}'
+        asked = modern("tools/list", {})
+        found, _status = answer_passed_on(asked, Response(b"17", raw))
+        self.assertEqual(found.result, raw.replace(b"public", b"private"))
+        other = b'{"tools":["public"],"cacheScope":"x"}'
+        found, _status = answer_passed_on(asked, Response(b"17", other))
+        self.assertEqual(found.result, other)
+        found, _status = answer_passed_on(modern(), Response(b"17", raw))
+        self.assertEqual(found.result, raw)
 
 
 class UrlElicitationTests(SynchronousTestCase):
