@@ -100,7 +100,7 @@ class Filter:
 def requested(modern: ModernRequest) -> Filter:
     """
     @param modern: a C{subscriptions/listen} request.
-    @return: what it asks for. Unknown kinds are ignored.
+    @return: what it asks for. Unknown kinds are ignored, null is not asked for.
     @raise ModernError: -32602 when C{notifications} is missing or malformed, or names
         more than L{MAXIMUM_SUBSCRIPTIONS} resources.
     """
@@ -109,13 +109,13 @@ def requested(modern: ModernRequest) -> Filter:
         asked = _FILTER.decode(raw)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise invalid_params(modern.id, "notifications is no filter") from error
-    uris = tuple(dict.fromkeys(asked.resource_subscriptions))
+    uris = tuple(dict.fromkeys(asked.resource_subscriptions or ()))
     if len(uris) > MAXIMUM_SUBSCRIPTIONS:
         raise invalid_params(modern.id, "too many resources for one stream")
     return Filter(
-        asked.tools_list_changed,
-        asked.prompts_list_changed,
-        asked.resources_list_changed,
+        bool(asked.tools_list_changed),
+        bool(asked.prompts_list_changed),
+        bool(asked.resources_list_changed),
         uris,
     )
 
@@ -280,10 +280,10 @@ class Listeners(Generic[K]):
 
 
 class _Filter(msgspec.Struct, rename="camel"):
-    tools_list_changed: bool = False
-    prompts_list_changed: bool = False
-    resources_list_changed: bool = False
-    resource_subscriptions: list[str] = []
+    tools_list_changed: bool | None = None
+    prompts_list_changed: bool | None = None
+    resources_list_changed: bool | None = None
+    resource_subscriptions: list[str] | None = None
 
 
 _FILTER: Final = msgspec.json.Decoder(_Filter)

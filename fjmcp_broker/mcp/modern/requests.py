@@ -172,7 +172,8 @@ def judge(
         # It only serves display and logs, so a malformed one is as good as none.
         client_info = None
     log_level = None
-    if META_LOG_LEVEL in meta:
+    if meta.get(META_LOG_LEVEL, NULL) != NULL:
+        # Some libraries write what they leave out; null stands for that.
         log_level = text_of(meta[META_LOG_LEVEL])
         if log_level not in LOG_LEVELS:
             raise errors.invalid_params(id, f"{META_LOG_LEVEL} is no log level")
@@ -284,7 +285,7 @@ def _retry(request: Request) -> tuple[Mapping[str, bytes] | None, str | None]:
         responses = members_of(request.members["inputResponses"])
         if responses is None:
             raise errors.invalid_params(request.id, "inputResponses is an object")
-    if "requestState" in request.members:
+    if request.members.get("requestState", NULL) != NULL:
         state = text_of(request.members["requestState"])
         if state is None:
             raise errors.invalid_params(request.id, "requestState is a text")

@@ -62,6 +62,7 @@ class FilterTests(SynchronousTestCase):
         """What is left out is not wanted; unknown kinds are ignored."""
         for notifications, expected in (
             ({}, Filter()),
+            ({"toolsListChanged": None, "resourceSubscriptions": None}, Filter()),
             ({"toolsListChanged": True, "x": 1}, Filter(tools=True)),
             (
                 {"promptsListChanged": True, "toolsListChanged": False},

@@ -104,18 +104,21 @@ class MetaTests(RefusalCase):
 
     def test_log_level_is_known(self) -> None:
         """MCP 2026-07-28, logging, error handling."""
-        for level in ("loud", "INFO", 1, None):
+        self.assertIsNone(modern(more={META_LOG_LEVEL: None}).log_level)
+        for level in ("loud", "INFO", 1):
             asked = request("tools/list", {"_meta": meta(more={META_LOG_LEVEL: level})})
             self.refused(asked, LIST, 400, -32602)
 
     def test_answers_and_state_have_their_types(self) -> None:
-        """A null of either is no absence."""
+        """A null is no answers; of the state it is as good as none."""
         cases: tuple[Mapping[str, object], ...] = (
             {"inputResponses": None},
             {"inputResponses": [1]},
-            {"requestState": None},
+            {"requestState": 1},
             {"requestState": {}},
         )
+        without = modern("tools/call", {"name": "t", "requestState": None})
+        self.assertIsNone(without.request_state)
         for extra in cases:
             asked = request("tools/call", {"name": "t", **extra, "_meta": meta()})
             self.refused(asked, headers_for(asked), 400, -32602)
