@@ -1,0 +1,53 @@
+"""
+A stand-in Forgejo as a program.
+
+Usage: C{python -m tests.deploy.stand_in PORT BROKER_URL DIRECTORY}. It speaks TLS with
+a certificate of its own, C{certificate.pem} in that directory; C{known} there gets the
+broker's application and the users' passwords as JSON when it listens.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from twisted.internet import reactor as _reactor
+from twisted.internet.ssl import DefaultOpenSSLContextFactory
+from twisted.web.server import Site
+
+from fjmcp_broker.demo.forgejo import StandInForgejo
+from tests.real.certificates import write_certificate
+
+reactor: Any = _reactor  # a module to mypy
+
+
+def main(port: int, broker_url: str, directory: Path) -> None:
+    """
+    Serve until a signal comes.
+
+    @param port: on loopback.
+    @param broker_url: the public URL of the broker.
+    @param directory: where to write what others have to know.
+    """
+    forgejo = StandInForgejo(reactor, f"https://127.0.0.1:{port}")
+    application = forgejo.add_application(f"{broker_url}/oauth/callback")
+    certificate, key = write_certificate(str(directory))
+    options = DefaultOpenSSLContextFactory(key, certificate)
+    site = Site(forgejo.resource)
+    reactor.listenSSL(port, site, options, interface="127.0.0.1")
+    known = {
+        "url": forgejo.base_url,
+        "client_id": application.client_id,
+        "client_secret": application.client_secret,
+        "alice": forgejo.controls.user("alice").password,
+    }
+    unfinished = directory / "known.new"
+    unfinished.write_text(json.dumps(known))
+    unfinished.rename(directory / "known")
+    reactor.run()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))
