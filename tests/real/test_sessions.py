@@ -13,13 +13,18 @@ import time
 from typing import Any
 
 import attrs
+from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.threads import deferToThread
 
 from tests.real.broker_case import BrokerCase
 from tests.real.browser import Browser, Page
 from tests.real.client import McpClient, message_of
 from tests.real.daemon import Daemon, free_port, pause, processes
+from tests.real.relay import Answer
+
+reactor: Any = _reactor  # a module to mypy
 
 
 class SessionCase(BrokerCase):
@@ -77,6 +82,28 @@ class SessionCase(BrokerCase):
             other.request, "tools/call", name=tool, arguments=arguments
         )
         return page
+
+    async def ask(
+        self, client: McpClient, method: str, message: Any = None, **headers: str
+    ) -> Answer:
+        """A request on a connection of its own; returns when the answer begins."""
+        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", self.port)
+        answer: Answer = await connectProtocol(endpoint, Answer())
+        body = b"" if message is None else json.dumps(message).encode()
+        fields = {
+            "Host": f"127.0.0.1:{self.port}",
+            "Content-Length": str(len(body)),
+            **client.headers(),
+            "Accept": "text/event-stream",
+            **{name.replace("_", "-"): value for name, value in headers.items()},
+        }
+        head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+        transport: Any = answer.transport
+        transport.write(f"{method} /mcp HTTP/1.1\r\n{head}\r\n".encode() + body)
+        self.addCleanup(lambda: answer.closed)
+        self.addCleanup(transport.abortConnection)
+        await answer.until(lambda: b"data: " in answer.raw or b"}" in answer.raw)
+        return answer
 
     async def check(self, client: McpClient, login: str = "alice") -> None:
         """A call that works, as the right user."""

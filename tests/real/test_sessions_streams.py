@@ -2,46 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import time
-from typing import Any
 
-from twisted.internet import reactor as _reactor
-from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
-
-from tests.real.client import McpClient
-from tests.real.relay import Answer, call
+from tests.real.relay import call
 from tests.real.test_relay_get import whole_events
 from tests.real.test_sessions import SessionCase
-
-reactor: Any = _reactor  # a module to mypy
 
 
 class StreamRestartTests(SessionCase):
     """Streams of a daemon that is replaced."""
-
-    async def ask(
-        self, client: McpClient, method: str, message: Any = None, **headers: str
-    ) -> Answer:
-        """A request on a connection of its own; returns when the answer begins."""
-        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", self.port)
-        answer: Answer = await connectProtocol(endpoint, Answer())
-        body = b"" if message is None else json.dumps(message).encode()
-        fields = {
-            "Host": f"127.0.0.1:{self.port}",
-            "Content-Length": str(len(body)),
-            **client.headers(),
-            "Accept": "text/event-stream",
-            **{name.replace("_", "-"): value for name, value in headers.items()},
-        }
-        head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-        transport: Any = answer.transport
-        transport.write(f"{method} /mcp HTTP/1.1\r\n{head}\r\n".encode() + body)
-        self.addCleanup(lambda: answer.closed)
-        self.addCleanup(transport.abortConnection)
-        await answer.until(lambda: b"data: " in answer.raw or b"}" in answer.raw)
-        return answer
 
     async def test_listener(self) -> None:
         """

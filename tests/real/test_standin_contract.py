@@ -111,6 +111,14 @@ class StandInLifeTests(DrivenTestCase):
         end = await child.ended()
         self.assertEqual((end.exit_code, end.rest), (0, b""))
 
+    async def test_ping_during_a_call(self) -> None:
+        """It is answered at once: whoever does not answer is not well."""
+        child, hold = await self.with_a_call_running()
+        answer = await child.ask({"id": "ping", "method": "ping"})
+        self.assertEqual(answer, {"id": "ping", "result": {}})
+        hold.end()
+        self.assertEqual((await child.message())["id"], "held")
+
     async def test_eof_finishes_running_calls(self) -> None:
         """What runs at the end of stdin is answered first."""
         child, hold = await self.with_a_call_running()
