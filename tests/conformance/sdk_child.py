@@ -1,11 +1,11 @@
 """
-A child on the official Python SDK, of the time before 2026-07-28::
+A child on the official Python SDK::
 
-    python -m tests.conformance.sdk_child [--record DIRECTORY]
+    python -m tests.conformance.sdk_child [--dual] [--record DIRECTORY]
 
 It has the tools of the fixture child, but framing, dispatch, validation and writing
-are the SDK's, with its own habits: another order of members, other errors, no
-C{server/discover}.
+are the SDK's, with its own habits: another order of members, other errors, other ids.
+Without C{--dual} it is of the time before 2026-07-28.
 """
 
 from __future__ import annotations
@@ -161,7 +161,14 @@ class SdkCall:
         anyio.from_thread.run(send[what])
 
 
-async def _in_thread(work: Callable[[str, Any], Message], name: str, call: Any) -> Any:
+async def in_thread(work: Callable[[str, Any], Message], name: str, call: Any) -> Any:
+    """
+    Work on a request in a thread, from which it can ask and wait.
+
+    @param work: takes a name and a call.
+    @return: the result.
+    @raise MCPError: the error that answers the request.
+    """
     try:
         return await anyio.to_thread.run_sync(work, name, call)
     except RpcError as error:
@@ -178,12 +185,12 @@ class SdkChild:
             "conformance-sdk",
             version="1.0.0",
             on_list_tools=self._list_tools,
-            on_call_tool=self._call_tool,
+            on_call_tool=self.call_tool,
             on_list_prompts=self._list_prompts,
-            on_get_prompt=self._get_prompt,
+            on_get_prompt=self.get_prompt,
             on_list_resources=self._list_resources,
             on_list_resource_templates=self._list_templates,
-            on_read_resource=self._read,
+            on_read_resource=self.read,
             on_subscribe_resource=self._subscribe,
             on_unsubscribe_resource=self._unsubscribe,
             on_completion=self._complete,
@@ -192,12 +199,33 @@ class SdkChild:
             "logging/setLevel", types.SetLevelRequestParams, self._set_level
         )
 
+    async def serve(self, read: Any, write: Any, started: Any) -> None:
+        """
+        Serve as the SDK did before it knew of eras: its own entry answers
+        C{server/discover}, and takes no C{initialize} after it.
+
+        @param read: the stream of messages that come in.
+        @param write: the stream of those that go out.
+        @param started: what the handshake says of the server.
+        """
+        async with self.server.lifespan(self.server) as state:
+            dispatcher = _Dispatcher(
+                read, write, inline_methods=frozenset({"initialize"})
+            )
+            await serve_connection(
+                self.server,
+                dispatcher,
+                connection=Connection.for_loop(dispatcher),
+                lifespan_state=state,
+                init_options=started,
+            )
+
     async def _list_tools(self, context: Context, params: Any) -> types.ListToolsResult:
         return types.ListToolsResult.model_validate({"tools": tools.tools()})
 
-    async def _call_tool(self, context: Context, params: Any) -> types.CallToolResult:
+    async def call_tool(self, context: Context, params: Any) -> types.CallToolResult:
         call = SdkCall(self, context, params.arguments)
-        result = await _in_thread(tools.run, params.name, call)
+        result = await in_thread(tools.run, params.name, call)
         return types.CallToolResult.model_validate(result)
 
     async def _list_prompts(
@@ -205,9 +233,9 @@ class SdkChild:
     ) -> types.ListPromptsResult:
         return types.ListPromptsResult.model_validate({"prompts": content.prompts()})
 
-    async def _get_prompt(self, context: Context, params: Any) -> types.GetPromptResult:
+    async def get_prompt(self, context: Context, params: Any) -> types.GetPromptResult:
         call = SdkCall(self, context, params.arguments)
-        result = await _in_thread(content.prompt, params.name, call)
+        result = await in_thread(content.prompt, params.name, call)
         return types.GetPromptResult.model_validate(result)
 
     async def _list_resources(
@@ -224,7 +252,7 @@ class SdkChild:
             {"resourceTemplates": content.TEMPLATES}
         )
 
-    async def _read(self, context: Context, params: Any) -> types.ReadResourceResult:
+    async def read(self, context: Context, params: Any) -> types.ReadResourceResult:
         uri = str(params.uri)
         found = content.read(uri)
         if found is None:
@@ -247,42 +275,36 @@ class SdkChild:
         self.level = params.level
         return types.EmptyResult()
 
-    async def run(self, recorder: Recorder | None) -> None:
-        """
-        Serve until the end of the input, as the SDK did before it knew of eras: its
-        own entry would answer C{server/discover} and never take an C{initialize}
-        after it.
-        """
-        # To anyio, what has these three methods is a file.
-        tees: list[Any] = [_Tee(stream, recorder) for stream in (sys.stdin, sys.stdout)]
-        streams = [anyio.wrap_file(tee) for tee in tees]
-        async with (
-            stdio_server(*streams) as (read, write),
-            self.server.lifespan(self.server) as state,
-        ):
-            dispatcher = _Dispatcher(
-                read, write, inline_methods=frozenset({"initialize"})
-            )
-            await serve_connection(
-                self.server,
-                dispatcher,
-                connection=Connection.for_loop(dispatcher),
-                lifespan_state=state,
-                init_options=self.server.create_initialization_options(
-                    NotificationOptions(
-                        prompts_changed=True, resources_changed=True, tools_changed=True
-                    )
-                ),
-            )
+
+async def run(child: SdkChild, recorder: Recorder | None) -> None:
+    """
+    Serve until the end of the input.
+    """
+    # To anyio, what has these three methods is a file.
+    tees: list[Any] = [_Tee(stream, recorder) for stream in (sys.stdin, sys.stdout)]
+    streams = [anyio.wrap_file(tee) for tee in tees]
+    options = NotificationOptions(
+        prompts_changed=True, resources_changed=True, tools_changed=True
+    )
+    started = child.server.create_initialization_options(options)
+    async with stdio_server(*streams) as (read, write):
+        await child.serve(read, write, started)
 
 
 def main() -> None:
     """The program."""
     parser = argparse.ArgumentParser()
+    parser.add_argument("--dual", action="store_true")
     parser.add_argument("--record")
     options = parser.parse_args()
     recorder = Recorder(options.record, "sdk") if options.record else None
-    anyio.run(SdkChild().run, recorder)
+    if options.dual:
+        # It imports more of the SDK, which the other one need not wait for.
+        from tests.conformance.sdk_dual import DualSdkChild
+
+        anyio.run(run, DualSdkChild(), recorder)
+    else:
+        anyio.run(run, SdkChild(), recorder)
 
 
 if __name__ == "__main__":

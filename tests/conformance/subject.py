@@ -23,8 +23,18 @@ CHILDREN: Final[dict[str, tuple[str, ...]]] = {
     "legacy": ("-m", "tests.conformance.fixture"),
     "dual": ("-m", "tests.conformance.fixture", "--dual"),
     "sdk": ("-m", "tests.conformance.sdk_child"),
+    "sdk-dual": ("-m", "tests.conformance.sdk_child", "--dual"),
 }
-"""The arguments of the interpreter, by the name of the subject."""
+"""The arguments of the interpreter, by the kind of child."""
+
+REVISIONS: Final[dict[str, tuple[str, ...]]] = {
+    "legacy": ("2025-11-25", "2026-07-28"),
+    "dual": ("2025-11-25", "2026-07-28"),
+    "sdk": ("2025-11-25", "2026-07-28"),
+    # To a client with a handshake it is what the one before is.
+    "sdk-dual": ("2026-07-28",),
+}
+"""What is run in front of each kind of child."""
 
 LOGIN: Final = "alice"
 _CAPABILITIES: Final[dict[str, dict[str, object]]] = {
