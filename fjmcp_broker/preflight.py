@@ -26,6 +26,7 @@ from twisted.internet.ssl import CertificateOptions, TLSVersion
 from fjmcp_broker.config import Config
 from fjmcp_broker.config.addresses import ListenAddress
 from fjmcp_broker.errors import BrokerError
+from fjmcp_broker.oauth.access import AccessRules
 from fjmcp_broker.sessions.spawn import ChildSettings
 from fjmcp_broker.store.instance import Instance
 from fjmcp_broker.store.preflight import prepare
@@ -182,6 +183,15 @@ def _check_listen_address(config: Config) -> None:
         raise BrokerError(
             f"server.listen_addr: cannot listen on {address.text}: {reason}"
         ) from None
+
+
+def access_rules(config: Config) -> AccessRules:
+    """
+    @param config: checked.
+    @return: who may sign in.
+    """
+    access = config.access
+    return AccessRules.of(access.allowed_users, access.allowed_organizations)
 
 
 def forgejo_settings(config: Config) -> ForgejoSettings:

@@ -29,6 +29,7 @@ from fjmcp_broker.ordered import OrderedService, Part
 from fjmcp_broker.periodic import Periodic
 from fjmcp_broker.preflight import (
     LOCK_WAIT_SECONDS,
+    access_rules,
     child_settings,
     forgejo_settings,
     preflight,
@@ -143,6 +144,7 @@ class _Composition:
             self._lifetimes,
             self._user_suspended,
             requested_scope=config.forgejo.oauth_scopes,
+            access=access_rules(config),
         )
         self._documents = build_documents(config, reactor, self._lifetimes)
         self._authenticator = BearerAuthenticator(

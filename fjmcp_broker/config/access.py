@@ -31,18 +31,17 @@ def _organization(text: str) -> str:
 
 @frozen(kw_only=True)
 class AccessConfig:
-    """
-    C{[access]}: who may sign in. With both lists empty everybody who has an account
-    at Forgejo; else whoever is in one of them. That is looked at again after a start
-    and whenever Forgejo's tokens of a user are refreshed, about once an hour. What
-    somebody allowed who is in neither list any more is suspended, and lives on when
-    they are allowed again and sign in.
-    """
+    """C{[access]}: who may sign in; everybody, unless there is a list."""
 
     allowed_users: tuple[str, ...] = field(
         default=(),
         metadata=about(
-            listing("list of names", _login), "Logins at Forgejo, in any case."
+            listing("list of names", _login),
+            "Logins at Forgejo, in any case. With this list or the next one only users "
+            "of one of them may sign in. That is looked at again after a start and "
+            "whenever Forgejo's tokens of a user are refreshed, about once an hour. "
+            "What somebody allowed who is in neither any more is suspended, and lives "
+            "on when they are allowed again and sign in.",
         ),
     )
     allowed_organizations: tuple[str, ...] = field(

@@ -20,6 +20,7 @@ from fjmcp_broker.demo.forgejo_router import (
     not_found,
     presented_token,
 )
+from fjmcp_broker.demo.forgejo_samples import Samples
 from fjmcp_broker.demo.forgejo_shapes import Shapes
 from fjmcp_broker.demo.forgejo_world import World
 
@@ -122,6 +123,26 @@ def me(call: ApiCall) -> Response:
     The caller.
     """
     return json_answer(call.shapes.user(call.who()))
+
+
+@routes.on("GET", "/user/orgs")
+def my_organizations(call: ApiCall) -> Response:
+    """
+    The caller's organizations, those of private membership too; a sample for a user
+    who has none.
+    """
+    user = call.who()
+    names = [group for group in user.groups if ":" not in group]
+    if not names:
+        return everything_else(call)
+    visible = call.world.visible_to(user)
+    samples = [Samples(call, visible[0]).named("organization") for _ in names]
+    return call.some(
+        [
+            sample | {"name": name, "username": name, "full_name": name.capitalize()}
+            for sample, name in zip(samples, names, strict=True)
+        ]
+    )
 
 
 @routes.on("GET", "/users/search")

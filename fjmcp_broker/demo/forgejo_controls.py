@@ -152,6 +152,19 @@ class Controls(FaultControls):
         """
         self._core.state.remove_user(self.user(login))
 
+    def set_groups(self, login: str, *groups: str, hidden: bool = False) -> None:
+        """
+        Put an account into organizations and teams, and out of all others.
+
+        @param groups: C{organization}, and C{organization:team} for its teams.
+        @param hidden: the memberships are private.
+        """
+        user = self.user(login)
+        user.groups = groups
+        user.hidden_organizations = tuple(
+            group for group in groups if hidden and ":" not in group
+        )
+
     def rotate_signing_key(self) -> None:
         """
         No token issued before is valid any more.
@@ -179,6 +192,12 @@ class Controls(FaultControls):
         Forgejo's C{INVALIDATE_REFRESH_TOKENS}.
         """
         self._core.invalidates_refresh_tokens = enabled
+
+    def set_additional_grant_scopes(self, enabled: bool) -> None:
+        """
+        Forgejo's C{ENABLE_ADDITIONAL_GRANT_SCOPES}.
+        """
+        self._core.additional_grant_scopes = enabled
 
     def set_message_style(self, style: str) -> None:
         """

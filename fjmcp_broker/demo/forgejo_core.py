@@ -56,6 +56,7 @@ class ForgejoCore:
         path.
     @ivar issuer_has_slash: as Forgejo up to v11.
     @ivar invalidates_refresh_tokens: off, the counter never moves.
+    @ivar additional_grant_scopes: Forgejo's C{ENABLE_ADDITIONAL_GRANT_SCOPES}.
     @ivar message_style: C{v15} or C{v16}: the texts of 401 answers.
     """
 
@@ -82,6 +83,7 @@ class ForgejoCore:
         self.refresh_lifetime_seconds = REFRESH_LIFETIME_SECONDS
         self.issuer_has_slash = False
         self.invalidates_refresh_tokens = True
+        self.additional_grant_scopes = False
         self.message_style = "v15"
 
     def now(self) -> int:

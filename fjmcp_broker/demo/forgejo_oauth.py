@@ -241,7 +241,7 @@ class OAuthEndpoints:
         """
         Who the bearer is; any scope will do.
         """
-        user = self._bearer(request)
+        user, scopes = self._bearer(request)
         if user is None:
             return text_answer(
                 "no valid authorization", 401, WWW_Authenticate='Bearer realm=""'
@@ -254,18 +254,25 @@ class OAuthEndpoints:
             "email": user.email,
             "picture": self._core.url(f"/avatars/{user.login}"),
         }
-        if user.groups:
-            answer["groups"] = list(user.groups)
+        groups = user.groups
+        if self._core.additional_grant_scopes:
+            groups = user.groups_seen(scopes)
+        if groups:
+            answer["groups"] = list(groups)
         return json_answer(answer)
 
-    def _bearer(self, request: IRequest) -> User | None:
+    def _bearer(self, request: IRequest) -> tuple[User | None, tuple[str, ...]]:
+        """
+        @return: the user, and the scopes of the grant.
+        """
         kind, _, token = http.header(request, "authorization").partition(" ")
         if kind.lower() != "bearer":
-            return None
+            return None, ()
         try:
-            return self._core.authenticate(token, ACCESS)[0]
+            user, grant = self._core.authenticate(token, ACCESS)
         except InvalidTokenError:
-            return None
+            return None, ()
+        return user, grant.scopes()
 
     @serve(app, "/login/oauth/introspect", "POST")
     def introspect(self, request: IRequest) -> Response:

@@ -30,6 +30,23 @@ class User:
     is_active: bool = True
     prohibit_login: bool = False
     groups: tuple[str, ...] = ()
+    hidden_organizations: tuple[str, ...] = ()
+
+    def groups_seen(self, scopes: Iterable[str]) -> tuple[str, ...]:
+        """
+        Organizations and teams as Forgejo tells them where
+        C{ENABLE_ADDITIONAL_GRANT_SCOPES} is set: private memberships only to a token
+        that may read organizations.
+
+        @param scopes: of the grant; C{write:organization} is not looked for.
+        """
+        if {"all", "read:admin", "read:organization"}.intersection(scopes):
+            return self.groups
+        return tuple(
+            group
+            for group in self.groups
+            if group.partition(":")[0] not in self.hidden_organizations
+        )
 
     @property
     def may_sign_in(self) -> bool:

@@ -3,7 +3,7 @@ Who may sign in: an optional list of Forgejo's users and organizations.
 """
 
 from collections.abc import Iterable
-from typing import Self
+from typing import Final, Self
 
 import attrs
 
@@ -50,3 +50,7 @@ class AccessRules:
             or login.casefold() in self.users
             or not self.groups.isdisjoint(map(str.casefold, groups))
         )
+
+
+#: No list.
+EVERYBODY: Final = AccessRules()

@@ -164,6 +164,25 @@ def mark_needs_sign_in(
     return changed.rowcount == 1
 
 
+def mark_usable(
+    connection: Connection, user_id: int, *, unless_changed_since: UpstreamSet
+) -> bool:
+    """
+    Note that a user who signed in may go on.
+
+    @param connection: in a transaction that may write.
+    @param user_id: Forgejo's number.
+    @param unless_changed_since: the set by which the user was judged.
+    @return: whether the stored set was that one and was suspended until now.
+    """
+    changed = connection.execute(
+        "UPDATE upstream_tokens SET state = 'usable'"
+        " WHERE user_id = ? AND refresh_digest = ? AND state = 'needs_sign_in'",
+        (user_id, unless_changed_since.refresh_digest),
+    )
+    return changed.rowcount == 1
+
+
 def set_scope(connection: Connection, user_id: int, scope: str) -> bool:
     """
     Note what introspection said.

@@ -66,6 +66,8 @@ class _UserBody(msgspec.Struct):
     sub: _Subject
     preferred_username: Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
     name: _Text | None = None
+    # Absent for a user without any, whatever the scope (Forgejo 7 to 16).
+    groups: list[str] | None = None
 
 
 class _IntrospectionBody(msgspec.Struct):
@@ -137,7 +139,12 @@ def user_info(answer: Answer) -> UserInfo:
     if answer.status != 200:
         raise unavailable(answer)
     body = _decode(answer.body, _UserBody)
-    return UserInfo(_user_id(body.sub), body.preferred_username, body.name or "")
+    return UserInfo(
+        _user_id(body.sub),
+        body.preferred_username,
+        body.name or "",
+        tuple(body.groups or ()),
+    )
 
 
 def introspection(answer: Answer, client_id: str) -> Introspection:

@@ -27,6 +27,22 @@ class SignInNeeded(UpstreamError):
     """
 
 
+class NotAllowed(SignInNeeded):
+    """
+    The operator's list of those who may sign in does not have this user. What the
+    user allowed before is suspended, and lives on when the user is allowed again and
+    signs in.
+    """
+
+    def __init__(self, login: str) -> None:
+        """
+        @param login: the user's name at Forgejo; escape it before it goes into a
+            page.
+        """
+        super().__init__("the user is not among those who may sign in")
+        self.login = login
+
+
 class UpstreamUnavailable(UpstreamError):
     """
     Forgejo cannot be used now and nothing is known to be lost: no connection, a

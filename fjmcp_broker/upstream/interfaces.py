@@ -47,11 +47,14 @@ class UserInfo:
     @ivar user_id: Forgejo's number, which never changes; from 1.
     @ivar login: the user name, which may change.
     @ivar name: the full name, chosen by the user; may be empty.
+    @ivar groups: names of the user's organizations, and C{organization:team} for each
+        of the user's teams there.
     """
 
     user_id: int
     login: str
     name: str
+    groups: tuple[str, ...] = ()
 
 
 @attrs.frozen
@@ -167,6 +170,7 @@ class IUpstreamTokens(Interface):
         @param verifier: the PKCE verifier towards Forgejo.
         @return: the user, who is also in the C{users} table now.
         @raise CodeRefused: see its C{restart}.
+        @raise NotAllowed: the user is not on the list of those who may sign in.
         @raise ScopeMismatch: the user has to remove the application in Forgejo.
         @raise IdentityMismatch: Forgejo contradicted itself.
         @raise SignInNeeded: Forgejo refused the token it had just issued.

@@ -71,6 +71,8 @@ class Keeper:
         clock: IReactorTime,
         tasks: Tasks,
         on_user_suspended: Callable[[int], None],
+        *,
+        is_guarded: bool = False,
     ) -> None:
         """
         @param database: the store.
@@ -79,7 +81,10 @@ class Keeper:
         @param tasks: where retries run.
         @param on_user_suspended: called with a user's number when the set has become
             C{needs_sign_in}.
+        @param is_guarded: not everybody may sign in: a set that comes in leaves the
+            state of the user as it is, and only L{Keeper.release} makes it usable.
         """
+        self._is_guarded = is_guarded
         self._database = database
         self._sealer = sealer
         self._clock = clock
@@ -183,6 +188,23 @@ class Keeper:
             self._on_user_suspended(rejected.user_id)
         return marked
 
+    async def release(self, judged: UpstreamSet) -> None:
+        """
+        Mark a user's set usable, unless it is another one by now.
+
+        @param judged: the set by which the user was found to be allowed.
+        @raise StoreError: not written.
+        """
+        user_id = judged.user_id
+        if await self._database.read(
+            lambda c: upstream_tokens.state_of(c, user_id) == "needs_sign_in"
+        ):
+            await self._database.write(
+                lambda c: upstream_tokens.mark_usable(
+                    c, user_id, unless_changed_since=judged
+                )
+            )
+
     def stop(self) -> None:
         """
         Let the retries make their last attempt at once.
@@ -247,10 +269,14 @@ class Keeper:
         keeping.before(connection)
         if keeping.is_obsolete:
             return False
+        new = keeping.set
+        if self._is_guarded:
+            state = upstream_tokens.state_of(connection, new.user_id)
+            new = attrs.evolve(new, state=state or "needs_sign_in")
         if keeping.is_later:
-            upstream_tokens.save(connection, self._sealer, keeping.set)
+            upstream_tokens.save(connection, self._sealer, new)
             return True
-        return upstream_tokens.save_if_newer(connection, self._sealer, keeping.set)
+        return upstream_tokens.save_if_newer(connection, self._sealer, new)
 
     def _retain(self, keeping: _Keeping) -> None:
         user_id = keeping.set.user_id

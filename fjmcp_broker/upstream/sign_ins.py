@@ -21,6 +21,7 @@ from fjmcp_broker.store.errors import StoreError
 from fjmcp_broker.store.sealing import Sealer
 from fjmcp_broker.store.upstream_tokens import UpstreamSet
 
+from .access import AccessGate
 from .errors import (
     IdentityMismatch,
     ScopeMismatch,
@@ -75,6 +76,7 @@ class SignIns:
         forgejo: IForgejo,
         clock: IReactorTime,
         keeper: Keeper,
+        gate: AccessGate,
         tasks: Tasks,
         *,
         requested_scope: str,
@@ -93,6 +95,7 @@ class SignIns:
         self._forgejo = forgejo
         self._clock = clock
         self._keeper = keeper
+        self._gate = gate
         self._tasks = tasks
         self._requested_scope = requested_scope
         self._exchanges: set[Task[_Kept]] = set()
@@ -150,6 +153,7 @@ class SignIns:
         finally:
             self._exchanges.discard(exchange)
         user = kept.user or await self._learn(kept.set)
+        await self._gate.admit(kept.set, user)
         seen = await self._forgejo.introspect(kept.set.access_token)
         if not seen.active:
             raise UpstreamUnavailable(

@@ -17,10 +17,12 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from fjmcp_broker.errors import BrokerError
+from fjmcp_broker.oauth.access import EVERYBODY, AccessRules
 from fjmcp_broker.store.database import Database
 from fjmcp_broker.store.sealing import Sealer
 from fjmcp_broker.store.upstream_tokens import UpstreamSet
 
+from .access import AccessGate
 from .errors import IdentityMismatch, SignInNeeded, UpstreamUnavailable
 from .interfaces import (
     IForgejo,
@@ -68,6 +70,7 @@ class UpstreamTokens:
         on_user_suspended: Callable[[int], None],
         *,
         requested_scope: str,
+        access: AccessRules = EVERYBODY,
     ) -> None:
         """
         @param database: the store, open before L{UpstreamTokens.start}.
@@ -77,17 +80,27 @@ class UpstreamTokens:
         @param on_user_suspended: called with a user's number when only a new sign-in
             can help; the user's grants stay.
         @param requested_scope: the configured scopes, space separated.
+        @param access: who may sign in.
         """
         self._forgejo = forgejo
         self._clock = clock
         self._tasks = Tasks(clock)
-        self._keeper = Keeper(database, sealer, clock, self._tasks, on_user_suspended)
+        self._keeper = Keeper(
+            database,
+            sealer,
+            clock,
+            self._tasks,
+            on_user_suspended,
+            is_guarded=not access.let_everybody_in,
+        )
+        self._gate = AccessGate(access, self._keeper, forgejo, self._tasks)
         self._sign_ins = SignIns(
             database,
             sealer,
             forgejo,
             clock,
             self._keeper,
+            self._gate,
             self._tasks,
             requested_scope=requested_scope,
         )
@@ -143,6 +156,8 @@ class UpstreamTokens:
             # One from the future is older than it says: the clock was set back.
             is_dated = current.updated_at <= now
             if is_dated and current.expires_at - now >= minimum_life_seconds:
+                if not self._gate.has_admitted(current):
+                    await self._gate.ask(current).join()
                 return _access_token(current)
             refreshed = await self._refresh(current).join()
             if refreshed.is_fresh:
@@ -229,6 +244,8 @@ class UpstreamTokens:
             raise IdentityMismatch("Forgejo answered with another user's tokens")
         fresh = new_set(answer, spent.user_id, int(self._clock.seconds()))
         is_newest = await self._keeper.keep(fresh, since)
+        if is_newest and not self._gate.has_admitted(fresh):
+            await self._gate.ask(fresh).join()
         return _Refreshed(fresh, is_fresh=is_newest)
 
     async def _judge(self, spent: UpstreamSet) -> _Refreshed:

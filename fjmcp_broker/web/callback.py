@@ -36,13 +36,14 @@ from fjmcp_broker.store.errors import StoreError
 from fjmcp_broker.store.pending import PendingAuthorization
 from fjmcp_broker.upstream.errors import (
     CodeRefused,
+    NotAllowed,
     ScopeMismatch,
     SignInNeeded,
     UpstreamError,
     UpstreamUnavailable,
 )
 from fjmcp_broker.upstream.interfaces import IUpstreamTokens, SignedInUser
-from fjmcp_broker.web.callback_pages import other_scopes, wrong_browser
+from fjmcp_broker.web.callback_pages import not_allowed, other_scopes, wrong_browser
 from fjmcp_broker.web.consent import SECOND_ATTEMPT, Departure, expired
 from fjmcp_broker.web.cookies import BrowserCookies
 from fjmcp_broker.web.forms import read_query
@@ -167,6 +168,8 @@ class CallbackEndpoint:
         except UpstreamUnavailable as unavailable:
             code = ErrorCode.TEMPORARILY_UNAVAILABLE
             return self._give_up(request, row, code, str(unavailable))
+        except NotAllowed as refused:
+            return self._not_allowed(request, row, refused)
         except SignInNeeded as needed:
             return self._give_up(request, row, ErrorCode.ACCESS_DENIED, str(needed))
         except UpstreamError as fault:
@@ -274,6 +277,21 @@ class CallbackEndpoint:
             wanted.redirect_uri, wanted.state, error, issuer=self._public_url
         )
         return see_other(request, url)
+
+    def _not_allowed(
+        self, request: IRequest, row: PendingAuthorization, refused: NotAllowed
+    ) -> bytes:
+        self._log.warn(
+            "sign-in for {client} refused: {reason}",
+            client=row.client_id,
+            reason=str(refused),
+        )
+        error = OAuthError(ErrorCode.ACCESS_DENIED, "this account may not sign in")
+        wanted = row.request
+        back = error_redirect(
+            wanted.redirect_uri, wanted.state, error, issuer=self._public_url
+        )
+        return not_allowed(request, wanted, refused.login, back)
 
     def _fault(
         self, request: IRequest, row: PendingAuthorization, fault: UpstreamError

@@ -7,6 +7,7 @@ from urllib.parse import quote, urlencode
 from twisted.web.iweb import IRequest
 
 from fjmcp_broker.oauth.authorization import AuthorizationRequest
+from fjmcp_broker.oauth.redirect_uris import display_host
 from fjmcp_broker.oauth.vocabulary import AUTHORIZE_PATH
 from fjmcp_broker.upstream.errors import ScopeMismatch
 from fjmcp_broker.web.html import element
@@ -28,6 +29,40 @@ def wrong_browser(request: IRequest) -> bytes:
             "longer than ten minutes. Opening this address has allowed nothing.",
         ),
         GO_BACK,
+    )
+
+
+def not_allowed(
+    request: IRequest, wanted: AuthorizationRequest, login: str, back: str
+) -> bytes:
+    """
+    @param request: gets status and headers.
+    @param wanted: what the client asked for.
+    @param login: the user's name at Forgejo, chosen by the user.
+    @param back: the client's redirect URI with C{error=access_denied}.
+    @return: the page for a user who is not on the operator's list. It does not go on
+        by itself: the client would show less than this page does.
+    """
+    host = element("bdi", display_host(wanted.redirect_uri))
+    return problem(
+        request,
+        403,
+        "This account may not use this service",
+        element(
+            "p",
+            "You are signed in at Forgejo as ",
+            element("strong", element("bdi", login)),
+            ". Whoever runs this service has not allowed this account, so the "
+            "application was given nothing.",
+        ),
+        element(
+            "p",
+            "Ask them to allow it, or sign in at Forgejo with another account, then "
+            "connect again.",
+        ),
+        element(
+            "p", element("a", "Go back to ", host, href=back, class_="button main")
+        ),
     )
 
 

@@ -32,6 +32,12 @@ class AuthenticationTests(ApiTestCase):
             answer = self.get(f"/api/v1/user?{name}={self.bob}")
             self.assertEqual(answer.json["login"], "bob")
 
+    def test_organizations_of_a_user(self) -> None:
+        """Those that the user is in; teams are not among them."""
+        self.controls.set_groups("alice", "friends", "friends:board", "club")
+        answer = self.api("/user/orgs", self.alice)
+        self.assertEqual([each["name"] for each in answer.json], ["friends", "club"])
+
     def test_user_has_forgejos_members(self) -> None:
         """login and username are the same."""
         user = self.api("/user", self.alice).json

@@ -125,6 +125,26 @@ class UserinfoTests(StandInTestCase):
             self.userinfo(f"Bearer {token}").json, expected | {"groups": ["friends"]}
         )
 
+    def test_private_memberships(self) -> None:
+        """
+        Hidden only where ENABLE_ADDITIONAL_GRANT_SCOPES is set, and only from a token
+        that may not read organizations; write:organization does not count.
+        """
+        self.controls.set_groups("alice", "club", "club:board", hidden=True)
+        for enabled, scope, groups in (
+            (False, "read:issue", ["club", "club:board"]),
+            (True, "read:issue write:organization", None),
+            (True, "read:issue read:organization", ["club", "club:board"]),
+        ):
+            self.controls.set_additional_grant_scopes(enabled)
+            token = self.controls.issue_tokens("alice", scope).access_token
+            said = self.userinfo(f"Bearer {token}").json
+            self.assertEqual(said.get("groups"), groups, (enabled, scope))
+            self.controls.revoke_grant("alice")
+        self.controls.set_groups("alice", "club")
+        token = self.controls.issue_tokens("alice", "read:issue").access_token
+        self.assertEqual(self.userinfo(f"Bearer {token}").json["groups"], ["club"])
+
     def test_without_a_token(self) -> None:
         """No token, another scheme, a refresh token: 401 with a challenge."""
         tokens = self.controls.issue_tokens("alice")

@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from fjmcp_broker.oauth.access import EVERYBODY, AccessRules
 from fjmcp_broker.oauth.authorization import AuthorizationRequest
 from fjmcp_broker.oauth.clients import Client
 from fjmcp_broker.oauth.forgejo_scopes import DEFAULT_SCOPES
@@ -36,11 +37,15 @@ class World:
     @ivar suspended: user numbers, in the order of the calls.
     """
 
-    def __init__(self, test: SynchronousTestCase) -> None:
+    def __init__(
+        self, test: SynchronousTestCase, access: AccessRules = EVERYBODY
+    ) -> None:
         """
         @param test: whose cleanup closes the store.
+        @param access: who may sign in.
         """
         self.test = test
+        self.access = access
         self.clock = Clock()
         self.clock.advance(NOW)
         self.remote = InMemoryForgejo(self.clock)
@@ -69,6 +74,7 @@ class World:
             self.clock,
             self.suspended.append,
             requested_scope=DEFAULT_SCOPES,
+            access=self.access,
         )
 
     def begin(self, work: Coroutine[Deferred[Any], Any, T]) -> Deferred[T]:
@@ -173,11 +179,13 @@ class TokenTestCase(SynchronousTestCase):
     A test in one world.
     """
 
+    access = EVERYBODY
+
     def setUp(self) -> None:
         """
         Make the world.
         """
-        self.world = World(self)
+        self.world = World(self, self.access)
         self.controls = self.world.controls
         self.clock = self.world.clock
         # Not tearDown: trial runs that after the cleanup that closes the store.

@@ -1,5 +1,7 @@
 """What a failed sign-in is told to whom, and what it leaves in the log."""
 
+import re
+from html import unescape
 from urllib.parse import parse_qsl, urlsplit
 
 from twisted.logger import capturedLogs, formatEvent
@@ -9,6 +11,7 @@ from fjmcp_broker.store.errors import StoreUnavailable
 from fjmcp_broker.upstream.errors import (
     CodeRefused,
     IdentityMismatch,
+    NotAllowed,
     ScopeMismatch,
     SignInNeeded,
     UpstreamMisconfigured,
@@ -18,6 +21,7 @@ from fjmcp_broker.upstream.interfaces import SignedInUser
 from tests.unit.web.callback_case import CallbackCase
 from tests.unit.web.sign_in_fakes import FORGEJO_URL, USER, FragileDatabase
 from tests.unit.web.signin import (
+    WEB_REDIRECT,
     Answer,
     Browser,
     Site,
@@ -102,6 +106,24 @@ class ExchangeFailureTests(CallbackCase):
             made[0].failure = None
             self.assert_error(self.finish(outcome), "temporarily_unavailable")
             self.assertEqual(list(self.browser.cookies), ["__Host-fjmcp_consent"])
+
+    def test_user_who_is_not_allowed(self) -> None:
+        """A page that says so, with the way back for whoever wants it: the client
+        hears access_denied. No code, no grant."""
+        answer = self.finish(NotAllowed("b<o>b"))
+        self.assert_page(answer, 403)
+        self.assertIn("b&lt;o&gt;b", answer.text)
+        self.assertNotIn("b<o>b", answer.text)
+        (link,) = re.findall('<a href="([^"]*)"', answer.text)
+        url = unescape(link)
+        self.assertTrue(url.startswith(f"{WEB_REDIRECT}?"), url)
+        query = dict(parse_qsl(urlsplit(url).query))
+        self.assertEqual(query["error"], "access_denied")
+        self.assertEqual(query["state"], "client-state")
+        self.assertEqual(query["iss"], self.site.public_url)
+        self.assertNotIn("code", query)
+        self.assertEqual(self.site.count("grants"), 0)
+        self.assertEqual(list(self.browser.cookies), ["__Host-fjmcp_consent"])
 
     def test_refused_code_is_a_server_error(self) -> None:
         """To the client it is a fault between us and Forgejo."""

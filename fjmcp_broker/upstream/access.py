@@ -1,0 +1,103 @@
+"""
+Whether a user is still on the list of those who may sign in.
+
+Forgejo says who the user is and to which organizations the user belongs, at the
+sign-in and after every refresh. A token set is handed out only once this process has
+judged its user by it, so a changed list counts from the next start on, and somebody
+who was taken out of an organization is out with the next refresh.
+"""
+
+from twisted.logger import Logger
+
+from fjmcp_broker.oauth.access import AccessRules
+from fjmcp_broker.store.upstream_tokens import UpstreamSet
+
+from .errors import IdentityMismatch, NotAllowed
+from .interfaces import IForgejo, UserInfo
+from .keeper import Keeper
+from .tasks import Task, Tasks
+
+
+class AccessGate:
+    """
+    Judges users. Without a list it lets everybody pass and asks nothing.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, rules: AccessRules, keeper: Keeper, forgejo: IForgejo, tasks: Tasks
+    ) -> None:
+        """
+        @param rules: the list.
+        @param keeper: suspends and releases token sets.
+        @param forgejo: is asked about users.
+        @param tasks: where the questions run.
+        """
+        self._rules = rules
+        self._keeper = keeper
+        self._forgejo = forgejo
+        self._tasks = tasks
+        self._admitted: dict[int, bytes] = {}
+        self._questions: dict[int, Task[None]] = {}
+
+    def has_admitted(self, tokens: UpstreamSet) -> bool:
+        """
+        @param tokens: a set of some user.
+        @return: whether its user was judged by this very set and may go on.
+        """
+        return (
+            self._rules.let_everybody_in
+            or self._admitted.get(tokens.user_id) == tokens.refresh_digest
+        )
+
+    def ask(self, tokens: UpstreamSet) -> Task[None]:
+        """
+        Ask Forgejo about the user of a set; once for all who want to know.
+
+        @param tokens: the user's.
+        @return: the question, which fails as L{AccessGate.admit} does, with
+            L{SignInNeeded} or L{UpstreamUnavailable}.
+        """
+        running = self._questions.get(tokens.user_id)
+        if running is not None:
+            return running
+        task = self._tasks.start(
+            self._ask(tokens), f"asking whether user {tokens.user_id} is allowed"
+        )
+        if not task.is_done:
+            self._questions[tokens.user_id] = task
+        return task
+
+    async def admit(self, tokens: UpstreamSet, user: UserInfo) -> None:
+        """
+        Judge a user. Whoever is allowed gets a suspended set back; whoever is not
+        has it suspended: nothing is deleted.
+
+        @param tokens: the user's, committed.
+        @param user: as Forgejo says, asked with this very set.
+        @raise NotAllowed: the user is not on the list.
+        @raise StoreError: the judgement could not be written.
+        """
+        if self._rules.let_everybody_in:
+            return
+        if not self._rules.allow(user.login, user.groups):
+            self._admitted.pop(user.user_id, None)
+            self._log.warn(
+                "user {user_id} is not among those who may sign in",
+                user_id=user.user_id,
+            )
+            await self._keeper.suspend(tokens)
+            raise NotAllowed(user.login)
+        await self._keeper.release(tokens)
+        self._admitted[user.user_id] = tokens.refresh_digest
+
+    async def _ask(self, tokens: UpstreamSet) -> None:
+        try:
+            user = await self._forgejo.userinfo(tokens.access_token)
+            if user.user_id != tokens.user_id:
+                await self._keeper.suspend(tokens)
+                raise IdentityMismatch("Forgejo takes the user for somebody else")
+            await self.admit(tokens, user)
+        finally:
+            self._questions.pop(tokens.user_id, None)
