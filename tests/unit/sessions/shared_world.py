@@ -19,7 +19,11 @@ from tests.relay_stubs import principal
 from tests.unit.web.mcp_world import McpWorld
 
 KEY = bytes(range(32))
-EVERYTHING = {"elicitation": {"form": {}, "url": {}}, "sampling": {}, "roots": {}}
+EVERYTHING: dict[str, Any] = {
+    "elicitation": {"form": {}, "url": {}},
+    "sampling": {},
+    "roots": {},
+}
 VERSION = "2026-07-28"
 INFO = {"name": "child", "version": "1"}
 
@@ -125,7 +129,7 @@ class SharedWorld(McpWorld):
     """
 
     interactive = False
-    versions: list[str] | None = None
+    versions: tuple[str, ...] | None = None
 
     def setUp(self) -> None:
         """Two users."""
