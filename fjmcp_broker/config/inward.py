@@ -71,9 +71,11 @@ class ChildConfig:
         default=False,
         metadata=about(
             BOOLEAN,
-            "The child asks its client questions (elicitation, sampling, roots). "
-            "forgejo-mcp never does.",
-            planned=True,
+            "The child asks its client questions (elicitation, sampling, roots) or "
+            "logs about single calls. Clients without a session then get a child of "
+            "their own for each call that may need it, since a child of an older "
+            "protocol revision does not say which call it means. forgejo-mcp never "
+            "asks.",
         ),
     )
     annotations: bool = field(
