@@ -86,8 +86,8 @@ def examples(count: int) -> settings:
     )
 
 
-class InterleavingTests(SynchronousTestCase):
-    """Whatever the order, the newest set is the stored one."""
+class InterleavingCase(SynchronousTestCase):
+    """What is looked at when all has come to its end."""
 
     def newest_delivered(self, world: World) -> tuple[int, int]:
         """The last of the token answers, as Forgejo counts."""
@@ -108,6 +108,16 @@ class InterleavingTests(SynchronousTestCase):
         self.assertEqual(world.set_of(world.alice).state, "usable")
         self.assertEqual(world.suspended, [])
         world.done(world.tokens.access_token(world.alice, 7200))
+
+    def check_no_loss_after_repair(self, world: World) -> None:
+        """The user goes on working."""
+        self.assertTrue(world.is_newest("alice"))
+        self.assertEqual(world.set_of(world.alice).state, "usable")
+        world.done(world.tokens.access_token(world.alice, 7200))
+
+
+class InterleavingTests(InterleavingCase):
+    """Whatever the order, the newest set is the stored one."""
 
     @given(st.sampled_from([DEFAULT_SCOPES, WITHOUT_OPENID]), st.lists(harmless))
     @examples(100)
@@ -144,9 +154,3 @@ class InterleavingTests(SynchronousTestCase):
         world.signed_in(scope=scope)
         self.check_no_loss_after_repair(world)
         self.doCleanups()
-
-    def check_no_loss_after_repair(self, world: World) -> None:
-        """The user goes on working."""
-        self.assertTrue(world.is_newest("alice"))
-        self.assertEqual(world.set_of(world.alice).state, "usable")
-        world.done(world.tokens.access_token(world.alice, 7200))
