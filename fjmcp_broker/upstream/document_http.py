@@ -11,6 +11,7 @@ end: bytes, seconds, lookups and fetches at once.
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from ipaddress import ip_address
 from typing import Any, Final, NoReturn, Protocol
 
 import attrs
@@ -123,16 +124,18 @@ Admit = Callable[[str], None]
 def is_own_address(address: str) -> bool:
     """
     @param address: an address in numbers.
-    @return: whether it belongs to an interface of this machine: only then a socket
-        can be bound to it. Nothing is sent.
+    @return: whether it belongs to an interface of this machine: only then packets to
+        it would come from itself. None is sent.
     """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         with closing(socket.socket(family, socket.SOCK_DGRAM)) as probe:
-            probe.bind((address, 0))
+            probe.connect((address, DOCUMENT_PORT))
+            source: str = probe.getsockname()[0]
     except OSError:
+        # There is no way to it at all.
         return False
-    return True
+    return ip_address(source.partition("%")[0]) == ip_address(address)
 
 
 class GuardedFetcher:
