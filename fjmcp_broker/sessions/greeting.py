@@ -109,7 +109,11 @@ class Greeter:
             took = self._clock.seconds() - began
             self._profiles.learnt(
                 identity,
-                ChildProfile(era, initialize_result=response.result),
+                ChildProfile(
+                    era,
+                    response.result,
+                    None if known is None else known.discover_result,
+                ),
                 certain=not is_second or took < PROBE_SECONDS,
             )
         return response

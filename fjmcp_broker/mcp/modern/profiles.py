@@ -73,17 +73,25 @@ class ChildProfile:
     discover_result: bytes | None = None
 
     @property
+    def is_described_by_discovery(self) -> bool:
+        """
+        Whether what it said to C{server/discover} describes it best, and not what it
+        said to C{initialize}.
+        """
+        return self.era is not ChildEra.LEGACY and self.discover_result is not None
+
+    @property
     def server_info(self) -> bytes | None:
         """
         Raw JSON object of how the child calls itself, or None.
         """
-        if self.era is ChildEra.LEGACY:
-            members = members_of(self.initialize_result) or {}
-            info = members.get("serverInfo")
-        else:
+        if self.is_described_by_discovery:
             members = members_of(self.discover_result) or {}
             meta = members_of(members.get("_meta")) or {}
             info = meta.get(META_SERVER)
+        else:
+            members = members_of(self.initialize_result) or {}
+            info = members.get("serverInfo")
         return None if members_of(info) is None else info
 
     @property
@@ -91,8 +99,8 @@ class ChildProfile:
         """
         Raw JSON object of what the child says it can do, as it wrote it.
         """
-        legacy = self.era is ChildEra.LEGACY
-        result = self.initialize_result if legacy else self.discover_result
+        discovered = self.is_described_by_discovery
+        result = self.discover_result if discovered else self.initialize_result
         declared = (members_of(result) or {}).get("capabilities")
         return b"{}" if declared is None or members_of(declared) is None else declared
 
@@ -122,14 +130,15 @@ def discover_result(
     @param profile: what is known of the configured child, or None for nothing yet.
     @param supported: the revisions that the broker speaks, the newest first.
     @return: the raw result. Of a child that speaks these revisions it is what the child
-        said, with only the revisions that the broker speaks too; of an older one what
-        its C{initialize} said. Nothing known: the revisions, tools, and C{ttlMs} 0, so
-        that the client asks again.
+        said, with only the revisions that the broker speaks too; of an older one, or
+        one that was only asked in the older way yet, what its C{initialize} said.
+        Nothing known: the revisions, tools, and C{ttlMs} 0, so that the client asks
+        again.
     """
     supported = supported_by(profile, supported)
     if profile is None:
         return _unknown(supported)
-    if profile.era is not ChildEra.LEGACY:
+    if profile.is_described_by_discovery:
         return _from_modern(profile.discover_result, supported)
     said = members_of(profile.initialize_result)
     if said is None:

@@ -133,6 +133,10 @@ class LegacySessionTests(GreetingWorld):
         self.versions = ["2026-07-28"]
         self.check_call(self.open())
         self.assertIs(self.era, ChildEra.DUAL)
+        known = self.profiles.known()
+        assert known is not None
+        self.assertIsNotNone(known.initialize_result)
+        self.assertIsNotNone(known.discover_result)
 
     def test_child_of_the_new_era_alone(self) -> None:
         """Its refusal reaches the client."""

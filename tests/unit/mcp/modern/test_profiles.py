@@ -112,7 +112,11 @@ class ProfileTests(SynchronousTestCase):
         modern = ChildProfile(ChildEra.MODERN, None, DISCOVERED)
         self.assertEqual(modern.server_info, b'{"name":"m","version":"2"}')
         self.assertEqual(modern.capabilities, b'{"tools":{}}')
-        self.assertIsNone(ChildProfile(ChildEra.DUAL, INITIALIZED).server_info)
+        dual = ChildProfile(ChildEra.DUAL, INITIALIZED)
+        self.assertEqual(dual.server_info, legacy.server_info)
+        self.assertEqual(discover_result(dual), discover_result(legacy))
+        both = ChildProfile(ChildEra.DUAL, INITIALIZED, DISCOVERED)
+        self.assertEqual(both.server_info, modern.server_info)
 
     def test_stored_form(self) -> None:
         """It comes back as it was."""
