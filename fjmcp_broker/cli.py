@@ -22,6 +22,7 @@ from fjmcp_broker.config.render import effective_values
 from fjmcp_broker.version import build_information
 
 _HEALTH_SECONDS: Final = 5.0
+_DOCTOR_SECONDS: Final = 10.0
 _USUAL_PORT: Final = 8080
 
 
@@ -37,6 +38,12 @@ def _loopback(text: str) -> str:
         # The demo has known users and passwords.
         raise argparse.ArgumentTypeError(f"the demo listens on {names} only")
     return text
+
+
+def _seconds(text: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,3})?", text) or not float(text):
+        raise argparse.ArgumentTypeError("must be a number of seconds")
+    return float(text)
 
 
 def _health_url(text: str) -> str:
@@ -74,6 +81,20 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument("--port", type=_port, default=_USUAL_PORT)
     demo.add_argument("--forgejo-port", type=_port, default=3000)
     demo.set_defaults(run=_demo)
+
+    doctor = commands.add_parser(
+        "doctor", help="look at everything that can be wrong with an installation"
+    )
+    doctor.add_argument("--config", metavar="FILE", help="the TOML file")
+    doctor.add_argument("--json", action="store_true", help="for programs")
+    doctor.add_argument(
+        "--timeout",
+        metavar="SECONDS",
+        type=_seconds,
+        default=_DOCTOR_SECONDS,
+        help="for each step of each request",
+    )
+    doctor.set_defaults(run=_doctor)
 
     health = commands.add_parser(
         "healthcheck", help="ask a running daemon whether it is well"
@@ -116,6 +137,25 @@ def _demo(arguments: argparse.Namespace) -> int:
 
     status: int = run_demo(arguments)
     return status
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    # Not needed by the other commands.
+    from fjmcp_broker.doctor import findings as f
+    from fjmcp_broker.doctor.examine import examine
+    from fjmcp_broker.version import VERSION
+
+    findings = []
+    for finding in examine(arguments.config, os.environ, arguments.timeout):
+        findings.append(finding)
+        if not arguments.json:
+            sys.stdout.write(f.as_text(finding))
+            sys.stdout.flush()
+    if arguments.json:
+        sys.stdout.write(f.as_json(findings, VERSION))
+    else:
+        sys.stdout.write(f.verdict(findings))
+    return 0 if f.is_well(findings) else 1
 
 
 def default_health_url(environment: Mapping[str, str]) -> str:

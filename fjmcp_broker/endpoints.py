@@ -117,6 +117,7 @@ def _token_side(around: Surroundings) -> tuple[Route, ...]:
         version=build.version,
         revision=build.revision,
         build_date=build.build_date,
+        instance=around.random_bytes(8).hex(),
         is_ready=around.is_ready,
     )
     token = TokenEndpoint(

@@ -52,6 +52,7 @@ OWN_PATHS: Final = frozenset(
     (
         "/",
         "/healthz",
+        "/healthz/stream",
         "/readyz",
         METRICS_PATH,
         AUTHORIZATION_SERVER_PATH,

@@ -49,7 +49,9 @@ def preflight(config: Config, *, lock_wait_seconds: float = LOCK_WAIT_SECONDS) -
     child_program(config)
     child_settings(config)
     tls_options(config)
-    _check_listen_address(config)
+    _check_listen_address("server.listen_addr", config.server.listen_addr)
+    if config.metrics.listen_addr is not None:
+        _check_listen_address("metrics.listen_addr", config.metrics.listen_addr)
     now = int(time.time())
     prepare(
         config.database.path,
@@ -143,8 +145,8 @@ def _read(key: str, path: str | None) -> bytes:
         raise BrokerError(f"{key}: cannot read {path}: {error.strerror}") from None
 
 
-def _check_endpoint(address: ListenAddress) -> None:
-    where = f"server.listen_addr: {address.text}: "
+def _check_endpoint(key: str, address: ListenAddress) -> None:
+    where = f"{key}: {address.text}: "
     if "domain=UNIX" in address.text and address.text.startswith("systemd:"):
         # Twisted removes the file of the socket when it stops to listen.
         raise BrokerError(f"{where}an inherited socket must be INET or INET6")
@@ -159,14 +161,13 @@ def _check_endpoint(address: ListenAddress) -> None:
         raise BrokerError(f"{where}not a usable endpoint: {error}") from None
 
 
-def _check_listen_address(config: Config) -> None:
+def _check_listen_address(key: str, address: ListenAddress) -> None:
     """
     Bind and close. An endpoint string other than C{host:port} is only parsed: closing
     an inherited socket would take it away, and a socket file may be in use.
     """
-    address = config.server.listen_addr
     if address.host is None or address.port is None:
-        _check_endpoint(address)
+        _check_endpoint(key, address)
         return
     try:
         found = socket.getaddrinfo(
@@ -180,9 +181,7 @@ def _check_listen_address(config: Config) -> None:
             probe.listen(1)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise BrokerError(
-            f"server.listen_addr: cannot listen on {address.text}: {reason}"
-        ) from None
+        raise BrokerError(f"{key}: cannot listen on {address.text}: {reason}") from None
 
 
 def access_rules(config: Config) -> AccessRules:

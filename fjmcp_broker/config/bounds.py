@@ -138,7 +138,9 @@ class LimitsConfig:
     )
     anonymous: Rate | None = field(
         default=Rate(300, 60),
-        metadata=about(RATE, "Requests to /mcp without an access token."),
+        metadata=about(
+            RATE, "Requests to /mcp without an access token, and to /healthz/stream."
+        ),
     )
     bad_bearer: Rate | None = field(
         default=Rate(300, 60),

@@ -8,6 +8,7 @@ from typing import Final
 
 from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.web.iweb import IRequest
 
@@ -17,6 +18,9 @@ from fjmcp_broker.web.errors import NO_STORE, answer_json
 
 #: A store that does not answer a trivial query for this long is no store.
 STORE_TIMEOUT_SECONDS: Final = 5.0
+
+#: Between the two events of the stream that tells whether streams come through.
+STREAM_SECONDS: Final = 1.0
 
 
 def _touch(connection: sqlite3.Connection) -> None:
@@ -38,6 +42,7 @@ class Health:
         version: str,
         revision: str,
         build_date: str,
+        instance: str = "",
         is_ready: Callable[[], bool],
     ) -> None:
         """
@@ -46,6 +51,7 @@ class Health:
         @param version: of this software.
         @param revision: that it was built from.
         @param build_date: when, RFC 3339.
+        @param instance: tells this process from every other; nothing else.
         @param is_ready: true from when migrations ran and the listener accepts
             until the service begins to stop.
         """
@@ -55,6 +61,7 @@ class Health:
             "version": version,
             "revision": revision,
             "build_date": build_date,
+            "instance": instance,
         }
         self._is_ready = is_ready
 
@@ -62,7 +69,7 @@ class Health:
         """
         @param request: whose content does not matter.
         @return: JSON: C{status} and C{store} (C{ok} or C{failed}), C{version},
-            C{revision}, C{build_date}; status 503 when the store fails.
+            C{revision}, C{build_date}, C{instance}; status 503 when the store fails.
         """
         works = await self._store_works()
         word = "ok" if works else "failed"
@@ -72,6 +79,21 @@ class Health:
             200 if works else 503,
             NO_STORE,
         )
+
+    async def stream(self, request: IRequest) -> bytes:
+        """
+        Two events, the second one later: whoever gets both at once has something
+        between that holds streams back.
+
+        @param request: whose content does not matter.
+        @return: the second one.
+        """
+        request.setHeader(b"Content-Type", b"text/event-stream")
+        request.setHeader(b"Cache-Control", b"no-store")
+        request.setHeader(b"X-Accel-Buffering", b"no")
+        request.write(b": first\n\n")
+        await deferLater(self._clock, STREAM_SECONDS)
+        return b": second\n\n"
 
     async def readyz(self, request: IRequest) -> bytes:
         """

@@ -221,4 +221,6 @@ _CLASSIFIED: Final[Mapping[str, Callable[[IRequest], Limited]]] = {
     CALLBACK_PATH: _always(Limited.CONSENT),
     TOKEN_PATH: _token_request,
     REVOKE_PATH: _always(Limited.REVOKE),
+    # Each one lasts a second.
+    "/healthz/stream": _always(Limited.ANONYMOUS),
 }

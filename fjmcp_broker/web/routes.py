@@ -38,6 +38,7 @@ def token_side_routes(
     """
     return (
         Route("GET", "/healthz", health.healthz),
+        Route("GET", "/healthz/stream", health.stream),
         Route("GET", "/readyz", health.readyz),
         Route("GET", AUTHORIZATION_SERVER_PATH, discovery.authorization_server),
         # With and without the path of the resource (RFC 9728 section 3.1).

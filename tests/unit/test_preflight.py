@@ -85,6 +85,10 @@ class PreflightTests(SynchronousTestCase):
         )
         message = self.refused(self.config(FJMCP_BROKER_LISTEN="192.0.2.1:0"))
         self.assertIn("cannot listen on 192.0.2.1:0: ", message)
+        message = self.refused(
+            self.config(FJMCP_BROKER_METRICS_LISTEN_ADDR="192.0.2.1:0")
+        )
+        self.assertIn("metrics.listen_addr: cannot listen on 192.0.2.1:0: ", message)
 
     def test_an_endpoint_string_is_left_alone(self) -> None:
         """An inherited or named socket is not touched before the daemon runs."""

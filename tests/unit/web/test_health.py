@@ -8,7 +8,8 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from fjmcp_broker.store.database import Database
-from tests.unit.web.token_fixture import TokenWorld
+from fjmcp_broker.web.health import STREAM_SECONDS
+from tests.unit.web.token_fixture import PUBLIC_URL, TokenWorld
 
 T = TypeVar("T")
 
@@ -16,6 +17,7 @@ BUILD = {
     "version": "1.2.3",
     "revision": "abcdef",
     "build_date": "2026-11-21T00:00:00Z",
+    "instance": "0123",
 }
 
 
@@ -87,3 +89,18 @@ class HealthTests(SynchronousTestCase):
         for path in ("/healthz", "/readyz"):
             answer = self.world.request("GET", path, headers={"Host": "10.0.0.1:8080"})
             self.assertEqual(answer.status, 200)
+
+    def test_stream_in_two_pieces(self) -> None:
+        """Whoever gets both at once has something between that holds streams back."""
+        response = self.world.test.successResultOf(
+            self.world.treq.request("GET", f"{PUBLIC_URL}/healthz/stream")
+        )
+        self.assertEqual(response.code, 200)
+        pieces: list[bytes] = []
+        done = self.world.treq.collect(response, pieces.append)
+        self.world.treq.flush()
+        self.assertEqual(b"".join(pieces), b": first\n\n")
+        self.world.clock.advance(STREAM_SECONDS)
+        self.world.treq.flush()
+        self.successResultOf(done)
+        self.assertEqual(b"".join(pieces), b": first\n\n: second\n\n")

@@ -232,6 +232,7 @@ class TokenWorld:
             version="1.2.3",
             revision="abcdef",
             build_date="2026-11-21T00:00:00Z",
+            instance="0123",
             is_ready=lambda: self.ready,
         )
         self.resource = build_web_resource(
