@@ -184,6 +184,7 @@ async def journey(options: argparse.Namespace) -> dict[str, Any]:
         storage,
         person.visit,
         person.answer,
+        client_metadata_url=options.client_metadata_url,
     )
     ears = Ears()
     async with create_mcp_http_client(auth=provider) as http:
@@ -222,6 +223,7 @@ async def journey(options: argparse.Namespace) -> dict[str, Any]:
     if options.show_secrets:
         seen["secrets"] = storage.secrets + person.secrets
     assert storage.tokens is not None and storage.client is not None
+    seen["client_id"] = storage.client.client_id
     access_token = storage.tokens.access_token
     revocation = urlencode(
         {
@@ -274,6 +276,7 @@ def main() -> None:
     parser.add_argument("--login", default="alice")
     parser.add_argument("--password", required=True)
     parser.add_argument("--decision", default="full")
+    parser.add_argument("--client-metadata-url")
     parser.add_argument("--mode", default="auto")
     parser.add_argument("--listen", action="store_true")
     parser.add_argument("--steps", nargs="*", default=[])
