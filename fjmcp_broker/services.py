@@ -58,7 +58,7 @@ from fjmcp_broker.upstream.http import build_http
 from fjmcp_broker.upstream.tokens import UpstreamTokens
 from fjmcp_broker.web.app import Route, build_web_resource
 from fjmcp_broker.web.bearer import BearerAuthenticator
-from fjmcp_broker.web.limiting import ClientAddresses, RateLimiter
+from fjmcp_broker.web.limiting import ClientAddresses, RateLimiter, SessionLimiter
 from fjmcp_broker.web.mcp import McpEndpoint
 from fjmcp_broker.web.mcp_admission import McpAdmission, body_memory
 from fjmcp_broker.web.metrics import METRICS_PATH, MetricsEndpoint
@@ -261,6 +261,11 @@ class _Composition:
             clock=self._reactor,
             replays=self._replays,
             annotate=config.child.annotations,
+            session_limiter=SessionLimiter(
+                config.limits.initialize,
+                self._reactor,
+                self._instruments.metrics.refused,
+            ),
         )
         addresses = ClientAddresses(config.server.trusted_proxies, config.log.addresses)
         limiter = RateLimiter(

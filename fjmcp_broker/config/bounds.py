@@ -148,6 +148,13 @@ class LimitsConfig:
             RATE, "Requests to /mcp with an access token that is not valid."
         ),
     )
+    initialize: Rate | None = field(
+        default=Rate(300, 60),
+        metadata=about(
+            RATE,
+            "Sessions that one user opens, whatever the network: each starts a child.",
+        ),
+    )
     all_networks: int = field(
         default=20,
         metadata=about(

@@ -20,6 +20,7 @@ from fjmcp_broker.limits.addresses import (
     shown_network,
 )
 from fjmcp_broker.limits.policy import Limited, Limiter
+from fjmcp_broker.limits.rates import Buckets, Rate
 from fjmcp_broker.oauth.errors import OAuthError
 from fjmcp_broker.oauth.parameters import parse_parameters
 from fjmcp_broker.oauth.vocabulary import (
@@ -197,6 +198,43 @@ class RateLimiter:
             return await handler(request)
 
         return guarded
+
+
+class SessionLimiter:
+    """
+    Bounds how many sessions a user opens: each of them starts a child, and a child
+    calls Forgejo.
+    """
+
+    def __init__(
+        self,
+        rate: Rate | None,
+        clock: IReactorTime,
+        on_refused: Callable[[str], object] = lambda what: None,
+    ) -> None:
+        """
+        @param rate: of each user, C{None}: no limit.
+        @param clock: tells how much time has passed.
+        @param on_refused: called with C{initialize} for each session refused.
+        """
+        self._buckets = None if rate is None else Buckets(rate)
+        self._clock = clock
+        self._on_refused = on_refused
+
+    def take(self, user_id: int) -> int:
+        """
+        @param user_id: who opens a session.
+        @return: 0: it may be opened; else in how many seconds it could.
+        """
+        if self._buckets is None:
+            return 0
+        now, key = int(self._clock.seconds()), str(user_id)
+        wait = self._buckets.wait_seconds(key, now)
+        if wait:
+            self._on_refused("initialize")
+        else:
+            self._buckets.take(key, now)
+        return wait
 
 
 def _token_request(request: IRequest) -> Limited:

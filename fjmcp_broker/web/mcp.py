@@ -28,6 +28,7 @@ from fjmcp_broker.sessions.replay import Replays
 from fjmcp_broker.sessions.session import Session
 from fjmcp_broker.web.bearer import BearerAuthenticator, authorization_header
 from fjmcp_broker.web.cors import mcp_preflight
+from fjmcp_broker.web.limiting import SessionLimiter
 from fjmcp_broker.web.mcp_answers import answer_to_error, finish_with, refusal
 from fjmcp_broker.web.mcp_legacy import LegacyPosts
 from fjmcp_broker.web.mcp_modern import ModernPosts
@@ -56,6 +57,7 @@ class McpEndpoint(Resource):
         clock: IReactorTime,
         replays: Replays | None = None,
         annotate: bool = True,
+        session_limiter: SessionLimiter | None = None,
     ) -> None:
         """
         @param registry: the sessions.
@@ -63,11 +65,13 @@ class McpEndpoint(Resource):
         @param clock: for the streams.
         @param replays: what is kept of the streams; its own by default.
         @param annotate: whether lists of tools get our annotations.
+        @param session_limiter: bounds how many sessions a user opens.
         """
         super().__init__()
         self._registry = registry
         self._authenticator = authenticator
         self._clock = clock
+        self._session_limiter = session_limiter
         if replays is None:
             replays = Replays(clock)
         self._streams = McpStreams(clock, replays)
@@ -190,7 +194,26 @@ class McpEndpoint(Resource):
             has_method_header=request.getHeader(b"mcp-method") is not None,
         ) is Era.MODERN and not isinstance(message, tuple):
             return await self._modern.post(request, principal, message)
+        if isinstance(message, Request) and message.method == "initialize":
+            too_many = self._too_many_sessions(principal, message)
+            if too_many is not None:
+                return too_many
         return await self._legacy.post(request, principal, message, version)
+
+    def _too_many_sessions(
+        self, principal: Principal, message: Request
+    ) -> Refusal | None:
+        limiter = self._session_limiter
+        wait = 0 if limiter is None else limiter.take(principal.user_id)
+        if not wait:
+            return None
+        return refusal(
+            429,
+            "too many sessions were opened, use one again",
+            id=message.id,
+            reason="rate_limited",
+            retry_after=wait,
+        )
 
     def _answer_to(
         self, error: Exception, id: bytes, request: BrokerRequest

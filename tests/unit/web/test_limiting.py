@@ -16,12 +16,14 @@ from fjmcp_broker.config.addresses import LOOPBACK_PROXIES
 from fjmcp_broker.limits.policy import Limited, Limiter, RateLimits
 from fjmcp_broker.limits.rates import Rate
 from fjmcp_broker.web.app import Route, build_web_resource
-from fjmcp_broker.web.limiting import ClientAddresses, RateLimiter
+from fjmcp_broker.web.limiting import ClientAddresses, RateLimiter, SessionLimiter
+from fjmcp_broker.web.mcp import McpEndpoint
 from fjmcp_broker.web.mcp_admission import McpAdmission
 from fjmcp_broker.web.origins import OriginPolicy
 from fjmcp_broker.web.pages import error_page
 from fjmcp_broker.web.site import BrokerSite
 from tests.unit.web.mcp_world import McpWorld, Wire, initialize
+from tests.unit.web.mcp_world import request as call
 
 FORM = "application/x-www-form-urlencoded"
 ALICE, BOB = "203.0.113.7", "203.0.113.8"
@@ -304,3 +306,47 @@ class ShownTests(LimitedWorld):
         self.statuses(Limited.REGISTER, ALICE, 30)
         lines = [formatEvent(event) for event in events]
         self.assertEqual(len([x for x in lines if x.startswith("limits.")]), 2)
+
+
+class SessionLimiterTests(LimitedWorld):
+    """Each session starts a child, and a child calls Forgejo."""
+
+    def build(self) -> None:
+        """Three sessions a minute."""
+        super().build()
+        authenticator: Any = self.authenticator
+        self.endpoint = McpEndpoint(
+            registry=self.registry,
+            authenticator=authenticator,
+            clock=self.clock,
+            replays=self.replays,
+            session_limiter=SessionLimiter(
+                Rate(3, 60), self.clock, self.refused_sessions.append
+            ),
+        )
+
+    def setUp(self) -> None:
+        """Nobody refused yet."""
+        self.refused_sessions: list[str] = []
+        super().setUp()
+
+    def test_one_user(self) -> None:
+        """Refused with the request's own id, whatever the network; others are not."""
+        headers = [{"X-Forwarded-For": f"203.0.113.{n}"} for n in range(5)]
+        wires = [self.send(initialize(id=n), headers=h) for n, h in enumerate(headers)]
+        self.assertEqual([wire.status for wire in wires], [200] * 3 + [429] * 2)
+        self.assertEqual(wires[4].json["id"], 4)
+        self.assertEqual(wires[4].json["error"]["data"], {"reason": "rate_limited"})
+        self.assertEqual(wires[4].headers["retry-after"], "20")
+        self.assertEqual(len(self.spawner.processes), 3)
+        self.assertEqual(self.refused_sessions, ["initialize"] * 2)
+        self.assertEqual(self.send(initialize(), token="bob").status, 200)
+        session = wires[0].headers["mcp-session-id"]
+        self.assertEqual(self.send(call(9, "ping"), session).status, 200)
+        self.clock.advance(20)
+        self.assertEqual(self.send(initialize()).status, 200)
+
+    def test_no_limit(self) -> None:
+        """Off."""
+        limiter = SessionLimiter(None, self.clock)
+        self.assertEqual({limiter.take(1) for _ in range(1000)}, {0})
