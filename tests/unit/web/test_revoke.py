@@ -127,5 +127,5 @@ class RevocationTests(SynchronousTestCase):
             )
         )
         self.revoke(tokens["refresh_token"])
-        closed_at, reason = self.world.dump()["sessions"][0][-2:]
+        *_, closed_at, reason, _seen = self.world.dump()["sessions"][0]
         self.assertEqual((closed_at, reason), (self.world.now, "revoked_by_client"))
