@@ -21,7 +21,7 @@ from fjmcp_broker.store.token_endpoint import TokenTransactions
 from fjmcp_broker.upstream.document_http import GuardedFetcher
 from fjmcp_broker.upstream.documents import MetadataDocuments
 from fjmcp_broker.upstream.forgejo import Forgejo
-from fjmcp_broker.upstream.resolver import SystemResolver
+from fjmcp_broker.upstream.resolver import SystemResolver, system_look_up
 from fjmcp_broker.upstream.tokens import UpstreamTokens
 from fjmcp_broker.version import build_information
 from fjmcp_broker.web.app import Route, build_web_resource
@@ -89,7 +89,7 @@ def build_documents(
         return None
     fetcher = GuardedFetcher(
         reactor,
-        SystemResolver(reactor.nameResolver),
+        SystemResolver(system_look_up(reactor)),
         own_host=urlsplit(config.server.public_url).hostname or "",
         ca_file=config.clients.metadata_documents_ca_file,
     )

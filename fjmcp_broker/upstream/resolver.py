@@ -5,60 +5,72 @@ A name server that does not answer holds a thread for as long as the system's re
 is patient. The threads are the same that look up Forgejo, so strangers get only some.
 """
 
-from collections.abc import Sequence
+import socket
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import (
-    IAddress,
-    IHostnameResolver,
-    IHostResolution,
-    IResolutionReceiver,
-)
-from zope.interface import implementer
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 LOOKUPS_AT_ONCE: Final = 4
+
+#: Gives the addresses of a name in numbers, none when there are none.
+LookUp = Callable[[str], Deferred[Sequence[str]]]
 
 
 class TooManyLookups(Exception):  # noqa: N818 - the name says what happened
     """All threads for this are taken."""
 
 
-@implementer(IResolutionReceiver)
-class _Receiver:
-    def __init__(self, resolver: "SystemResolver") -> None:
-        self.done: Deferred[Sequence[str]] = Deferred()
-        self._resolver = resolver
-        self._addresses: list[str] = []
+# The reactor is Any: no one interface has its pool of threads and what goes with it.
+def system_look_up(reactor: Any) -> LookUp:
+    """
+    @param reactor: Twisted's; its threads are used.
+    @return: the system's resolver.
+    """
 
-    def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:  # noqa: N802, N803 - Twisted's
-        """It cannot be cut short, so this is of no use."""
+    def look_up(host: str) -> Deferred[Sequence[str]]:
+        pool = reactor.getThreadPool()
+        # Not through the reactor's own resolver: a lookup that fails in an unexpected
+        # way never ends there.
+        answer: Deferred[Sequence[str]] = deferToThreadPool(
+            reactor, pool, _addresses, host
+        )
+        return answer
 
-    def addressResolved(self, address: IAddress) -> None:  # noqa: N802 - Twisted's
-        if isinstance(address, IPv4Address | IPv6Address):
-            self._addresses.append(address.host)
+    return look_up
 
-    def resolutionComplete(self) -> None:  # noqa: N802 - Twisted's
-        self._resolver.under_way -= 1
-        if not self.done.called:
-            self.done.callback(list(dict.fromkeys(self._addresses)))
+
+def _addresses(host: str) -> Sequence[str]:
+    """
+    Blocks.
+    """
+    try:
+        # With its dot a name is not tried in the domains of the local network.
+        found = socket.getaddrinfo(f"{host}.", None, type=socket.SOCK_STREAM)
+    except socket.gaierror:
+        return ()
+    return tuple(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
 class SystemResolver:
     """
-    The system's resolver, a few lookups at a time. A lookup that nobody waits for
-    any more still counts until it has ended.
+    A few lookups at a time. One that nobody waits for any more still counts until it
+    has ended: it cannot be cut short.
 
     @ivar under_way: lookups that have not ended.
     """
 
-    def __init__(self, resolver: IHostnameResolver, at_once: int = LOOKUPS_AT_ONCE):
+    _log = Logger()
+
+    def __init__(self, look_up: LookUp, at_once: int = LOOKUPS_AT_ONCE) -> None:
         """
-        @param resolver: the reactor's.
+        @param look_up: see L{system_look_up}.
         @param at_once: how many lookups.
         """
-        self._resolver = resolver
+        self._look_up = look_up
         self._at_once = at_once
         self.under_way = 0
 
@@ -66,14 +78,23 @@ class SystemResolver:
         """
         @param host: a DNS name, ASCII.
         @return: fires with its addresses in numbers, none when there are none; fails
-            with L{TooManyLookups}.
+            with L{TooManyLookups}. Cancelling it stops the waiting only.
         """
-        receiver = _Receiver(self)
         if self.under_way >= self._at_once:
-            receiver.done.errback(TooManyLookups())
-            return receiver.done
+            return fail(TooManyLookups())
         self.under_way += 1
-        resolver: Any = self._resolver
-        # With its dot a name is not tried in the domains of the local network.
-        resolver.resolveHostName(receiver, f"{host}.")
-        return receiver.done
+        answer: Deferred[Sequence[str]] = Deferred()
+        self._look_up(host).addBoth(self._ended, answer)
+        return answer
+
+    def _ended(
+        self, outcome: Sequence[str] | Failure, answer: "Deferred[Sequence[str]]"
+    ) -> None:
+        self.under_way -= 1
+        if not answer.called:
+            answer.callback(outcome)  # a Failure fails it
+        elif isinstance(outcome, Failure):
+            self._log.warn(
+                "a name could not be looked up, and nobody waits for it: {error}",
+                error=outcome.value,
+            )

@@ -39,7 +39,7 @@ def connect(host: str, port: int) -> None:
         return endpoint
 
     patched: Any = endpoints
-    patched.SystemResolver = lambda resolver: resolve
+    patched.SystemResolver = lambda look_up: resolve
     fetcher: Any = GuardedFetcher
     fetcher._port_443 = way
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from twisted.internet import reactor as installed_reactor
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.interfaces import IListeningPort, IStreamClientEndpoint
 from twisted.internet.protocol import Factory, Protocol, connectionDone
@@ -28,7 +28,11 @@ from fjmcp_broker.upstream.document_http import (
     is_own_address,
 )
 from fjmcp_broker.upstream.errors import UpstreamMisconfigured
-from fjmcp_broker.upstream.resolver import SystemResolver, TooManyLookups
+from fjmcp_broker.upstream.resolver import (
+    SystemResolver,
+    TooManyLookups,
+    system_look_up,
+)
 from tests.real.certificates import authority_for
 
 # Its type is that of a module.
@@ -504,35 +508,47 @@ class ServerSideRequestForgeryTests(FetchCase):
 
     async def test_too_many_lookups(self) -> None:
         """Strangers do not get all the threads that look up names."""
-        held: list[Any] = []
+        held: list[Deferred[Sequence[str]]] = []
+        names: list[str] = []
 
-        class Held:
-            """Answers when it is told to."""
+        def look_up(name: str) -> Deferred[Sequence[str]]:
+            names.append(name)
+            held.append(Deferred())
+            return held[-1]
 
-            def resolveHostName(self, receiver: Any, name: str) -> None:  # noqa: N802
-                """Note the name."""
-                held.append((receiver, name))
-
-        resolver: Any = Held()
-        resolve = SystemResolver(resolver, 2)
+        resolve = SystemResolver(look_up, 2)
         first, second = resolve("a.example"), resolve("b.example")
         with self.assertRaises(TooManyLookups):
             await resolve("c.example")
         fetcher = GuardedFetcher(reactor, resolve, own_host="localhost")
         with self.assertRaises(DocumentLimitError):
             await fetcher.fetch(URL, lambda address: None)
-        # With the dot no domain of the local network is tried.
-        self.assertEqual([name for _, name in held], ["a.example.", "b.example."])
+        self.assertEqual(names, ["a.example", "b.example"])
         first.addErrback(lambda failure: None)
         first.cancel()
+        # Nobody waits, but the thread is still taken.
         self.assertEqual(resolve.under_way, 2)
-        for receiver, _ in held[:2]:
-            receiver.resolutionComplete()
-        self.assertEqual(list(await second), [])
+        held[0].errback(OSError("no more files"))
+        held[1].callback([PUBLIC])
+        self.assertEqual(list(await second), [PUBLIC])
         self.assertEqual(resolve.under_way, 0)
+
+    async def test_lookup_that_fails(self) -> None:
+        """It gives its place back and is told as trouble that passes."""
+
+        def look_up(name: str) -> Deferred[Sequence[str]]:
+            return fail(OSError("no more files"))
+
+        resolve = SystemResolver(look_up, 1)
+        fetcher = GuardedFetcher(reactor, resolve, own_host="localhost")
+        for _ in range(3):
+            with self.assertRaises(DocumentError) as refused:
+                await fetcher.fetch(URL, lambda address: None)
+            self.assertTrue(refused.exception.is_passing)
+            self.assertNotIsInstance(refused.exception, DocumentLimitError)
 
     async def test_system_resolver(self) -> None:
         """The real one gives addresses in numbers, and none for no such name."""
-        resolve = SystemResolver(reactor.nameResolver)
+        resolve = SystemResolver(system_look_up(reactor))
         self.assertEqual(list(await resolve("nothing.invalid")), [])
         self.assertEqual(resolve.under_way, 0)
