@@ -8,6 +8,7 @@ from twisted.web.iweb import IRequest
 
 from fjmcp_broker.oauth.authorization import AuthorizationRequest
 from fjmcp_broker.oauth.clients import Client
+from fjmcp_broker.oauth.document_urls import document_host
 from fjmcp_broker.oauth.redirect_uris import (
     csp_source,
     display_host,
@@ -86,6 +87,7 @@ class ConsentPage:
                 element("strong", element("bdi", client.name)),
                 " wants to work with Forgejo on your behalf.",
             ),
+            *_described(client),
             _target(wanted.redirect_uri),
             element("h2", "What it will be able to do"),
             _abilities(policies),
@@ -157,6 +159,18 @@ def _target(redirect_uri: str) -> Html:
     else:
         return shown
     return element("div", shown, element("p", note, class_="note"))
+
+
+def _described(client: Client) -> tuple[Html, ...]:
+    """
+    The host of a client's metadata document, as draft
+    client-id-metadata-document-01 section 6.4 recommends: TLS has proven it, while
+    the name is the document's own word.
+    """
+    if client.kind != "metadata-document":
+        return ()
+    host = element("strong", element("bdi", document_host(client.client_id)))
+    return (element("p", "It says so at ", host, ", which has been checked."),)
 
 
 def _abilities(policies: tuple[Policy, ...]) -> Html:

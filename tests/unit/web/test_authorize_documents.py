@@ -109,6 +109,8 @@ class SignInTests(DocumentCase):
         page = self.authorize()
         self.assertEqual(page.status, 200)
         self.assertIn(">App<", page.text)
+        # Draft section 6.4: the host that is certain, beside the name that is not.
+        self.assertIn(">app.example.com</bdi></strong>, which has been", page.text)
         self.assertEqual(self.fetcher.fetched, [URL])
         answer = self.exchange(self.sign_in())
         client = self.stored()
@@ -211,6 +213,11 @@ class SignInTests(DocumentCase):
         self.fetcher.answer()
         stub.flush()
         self.assertEqual([self.successResultOf(each) for each in answers], [200] * 5)
+
+    def test_host_is_shown_in_punycode(self) -> None:
+        """A name in other letters cannot be taken for another one."""
+        page = self.authorize("https://xn--pple-43d.example/client.json")
+        self.assertIn(">xn--pple-43d.example<", page.text)
 
     def test_loopback_port_may_differ(self) -> None:
         """As for every native client (RFC 8252 section 7.3)."""
