@@ -13,6 +13,8 @@ takes member names in any case, as Go's JSON decoder does.
 Only the standard library is imported, and as little of it as possible: tests
 start it a thousand times.
 
+With C{STANDIN_CHILD_ERA} C{dual} it speaks 2026-07-28 too, with C{modern} nothing else.
+
 It misbehaves on request. The variables, each with the prefix C{STANDIN_CHILD_}:
 
   - C{NO_API}: do not ask Forgejo at start.

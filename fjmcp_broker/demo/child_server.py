@@ -13,6 +13,13 @@ from typing import Any, NoReturn
 
 from fjmcp_broker.demo.child_api import ForgejoApi
 from fjmcp_broker.demo.child_options import Options
+from fjmcp_broker.demo.child_stateless import (
+    InputRequired,
+    Stateless,
+    ask,
+    completed,
+    is_stateless,
+)
 from fjmcp_broker.demo.child_steps import Steps
 from fjmcp_broker.demo.child_test_tools import Conversation, TestTools
 from fjmcp_broker.demo.child_tools import ForgejoTools, Tool, ToolError, text_result
@@ -42,6 +49,8 @@ class Call:
         self.name = str(params.get("name", ""))
         arguments = params.get("arguments")
         self.arguments = arguments if isinstance(arguments, dict) else {}
+        self.params = params
+        self.is_stateless = is_stateless(params)
         meta = params.get("_meta")
         self.progress_token = (
             meta.get("progressToken") if isinstance(meta, dict) else None
@@ -77,6 +86,7 @@ class Server:
         self._current = threading.local()
         self._received: dict[str, Any] = {"methods": []}
         self.conversation = Conversation(self._wire)
+        self.stateless = Stateless(options, self._wire)
         test_tools = TestTools(self, api, self._wire, descriptors)
         tools = ForgejoTools(api).tools() + test_tools.tools()
         if options.text("NEW_TOOL"):
@@ -103,6 +113,18 @@ class Server:
         """
         call: Call = self._current.call
         return call.progress_token
+
+    def ask(self, method: str, params: Any) -> Any:
+        """
+        Ask the client of the running call, in the way of its era.
+
+        @return: as L{Conversation.ask}.
+        @raise InputRequired: the call has to be made again with the answer.
+        """
+        call: Call = self._current.call
+        if self.stateless.is_spoken and call.is_stateless:
+            return ask(call.params, method, params)
+        return self.conversation.ask(method, params)
 
     def received(self) -> dict[str, Any]:
         """
@@ -191,7 +213,10 @@ class Server:
         params = message.get("params")
         folded = _folded(
             params if isinstance(params, dict) else {},
-            ("name", "arguments", "_meta", "protocolVersion", "level", "requestId"),
+            (
+                *("name", "arguments", "_meta", "protocolVersion", "level"),
+                *("requestId", "inputResponses", "requestState", "notifications"),
+            ),
         )
         self._received["methods"].append(method)
         if request_id is None:
@@ -202,6 +227,8 @@ class Server:
     def _notification(self, method: str, params: dict[str, Any]) -> None:
         if method == "notifications/cancelled":
             cancelled = params.get("requestId")
+            if not _is_container(cancelled):
+                self.stateless.cancelled(cancelled)
             call = None if _is_container(cancelled) else self._running.get(cancelled)
             if call is not None and self._options.text("HONOUR_CANCEL"):
                 call.cancelled.set()
@@ -209,6 +236,8 @@ class Server:
             self._wire.notify("notifications/tools/list_changed")
 
     def _request(self, request_id: Any, method: str, params: dict[str, Any]) -> None:
+        if self.stateless.takes(request_id, method, params):
+            return
         if method == "initialize":
             self._initialize(request_id, params)
         elif method == "ping":
@@ -264,9 +293,12 @@ class Server:
         self._steps.reach("tools/list")
         tools = sorted(self._tools.values(), key=lambda tool: tool.name)
         share = -(-self._options.number("TOOLS_BYTES") // len(tools))
-        self._wire.result(
-            request_id, {"tools": [tool.described("." * share) for tool in tools]}
-        )
+        result: dict[str, Any] = {
+            "tools": [tool.described("." * share) for tool in tools]
+        }
+        if self.stateless.is_spoken and is_stateless(params):
+            result = completed({**result, "ttlMs": 0, "cacheScope": "public"})
+        self._wire.result(request_id, result)
 
     def _take(self, call: Call) -> None:
         """
@@ -319,6 +351,10 @@ class Server:
             self._steps.reach(f"{name}.before")
             result = text_result(tool.run(call.arguments))
             self._steps.reach(f"{name}.after")
+            if self.stateless.is_spoken and call.is_stateless:
+                result = completed(result)
+        except InputRequired as needed:
+            self._wire.result(call.request_id, needed.result)
         except ToolError as error:
             log("ERROR", f'{{"tool": "{name}", "error": "{error}"}}')
             self._wire.error(call.request_id, -32603, str(error))

@@ -173,13 +173,15 @@ class TestTools:
         params = arguments.get("params", {})
         if isinstance(params, str):
             params = json.loads(params)
-        answer = self._server.conversation.ask(str(arguments["method"]), params)
+        answer = self._server.ask(str(arguments["method"]), params)
         if answer is None:
             raise ToolError("the client did not answer")
         return answer
 
     def _notify(self, arguments: Arguments) -> Any:
-        self._wire.notify(str(arguments["method"]), arguments.get("params"))
+        method, params = str(arguments["method"]), arguments.get("params")
+        if not self._server.stateless.notify(method, params):
+            self._wire.notify(method, params)
         return "sent"
 
     def _crash(self, arguments: Arguments) -> Any:
