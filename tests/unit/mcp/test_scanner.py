@@ -1,5 +1,6 @@
 """The keys of an object, read in one way only."""
 
+import itertools
 import json
 from typing import NoReturn
 
@@ -12,6 +13,7 @@ from fjmcp_broker.mcp.scanner import (
     MAXIMUM_MEMBERS,
     AmbiguousKeysError,
     Names,
+    member_spans,
     read_object,
     value_span,
 )
@@ -226,3 +228,29 @@ class ValueSpanTests(SynchronousTestCase):
         """A child that repeats a key gets no edit at a doubtful place."""
         self.assertRaises(KeyError, value_span, b'{"a":1,"a":12,"b":1}', "b")
         self.assertRaises(KeyError, value_span, b'{"a":{},"a":12,"b":1}', "b")
+
+
+class SpanTests(SynchronousTestCase):
+    """Where members stand."""
+
+    @settings(max_examples=300)
+    @given(objects(values), spaces, spaces)
+    def test_spans_cover_the_object(self, text: str, before: str, after: str) -> None:
+        """Key, value and white space between the marks, or none for a repeated key."""
+        body = (before + text + after).encode()
+        pairs = pairs_of(text)
+        spans = member_spans(body)
+        if len(dict(pairs)) < len(pairs):
+            self.assertIsNone(spans)
+            return
+        assert spans is not None
+        found = []
+        for span in spans:
+            raw = body[span.value_start : span.end]
+            found.append((span.name, json.loads(raw, object_pairs_hook=list)))
+            key = body[span.start : span.value_start].decode().strip()
+            self.assertEqual(json.loads(key.removesuffix(":")), span.name)
+            self.assertIn(body[span.after : span.after + 1], (b",", b"}"))
+        self.assertEqual(found, pairs)
+        for one, other in itertools.pairwise(spans):
+            self.assertEqual(other.start, one.after + 1)
