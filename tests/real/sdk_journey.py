@@ -2,9 +2,9 @@
 The journey of a client built on the official Python MCP SDK, as a program.
 
 It discovers, registers, signs in (as a person would, in a browser of its own),
-initialises, lists tools, calls them, refreshes and revokes, and prints one JSON
-object with what it saw. The SDK needs asyncio, which is why this runs beside trial
-and not in it.
+initialises or does without, lists tools, calls them, refreshes and revokes, and prints
+one JSON object with what it saw. The SDK needs asyncio, which is why this runs beside
+trial and not in it.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from mcp.shared.auth import (
 
 from tests.real.browser import Browser, sign_in
 
+FIRST_MODERN = "2026-07-28"
+LOG_LEVEL = "io.modelcontextprotocol/logLevel"
 REDIRECT_URI = "http://127.0.0.1:53682/callback"
 
 
@@ -137,20 +139,39 @@ class Ears:
 
 async def listen(client: Client, ears: Ears) -> dict[str, Any]:
     """
-    Hear progress on a call, and on the GET stream what belongs to none.
+    Hear progress on a call, and what belongs to none: on the GET stream of a session,
+    or on a subscription where there are no sessions.
 
     @return: what was heard.
     """
-    await ears.until(lambda: bool(ears.gets))
+    if client.protocol_version >= FIRST_MODERN:
+        await subscribe(client, ears)
+    else:
+        await ears.until(lambda: bool(ears.gets))
+        await notify(client)
+        await ears.until(lambda: "warning: listen" in ears.heard)
+        await ears.until(lambda: "ToolListChangedNotification" in ears.heard)
     await client.call_tool("progress", {"steps": 3}, progress_callback=ears.advance)
+    return {"gets": ears.gets, "progress": ears.progress, "heard": ears.heard}
+
+
+async def subscribe(client: Client, ears: Ears) -> None:
+    """Hear of changes on a stream of their own, and of a call on the call's."""
+    async with client.listen(tools_list_changed=True) as changes:
+        await notify(client)
+        async with asyncio.timeout(20):
+            ears.heard.append(type(await anext(changes)).__name__)
+    await ears.until(lambda: "warning: listen" in ears.heard)
+
+
+async def notify(client: Client) -> None:
+    """Let the child say two things that belong to no call."""
     changed = {"method": "notifications/tools/list_changed"}
     await client.call_tool("notify", changed)
     params = {"level": "warning", "data": "listen"}
     log = {"method": "notifications/message", "params": params}
-    await client.call_tool("notify", log)
-    await ears.until(lambda: "warning: listen" in ears.heard)
-    await ears.until(lambda: "ToolListChangedNotification" in ears.heard)
-    return {"gets": ears.gets, "progress": ears.progress, "heard": ears.heard}
+    meta: Any = {LOG_LEVEL: "info"}
+    await client.call_tool("notify", log, meta=meta)
 
 
 async def interval(step: str) -> None:

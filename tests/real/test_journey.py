@@ -15,6 +15,7 @@ from tests.real.broker_case import BrokerCase
 from tests.real.daemon import Daemon, Program, processes
 from tests.real.forgejo import RunningForgejo
 
+MODERN = "2026-07-28"
 SECRET_SHAPES = re.compile(
     r"fjmcp_(?:at|rt|code|cs)_[A-Za-z0-9_-]{8}|gt[ao]_[A-Za-z0-9]{8}|eyJ[A-Za-z0-9_-]{16}"
 )
@@ -51,7 +52,12 @@ class Journey(BrokerCase):
         """
         What holds for every journey.
         """
-        self.assertIn("Forgejo", seen["server"])
+        if seen["protocol_version"] == MODERN:
+            # Nobody has met a child yet that could have told its name.
+            self.assertEqual((seen["server"], seen["sessions"]), (None, 0))
+        else:
+            self.assertIn("Forgejo", seen["server"])
+            self.assertEqual(seen["sessions"], 1)
         self.assertIn(f'"login":"{login}"', seen["get_my_user_info"].replace(": ", ":"))
         self.assertEqual(
             seen["get_my_user_info"], seen["get_my_user_info after the refresh"]
@@ -86,28 +92,39 @@ class StandInChildJourneyTests(Journey):
         )
         self.check(seen)
 
-    async def test_the_client_insists_on_the_older_revisions(self) -> None:
-        """A client that never tries the newest revision makes the same journey."""
+    async def test_every_mode(self) -> None:
+        """
+        A client that never tries the newest revision, and one that speaks nothing else,
+        make the same journey.
+        """
         daemon, forgejo = await self.launch()
-        seen = await self.travel(
-            daemon,
-            forgejo,
-            "--mode=legacy",
-            "--calls",
-            '[["get_my_user_info",{}],["slow",{"seconds":0.5}]]',
-        )
-        self.check(seen)
+        for mode, version in (("legacy", "2025-11-25"), (MODERN, MODERN)):
+            seen = await self.travel(
+                daemon,
+                forgejo,
+                f"--mode={mode}",
+                "--calls",
+                '[["get_my_user_info",{}],["slow",{"seconds":0.5}]]',
+            )
+            self.assertEqual(seen["protocol_version"], version)
+            self.check(seen)
 
     async def test_the_client_hears_what_it_did_not_ask_for(self) -> None:
-        """It opens its GET stream, and progress, news and log messages reach it."""
+        """It listens as its revision has it: progress, news and log messages come."""
         daemon, forgejo = await self.launch()
         calls = '[["get_my_user_info",{}]]'
-        seen = await self.travel(daemon, forgejo, "--listen", "--calls", calls)
-        self.check(seen)
-        self.assertEqual(seen["gets"][0], 200)
-        self.assertEqual(seen["progress"], [1, 2, 3])
-        self.assertIn("ToolListChangedNotification", seen["heard"])
-        self.assertIn("warning: listen", seen["heard"])
+        for mode, changed in (
+            (MODERN, "ToolsListChanged"),
+            ("legacy", "ToolListChangedNotification"),
+        ):
+            seen = await self.travel(
+                daemon, forgejo, f"--mode={mode}", "--listen", "--calls", calls
+            )
+            self.check(seen)
+            self.assertEqual(seen["gets"][:1], [] if mode == MODERN else [200])
+            self.assertEqual(seen["progress"], [1, 2, 3])
+            self.assertIn(changed, seen["heard"])
+            self.assertIn("warning: listen", seen["heard"])
 
     async def test_no_secret_is_logged(self) -> None:
         """Nothing that a journey makes secret stands in the daemon's output."""
@@ -135,34 +152,34 @@ class StandInChildJourneyTests(Journey):
 
 
 class RealForgejoMcpJourneyTests(Journey):
-    """The journey with the real forgejo-mcp."""
+    """The journey with the real forgejo-mcp, in all modes of the client."""
 
-    async def journey(self, version: str) -> dict[str, Any]:
+    async def journey(self, version: str, tools: int) -> None:
         daemon, forgejo = await self.launch(
             FORGEJO_MCP_BINARY=str(real_forgejo_mcp.require(version))
         )
         repository = '{"owner":"alice","repo":"hello"}'
-        seen = await self.travel(
-            daemon,
-            forgejo,
-            "--calls",
-            f'[["get_my_user_info",{{}}],["list_branches",{repository}]]',
-        )
-        self.check(seen)
+        for mode in ("auto", "legacy", MODERN):
+            seen = await self.travel(
+                daemon,
+                forgejo,
+                f"--mode={mode}",
+                "--calls",
+                f'[["get_my_user_info",{{}}],["list_branches",{repository}]]',
+            )
+            self.check(seen)
+            expected = "2025-11-25" if mode == "legacy" else MODERN
+            self.assertEqual(seen["protocol_version"], expected)
+            self.assertEqual((len(seen["tools"]), seen["annotated"]), (tools, tools))
+            self.assertNotIn("download_release_attachment", seen["tools"])
         await daemon.stop()
         self.assertEqual(daemon.exit_code, 0, daemon.text)
         self.assertEqual(processes(forgejo.stand_in.base_url), [])
-        return seen
 
     async def test_version_2_18(self) -> None:
         """forgejo-mcp 2.18.0: eighty tools, called with the user's own rights."""
-        seen = await self.journey("2.18.0")
-        self.assertEqual(len(seen["tools"]), 80)
-        self.assertEqual(seen["annotated"], 80)
+        await self.journey("2.18.0", 80)
 
     async def test_version_2_34(self) -> None:
         """forgejo-mcp 2.34.1: all its tools but the denied one."""
-        seen = await self.journey("2.34.1")
-        self.assertEqual(len(seen["tools"]), 140)
-        self.assertNotIn("download_release_attachment", seen["tools"])
-        self.assertEqual(seen["annotated"], 140)
+        await self.journey("2.34.1", 140)

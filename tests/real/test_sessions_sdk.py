@@ -1,6 +1,6 @@
 """
-The official SDK on one session, while what is behind it comes and goes: the child is
-reaped, the upstream token rotated, the broker restarted.
+The official SDK on one session, or without any, while what is behind it comes and goes:
+the child is reaped, the upstream token rotated, the broker restarted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ TOOL = "get_my_user_info"
 
 
 class SdkSessionTests(SessionCase):
-    """Whatever happens, the client sees its user's answer on the same session."""
+    """Whatever happens, the client sees its user's answer, on the same session."""
+
+    mode = "legacy"
+    sessions = 1
 
     async def travel(
         self, steps: Mapping[str, Callable[[], Awaitable[None]]]
@@ -37,6 +40,7 @@ class SdkSessionTests(SessionCase):
                 self.daemon.url,
                 "--password",
                 self.forgejo.password("alice"),
+                f"--mode={self.mode}",
                 "--calls",
                 f'[["{TOOL}",{{}}]]',
                 "--steps",
@@ -56,7 +60,8 @@ class SdkSessionTests(SessionCase):
         self.assertIn('"login":"alice"', seen[TOOL])
         for name in steps:
             self.assertEqual(seen[f"{TOOL} after {name}"], seen[TOOL])
-        self.assertEqual((seen["sessions"], seen["sign_ins"]), (1, 1))
+        counted = (seen["sessions"], seen["sign_ins"])
+        self.assertEqual(counted, (self.sessions, 1))
         return seen
 
     async def reap(self) -> None:
@@ -95,3 +100,10 @@ class SdkSessionTests(SessionCase):
         await self.travel({"rotate": rotate})
         self.assertIn("live -> rotating", self.daemon.text)
         self.assertGreater(controls.count("token:refresh_token"), 0)
+
+
+class SdkStatelessTests(SdkSessionTests):
+    """The same without a session."""
+
+    mode = "auto"
+    sessions = 0
