@@ -103,6 +103,11 @@ class ToolParameters:
             return
         name = text_of(modern.request.members.get("name")) or ""
         known = self._known.get(session)
+        if modern.request_state is not None:
+            # Its call is at a child already, and must not wake another one.
+            if known is not None:
+                check(modern, known.tools.get(name, ()))
+            return
         if not self._is_younger(known, identity, FRESH_SECONDS):
             known = await self._ask(session, identity)
         elif not _fits(modern, known, name) and not self._is_younger(

@@ -170,6 +170,18 @@ class ParameterTests(ModernCase):
         asked[0].result(self.shared.tools)
         self.assertEqual(self.shared.calls, [])
 
+    def test_retry(self) -> None:
+        """Is held against what is known; no child is asked for its sake."""
+        arguments = {"region": "eu"}
+        for region, known in (("us", False), ("eu", True), ("us", True)):
+            message = modern(1, name="query", arguments=arguments, requestState="s")
+            if known:
+                self.accepted(arguments, "eu")
+            wire = self.ask(message, headers={"Mcp-Param-Region": region})
+            is_refused = known and region == "us"
+            self.assertEqual(wire.status, 400 if is_refused else None)
+            self.assertEqual(self.shared.listings, int(known))
+
     def test_other_grants(self) -> None:
         """Have children of their own."""
         self.accepted({"region": "eu"}, "eu")
