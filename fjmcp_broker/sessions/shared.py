@@ -27,6 +27,9 @@ from fjmcp_broker.sessions.parked import ParkedCall, ParkedCalls
 from fjmcp_broker.sessions.waiting import WorkplaceOwner
 from fjmcp_broker.sessions.workplace import Workplace
 
+MAXIMUM_SPARE: Final = 2
+"""So many children are kept for the next requests that want one for themselves."""
+
 ENDED_SECONDS: Final = 600.0
 """So long is remembered that a grant has ended: longer than any request takes to come
 from its bearer check to its child."""
@@ -67,6 +70,7 @@ class SharedSession:
         self._digest = digest_of_grant(identity.grant_id)
         self._name = f"g{self._digest.hex()[:9]}"
         self._leased: set[Workplace] = set()
+        self._spare: list[Workplace] = []
         self._count = 0
         self._place = self._workplace(is_shared=True)
 
@@ -114,11 +118,26 @@ class SharedSession:
         """Nobody can come back with answers any more."""
         self._parked.forget_all()
 
+    def place_unused(self, place: Workplace) -> None:
+        """
+        Keep a child that is done with its request for the next one that wants a child
+        for itself: programs may take longer to start than clients wait. It counts as
+        idle, and goes as other idle children do.
+
+        @param place: of this session, where a request had a child for itself.
+        """
+        if place.is_spare and len(self._spare) < MAXIMUM_SPARE:
+            self._spare.append(place)
+        else:
+            place.end("released")
+
     def place_ended(self, place: Workplace) -> None:
         """
         @param place: of this session, is no more.
         """
         self._leased.discard(place)
+        if place in self._spare:
+            self._spare.remove(place)
 
     def _workplace(self, *, is_shared: bool) -> Workplace:
         name = self._name if is_shared else f"{self._name}-{self._count}"
@@ -135,8 +154,17 @@ class SharedSession:
             is_shared=is_shared,
         )
 
+    def _take_spare(self) -> Workplace | None:
+        while self._spare:
+            place = self._spare.pop()
+            if place.is_spare:
+                return place
+            # Its child has gone meanwhile.
+            place.end("released")
+        return None
+
     async def _lease(self, modern: ModernRequest) -> Lease:
-        place = self._workplace(is_shared=False)
+        place = self._take_spare() or self._workplace(is_shared=False)
         self._leased.add(place)
         try:
             await place.children.awake()

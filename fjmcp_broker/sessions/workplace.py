@@ -58,6 +58,11 @@ class Home(Protocol):
     Whose workplace it is. Each of them keeps it alive.
     """
 
+    def place_unused(self, place: "Workplace") -> None:
+        """
+        @param place: the request that it was for is over, or did not come.
+        """
+
     def place_ended(self, place: "Workplace") -> None:
         """
         @param place: is no more.
@@ -197,10 +202,25 @@ class Workplace:
             attachment.ask("logging/setLevel", {"level": level}, heard.answered)
             await at_most(heard.response, LOG_LEVEL_SECONDS, self.clock)
 
+    @property
+    def is_spare(self) -> bool:
+        """
+        @return: whether there is a child that is ready for a request, and is done with
+            all that came before.
+        """
+        attachment = self.children.current
+        return (
+            self.failure is None
+            and attachment is not None
+            and attachment.usable
+            and self.children.is_idle
+            and not self._doubtful(attachment)
+        )
+
     def unused(self) -> None:
-        """A request that it was for did not come."""
+        """The request that it was for is over, or did not come."""
         if not self._is_shared:
-            self.end("released")
+            self._home.place_unused(self)
 
     def begin(self, modern: ModernRequest, observer: CallObserver) -> Call:
         """

@@ -56,8 +56,8 @@ class QuestionWorld(SharedWorld):
         return client
 
     def finish(self, process: FakeProcess, **result: Any) -> None:
-        """The child answers its first call."""
-        self.reply(process, self.calls(process)[0]["id"], result)
+        """The child answers its last call."""
+        self.reply(process, self.calls(process)[-1]["id"], result)
 
 
 class AskingTests(QuestionWorld):
@@ -394,9 +394,8 @@ class LeaseTests(QuestionWorld):
             self.finish(process, pid=process.pid)
             self.assertEqual(again.answer["result"]["pid"], process.pid)
             self.assertEqual(again.answer["result"]["resultType"], "complete")
-            self.assertTrue(process.exited)
-        self.assertEqual(self.living, [self.shared_child])
-        self.assertEqual(len(self.registry), 1)
+        self.assertEqual(self.living, [self.shared_child, first, second])
+        self.assertEqual(len(self.registry), 3)
 
     def test_log_level(self) -> None:
         """Is set before the call, for that call alone."""
@@ -414,8 +413,9 @@ class LeaseTests(QuestionWorld):
         waiting = Deferred.fromCoroutine(session.awake(modern(log_level="info")))
         self.assertNoResult(waiting)
         self.clock.advance(2)
-        self.successResultOf(waiting).release()
-        self.assertEqual(self.living, [self.shared_child])
+        lease = self.successResultOf(waiting)
+        lease.begin(modern(log_level="info"), Client())
+        self.assertEqual(len(self.calls(self.child)), 1)
 
     def test_limits(self) -> None:
         """A leased child counts."""
@@ -427,16 +427,87 @@ class LeaseTests(QuestionWorld):
         self.assertEqual(len(self.registry), 3)
 
     def test_lease_that_is_not_used(self) -> None:
-        """Its child goes."""
+        """Its child is for the next one."""
         lease = self.lease(modern(capabilities=EVERYTHING))
-        self.assertEqual(len(self.living), 2)
+        leased = self.child
         lease.release()
         lease.release()
-        self.assertEqual(self.living, [self.shared_child])
+        self.start()
+        self.assertEqual(self.living, [self.shared_child, leased])
+        self.assertEqual(len(self.calls(leased)), 1)
 
-    def test_end_of_the_call(self) -> None:
-        """Is the end of the child, however it ends."""
-        for end in ("leave", "expire", "crash", "answer"):
+    def test_child_is_used_again(self) -> None:
+        """By one request after another, each with its own questions and messages."""
+        for number in range(3):
+            client = self.send_modern(
+                modern(number, capabilities=EVERYTHING, log_level="info")
+            )
+            process = self.child
+            self.notify(process, "notifications/message", level="info", data=number)
+            self.elicit(process, "q", f"question {number}")
+            self.together()
+            self.assertEqual(
+                client.asked["q"]["params"]["message"], f"question {number}"
+            )
+            self.assertEqual(len(client.messages), 1)
+            again = self.retry(client, {"q": accepted()})
+            self.finish(process)
+            self.assertEqual(again.answer["result"]["resultType"], "complete")
+        self.assertEqual(self.living, [self.shared_child, process])
+
+    def test_few_are_kept(self) -> None:
+        """Two, and those of a request at a time are for that one alone."""
+        for number in range(1, 3):
+            self.start(number)
+        first, second = self.living[1:]
+        self.finish(first)
+        self.finish(second)
+        self.assertEqual(len(self.living), 3)
+        self.start(3), self.start(4)
+        self.assertEqual(self.living, [self.shared_child, first, second])
+        self.assertEqual([len(self.calls(one)) for one in (first, second)], [2, 2])
+
+    def test_kept_child_that_goes(self) -> None:
+        """Of itself, or because it is idle: the next request gets another one."""
+        for end in ("crash", "idle"):
+            self.start()
+            process = self.child
+            self.finish(process)
+            if end == "crash":
+                process.exit(1)
+                self.clock.advance(120)
+            else:
+                self.clock.advance(1)
+                self.registry.population.put_idle_to_sleep(self.clock.seconds())
+            self.assertTrue(process.exited, end)
+            client = self.start()
+            self.assertIsNot(self.child, process)
+            self.finish(self.child)
+            self.assertIn("result", client.answer)
+
+    def test_kept_child_makes_room(self) -> None:
+        """It is idle, so that others need not wait for it."""
+        for number in range(1, 3):
+            self.start(number)
+        kept = self.living[1:]
+        for process in kept:
+            self.finish(process)
+        self.clock.advance(1)
+        self.send_modern(modern(), self.bob), self.send_modern(modern(name="echo"))
+        self.assertEqual(len(self.living), 4)
+        self.send_modern(modern(capabilities=EVERYTHING), self.bob)
+        self.assertEqual(len([process for process in kept if process.exited]), 1)
+
+    def test_kept_children_end_with_the_grant(self) -> None:
+        """Nothing of it is left."""
+        self.start()
+        self.finish(self.child)
+        self.registry.close_grant("g_1")
+        self.assertEqual((self.living, len(self.registry)), ([], 0))
+
+    def test_call_that_does_not_end_well(self) -> None:
+        """Is the end of its child, which may still be at it."""
+        for end in ("leave", "expire", "crash"):
             client = self.start()
             process = self.child
             if end == "leave":
@@ -444,8 +515,6 @@ class LeaseTests(QuestionWorld):
             elif end == "crash":
                 process.exit(1)
                 self.assertIn("error", client.answer)
-            elif end == "answer":
-                self.finish(process)
             else:
                 self.elicit(process)
                 self.together()
