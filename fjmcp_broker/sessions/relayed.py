@@ -15,6 +15,7 @@ from fjmcp_broker.mcp.messages import (
     Notification,
     Request,
     Response,
+    encode_error,
 )
 from fjmcp_broker.mcp.modern.answers import answer_passed_on, answer_to_modern
 from fjmcp_broker.mcp.modern.capabilities import Required, merged
@@ -41,6 +42,9 @@ from fjmcp_broker.sessions.waiting import Waiter
 
 TOGETHER_SECONDS: Final = 0.05
 """Questions that come within this time go to the client in one answer."""
+
+MAXIMUM_QUESTIONS: Final = 100
+"""So many of one call may be open."""
 
 LOG_MESSAGE: Final = "notifications/message"
 
@@ -249,6 +253,10 @@ class RelayedCall:
             if refused.missing is not None:
                 self._missing = merged(self._missing, refused.missing)
             self._attachment.tell(refused.answer)
+            return
+        if len(self._open) >= MAXIMUM_QUESTIONS:
+            told = "too many questions are open"
+            self._attachment.tell(encode_error(request.id, INTERNAL_ERROR, told))
             return
         question = question_of(request, [other.key for other in self._open])
         given = sort_answers(self._given, [question])

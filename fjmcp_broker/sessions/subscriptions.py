@@ -145,7 +145,7 @@ class Subscriptions:
         subscription = subscription_of(notification)
         if subscription is not None:
             pending = attachment.find(subscription)
-            if pending is not None and isinstance(pending.waiter, ListeningCall):
+            if pending is not None and isinstance(pending.waiter, _Leg):
                 pending.waiter.heard(notification)
             return True
         if not _is_listened_to(notification):
@@ -210,8 +210,6 @@ class ListeningCall:
     @ivar is_over: whether nothing more comes.
     """
 
-    takes_messages = True
-
     def __init__(
         self,
         subscriptions: Subscriptions,
@@ -232,35 +230,57 @@ class ListeningCall:
         self._subscriptions = subscriptions
         self._modern = modern
         self._observer = observer
-        self._attachment: Attachment | None = None
-        self._pending: Pending[Waiter] | None = None
+        self._leg: _Leg | None = None
 
     @property
     def child(self) -> Child | None:
         """
         @return: who is listened to, when it is spoken to as in this revision.
         """
-        return None if self._attachment is None else self._attachment.child
+        return None if self._leg is None else self._leg.attachment.child
 
     def put(self, attachment: Attachment) -> None:
         """
+        Go on at another child.
+
         @param attachment: of a child that has streams as requests.
         @raise TooManyPendingError: too many others wait for it.
         @raise ChildBusy: it does not read.
         @raise ChildGone: it has ended.
         """
-        self._attachment = attachment
-        self._pending = attachment.relay(self._modern.request, self, counts=False)
+        self._leg = _Leg(self, attachment)
+        self._leg.begin(self._modern)
 
-    def heard(self, notification: Notification) -> None:
+    def heard(self, leg: "_Leg", notification: Notification) -> None:
         """
+        @param leg: where it came from; an earlier one is not listened to any more.
         @param notification: what the child says on this stream.
         """
+        if leg is not self._leg:
+            return
         if notification.method == ACKNOWLEDGED:
             if self.acknowledged:
                 return  # by the child before
             self.acknowledged = True
         self.deliver(tagged(notification, self.id))
+
+    def ended(self, leg: "_Leg", response: Response | None) -> None:
+        """
+        @param leg: what ended.
+        @param response: the child's answer, C{None} when it tore the stream down.
+        """
+        if leg is not self._leg or leg.attachment.has_failed:
+            return  # another child follows
+        self._leg = None
+        if response is not None and response.error is None:
+            result = tagged_result(response.result or b"{}", self.id)
+            self._finish(Response(self.id, result), 200)
+        elif response is None or self.acknowledged:
+            self.complete()
+        else:
+            code = None if response.error is None else code_of(response.error)
+            status = 200 if code is None else status_of_code(code)
+            self._finish(attrs.evolve(response, id=self.id), status)
 
     def deliver(self, message: bytes) -> None:
         """
@@ -278,12 +298,47 @@ class ListeningCall:
         if self.is_over:
             return
         self.is_over = True
-        pending, self._pending = self._pending, None
-        if pending is not None and self._attachment is not None:
-            self._attachment.give_up(pending, "the client has gone")
+        leg, self._leg = self._leg, None
+        if leg is not None:
+            leg.give_up("the client has gone")
         self._subscriptions.left(self)
 
-    # From the child, as a waiter
+    # Inside
+
+    def _finish(self, response: Response, status: int) -> None:
+        if not self.is_over:
+            self.is_over = True
+            self._subscriptions.left(self)
+            self._observer.finished(response, status)
+
+
+class _Leg:
+    """
+    A stream at one child.
+
+    @ivar attachment: of the child.
+    """
+
+    takes_messages = True
+
+    def __init__(self, stream: ListeningCall, attachment: Attachment) -> None:
+        self.attachment = attachment
+        self._stream = stream
+        self._pending: Pending[Waiter] | None = None
+
+    def begin(self, modern: ModernRequest) -> None:
+        """Ask the child for it."""
+        request = modern.request
+        self._pending = self.attachment.relay(request, self, counts=False)
+
+    def give_up(self, reason: str) -> None:
+        """Cancel it at the child."""
+        if self._pending is not None:
+            self.attachment.give_up(self._pending, reason)
+
+    def heard(self, notification: Notification) -> None:
+        """The child says something on it."""
+        self._stream.heard(self, notification)
 
     def notified(self, message: bytes) -> None:
         """
@@ -292,31 +347,13 @@ class ListeningCall:
 
     def answered(self, response: Response) -> None:
         """
-        @param response: the end of the stream; of the child's only, if it is ours.
+        @param response: the end of the stream: of the child, or ours.
         """
-        attachment, self._pending = self._attachment, None
-        if attachment is None or attachment.has_failed:
-            return
-        if response.error is None:
-            result = tagged_result(response.result or b"{}", self.id)
-            self._finish(Response(self.id, result), 200)
-        elif self.acknowledged:
-            self.complete()
-        else:
-            code = code_of(response.error)
-            status = 200 if code is None else status_of_code(code)
-            self._finish(attrs.evolve(response, id=self.id), status)
+        self._stream.ended(self, response)
 
     def cancelled(self) -> None:
         """The child tore the stream down."""
-        self._pending = None
-        self.complete()
-
-    def _finish(self, response: Response, status: int) -> None:
-        if not self.is_over:
-            self.is_over = True
-            self._subscriptions.left(self)
-            self._observer.finished(response, status)
+        self._stream.ended(self, None)
 
 
 _EVERYTHING: Final = Filter(tools=True, prompts=True, resources=True)

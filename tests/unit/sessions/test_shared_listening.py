@@ -282,6 +282,28 @@ class ModernChildTests(ListeningWorld):
         self.tell(self.child, 0)
         self.assertEqual(self.heard(client), [(TOOLS, "s")])
 
+    def test_two_children_for_a_while(self) -> None:
+        """The end of the older one is not the end of the stream."""
+        client = self.listen("s", toolsListChanged=True)
+        self.acknowledge(self.child)
+        for call in (False, True):
+            old = self.child
+            if call:
+                self.send_modern(modern(2))
+            self.clock.advance(10)
+            later = int(self.clock.seconds()) + 3600
+            self.registry.population.rotate_user(1, later + 1)
+            self.assertEqual(len(self.living), 1 + call)
+            self.acknowledge(self.child)
+            self.tell(self.child, 0)
+            if call:
+                self.tell(old, 0)
+                self.reply(old, self.calls(old)[0]["id"], {})
+        self.assertEqual(len(self.living), 1)
+        self.assertEqual((len(self.heard(client)), client.answers), (2, []))
+        client.leave()
+        self.assertEqual(len(self.calls(self.child, "notifications/cancelled")), 1)
+
     def test_child_of_another_era(self) -> None:
         """After an upgrade, and back again: the stream goes on."""
         client = self.listen("s", toolsListChanged=True)
