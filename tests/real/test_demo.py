@@ -122,5 +122,5 @@ class DemoTests(TestCase):
         )
         await client.wait()
         self.assertEqual(client.exit_code, 0, client.text)
-        self.assertIn("Forgejo MCP Server, protocol 2025-11-25: ", client.text)
+        self.assertIn("protocol 2026-07-28: ", client.text)
         self.assertIn('"login":"bob"', client.text)
