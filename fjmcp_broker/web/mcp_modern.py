@@ -112,7 +112,10 @@ class ModernPosts:
         formats = accepted_formats(request.getHeader(b"accept")) or Formats.BOTH
         if modern.method == LISTEN and formats is Formats.JSON:
             return refusal(
-                406, "subscriptions are answered with text/event-stream", id=modern.id
+                406,
+                "subscriptions are answered with text/event-stream",
+                code=INVALID_REQUEST,
+                id=modern.id,
             )
         try:
             return await self._relay(request, principal, modern, formats)

@@ -169,6 +169,47 @@ class CancellationTests(ModernCase):
         await self.until_told(client, "notifications/cancelled", 1)
 
 
+class LoadTests(ModernCase):
+    """Many requests, and somebody who does not read."""
+
+    async def test_many_requests_with_one_id(self) -> None:
+        """Each gets its own answer, forty at a time, from two users' children."""
+        await self.begin()
+        clients = [await self.signed_in(), await self.signed_in("bob")]
+        numbers = iter(range(400))
+
+        async def work() -> None:
+            for number in numbers:
+                message = call(1, "echo", text=f"text {number}")
+                result = await self.result(clients[number % 2], message)
+                self.assertEqual(said(result), f"text {number}")
+
+        await gatherResults([Deferred.fromCoroutine(work()) for _ in range(40)])
+        self.assertEqual(len(self.children()), 2)
+
+    async def test_client_that_does_not_read(self) -> None:
+        """
+        The others wait for a few seconds at most, its connection is cut, and its
+        request is cancelled.
+        """
+        await self.begin()
+        client = await self.signed_in()
+        flood = call("f", "progress", {"progressToken": "p" * 500}, steps=100_000)
+        answer = await self.post(client, flood)
+        await answer.until(lambda: b"step 1" in answer.raw)
+        transport: Any = answer.transport
+        transport.pauseProducing()
+        before = time.monotonic()
+        await self.check_user(client)
+        self.assertLess(time.monotonic() - before, 15)
+        await self.until_told(client, "notifications/cancelled", 1)
+        transport.resumeProducing()
+        await answer.until(lambda: False)
+        self.assertTrue(answer.is_closed)
+        self.assertNotIn(b'"result"', answer.raw)
+        self.assertIn("its reader is too slow", self.daemon.text)
+
+
 class ListenTests(ModernCase):
     """C{subscriptions/listen}."""
 

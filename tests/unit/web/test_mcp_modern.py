@@ -308,7 +308,7 @@ class RefusalTests(ModernCase):
         """JSON would wait for ever."""
         self.refused(
             406,
-            -32000,
+            -32600,
             modern(1, "subscriptions/listen", notifications={}),
             headers={"Accept": "application/json"},
         )
