@@ -221,6 +221,15 @@ class LifeTests(SharedWorld):
         )
         self.send_modern(modern(), self.bob)
 
+    def test_grant_that_ends_before_its_first_child(self) -> None:
+        """None is started for a request that is on its way."""
+        session = self.registry.shared(self.alice)
+        self.registry.close_grant("g_1")
+        self.failureResultOf(
+            Deferred.fromCoroutine(session.awake(modern())), SessionGone
+        )
+        self.assertEqual(self.spawner.processes, [])
+
     def test_grant_that_ends_while_its_child_starts(self) -> None:
         """No child stays."""
         self.manual.add("initialize")

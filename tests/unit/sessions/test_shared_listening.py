@@ -338,3 +338,7 @@ class ModernChildTests(ListeningWorld):
         client = self.send_modern(modern(2, name="echo"))
         self.assertIn("result", client.answer)
         self.assertEqual(len(self.calls(self.child, "initialize")), 1)
+        self.child.exit(1)
+        self.clock.advance(60)
+        self.send_modern(modern(3, name="echo"))
+        self.assertEqual(self.calls(self.child, "server/discover"), [])

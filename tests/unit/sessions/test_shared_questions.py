@@ -284,7 +284,8 @@ class StateTests(QuestionWorld):
         self.clock.advance(1)
         self.assertIn("error", self.said_to(self.child)[0])
         self.assertEqual(len(self.calls(self.child, "notifications/cancelled")), 1)
-        self.assertEqual(self.refusal(client).code, -32602)
+        error = self.refusal(client)
+        self.assertEqual((error.code, error.data), (-32602, None))
         self.assertEqual(len(self.calls(self.child)), 1)
 
     def test_child_is_not_put_to_sleep(self) -> None:
@@ -527,6 +528,7 @@ class LeaseTests(QuestionWorld):
         self.clock.advance(10)
         later = int(self.clock.seconds()) + 3600
         self.registry.population.rotate_user(1, later)
+        self.assertEqual(len(self.spawner.processes), 3)
         self.clock.advance(3580)
         self.assertEqual(client.answer["error"]["data"], {"reason": "token_expired"})
 
