@@ -6,10 +6,12 @@ import json
 import os
 import signal
 import time
+from pathlib import Path
 
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.threads import deferToThread
 
+from tests.real.broker_case import STAND_IN
 from tests.real.client import McpClient
 from tests.real.daemon import pause
 from tests.real.relay import Answer, call
@@ -196,6 +198,41 @@ class RotationTests(SessionCase):
         self.assertEqual(told, [("my own", step) for step in range(1, 15)])
         self.assertEqual(answer["id"], 7)
         await self.until(lambda: len(self.children()) == 1, "the old child stays")
+
+    async def test_replacement_hangs(self) -> None:
+        """Calls go on with the old child as long as its token is good; then they are
+        told in time."""
+        hangs = Path(self.mktemp()).resolve()
+        script = f"test -e {hangs} && exec sleep 600; exec {STAND_IN.replace(',', ' ')}"
+        program = Path(self.mktemp()).resolve()
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o700)
+        await self.begin(
+            FJMCP_BROKER_CHILD_COMMAND=str(program),
+            FJMCP_BROKER_CHILD_START_TIMEOUT="8s",
+        )
+        self.forgejo.stand_in.controls.set_lifetimes(access_seconds=34)
+        client = await self.signed_in()
+        born = time.monotonic()
+        hangs.touch()
+        await self.until_due(born + 6)
+        before = time.monotonic()
+        await self.check(client)
+        self.assertLess(time.monotonic() - before, 7)
+        # Whoever comes later does not wait again.
+        before = time.monotonic()
+        await self.check(client)
+        self.assertLess(time.monotonic() - before, 2)
+        while time.monotonic() < born + 24:
+            await pause(0.1)
+        before = time.monotonic()
+        refused = await self.send(client, "who_am_i")
+        self.assertLess(time.monotonic() - before, 12)
+        self.assertEqual(refused.status, 502, refused.text)
+        self.assertIn("child_cannot_start", refused.text)
+        self.assertGreater(int(refused.headers["Retry-After"]), 0)
+        hangs.unlink()
+        await self.check(client)
 
     async def test_question(self) -> None:
         """The answer goes to the child that asked, and only there."""

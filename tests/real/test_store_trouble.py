@@ -54,6 +54,19 @@ class StoreTroubleCase(SessionCase):
         metadata |= {"token_endpoint_auth_method": "none"}
         return self.asking(client, json.dumps(metadata).encode(), "/oauth/register")
 
+    def authorizing(self, client: McpClient) -> Page:
+        """The beginning of a sign-in."""
+        query = {
+            "response_type": "code",
+            "client_id": client.client_id,
+            "redirect_uri": REDIRECT_URI,
+            "state": "s",
+            "code_challenge": "x" * 43,
+            "code_challenge_method": "S256",
+        }
+        url = f"{client.url}/oauth/authorize?{urlencode(query)}"
+        return Browser().request("GET", url)
+
     def assert_busy(self, page: Page) -> None:
         """Not now."""
         self.assertEqual(page.status, 503, page.text)
@@ -89,6 +102,7 @@ class StoreTroubleCase(SessionCase):
         self.assert_busy(await deferToThread(self.refreshing, other))
         self.assert_busy(await deferToThread(deleted.send, b"", "DELETE"))
         self.assert_busy(await deferToThread(attrs.evolve(client).initialize))
+        self.assert_busy(await deferToThread(self.authorizing, client))
         level = await deferToThread(other.request, "logging/setLevel", level="debug")
         self.assertEqual(level.status, 200, level.text)
         heals()
@@ -101,6 +115,7 @@ class StoreTroubleCase(SessionCase):
         self.assertEqual(gone.status, 204)
         await deferToThread(attrs.evolve(client).initialize)
         self.assertEqual((await deferToThread(self.registering, client)).status, 201)
+        self.assertEqual((await deferToThread(self.authorizing, client)).status, 200)
         await self.daemon.stop()
         self.assertEqual(self.daemon.exit_code, 0, self.daemon.text)
         self.assertNotIn("Traceback", self.daemon.text)
