@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, TextIO
 
 from tests.conformance.expectations import Verdict
 
@@ -18,16 +18,20 @@ class Report:
     @ivar failed: how many results were failures.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, out: TextIO | None = None) -> None:
+        """
+        @param out: where to print, standard output by default.
+        """
         self.failed = 0
+        self._out = out or sys.stdout
         self._rows: list[tuple[str, ...]] = []
 
     def say(self, text: str) -> None:
         """
         Print a line now.
         """
-        sys.stdout.write(f"{text}\n")
-        sys.stdout.flush()
+        self._out.write(f"{text}\n")
+        self._out.flush()
 
     def passed(self, name: str) -> None:
         """
@@ -55,7 +59,8 @@ class Report:
         """
         Print the results of one run of the suite.
         """
-        scored, others, excused, failed = [0, 0], [0, 0], 0, 0
+        scored, others, failed = [0, 0], [0, 0], 0
+        excused: dict[str, list[str]] = {}
         for verdict in verdicts:
             name = f"{run}: {verdict.outcome.scenario}"
             count = scored if verdict.scored else others
@@ -66,17 +71,18 @@ class Report:
                 count[0] += 1
                 self.passed(name)
             elif verdict.kind == "excused":
-                excused += 1
-                self.skip(name, verdict.why)
+                excused.setdefault(verdict.why, []).append(verdict.outcome.scenario)
             else:
                 failed += 1
                 self.fail(name, verdict.why)
+        for reason, scenarios in excused.items():
+            self.skip(f"{run}: {', '.join(scenarios)}", reason)
         self._rows.append(
             (
                 run,
                 f"{scored[0]} of {scored[1]}",
                 f"{others[0]} of {others[1]}",
-                str(excused),
+                str(sum(map(len, excused.values()))),
                 str(failed),
             )
         )
