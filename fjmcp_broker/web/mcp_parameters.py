@@ -38,6 +38,8 @@ AGAIN_SECONDS: Final = 10.0
 does not fit it."""
 
 ANSWER_SECONDS: Final = 5.0
+"""How long a child may take for all pages, its start aside."""
+
 MAXIMUM_PAGES: Final = 20
 
 Tools = Mapping[str, tuple[HeaderParameter, ...]]
@@ -181,15 +183,18 @@ class ToolParameters:
         """All pages; C{None} when the child has no such list."""
         tools: dict[str, tuple[HeaderParameter, ...]] = {}
         cursor: str | None = None
+        left = ANSWER_SECONDS
         for _ in range(MAXIMUM_PAGES):
             modern = _listing(cursor)
             lease = await session.awake(modern)
+            began = self._clock.seconds()
             page = _Page()
             call = lease.begin(modern, page)
             try:
-                response = await page.response.addTimeout(ANSWER_SECONDS, self._clock)
+                response = await page.response.addTimeout(left, self._clock)
             finally:
                 call.abandon()
+            left = max(0.0, left - (self._clock.seconds() - began))
             if response.result is None:
                 return None
             tools.update(annotated_tools(response.result))

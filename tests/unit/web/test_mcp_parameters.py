@@ -142,6 +142,19 @@ class ParameterTests(ModernCase):
         self.clock.advance(5)
         self.assertEqual((asked[0].abandoned, len(self.shared.calls)), (1, 3))
 
+    def test_pages_that_come_slowly(self) -> None:
+        """All of them have five seconds together."""
+        asked: list[FakeCall] = []
+        self.shared.listed = asked.append
+        self.query({"region": "eu"}, "us")
+        for number in (1, 2):
+            self.clock.advance(2)
+            asked[-1].result(tools("other", cursor="again"))
+            self.assertEqual((len(asked), self.shared.calls), (number + 1, []))
+        self.clock.advance(1)
+        self.assertEqual(asked[-1].abandoned, 1)
+        self.assertEqual((len(asked), len(self.shared.calls)), (3, 1))
+
     def test_child_without_tools(self) -> None:
         """The call goes to it all the same."""
 
