@@ -4,7 +4,7 @@ What the daemon counts, in Prometheus' terms.
 Labels are of small closed sets: never what a client sent, no names of people, no ids.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from prometheus_client import (
@@ -84,9 +84,8 @@ class Metrics:
         )
         self._mcp = Counter(
             "fjmcp_mcp_requests",
-            "JSON-RPC messages posted to the MCP endpoint, by the HTTP status of the "
-            "answer.",
-            ["method", "status"],
+            "JSON-RPC messages posted to the MCP endpoint, by what became of them.",
+            ["method", "outcome", "status"],
             registry=registry,
         )
         self._mcp_seconds = Histogram(
@@ -173,14 +172,17 @@ class Metrics:
         if seconds is not None:
             self._http_seconds.labels(endpoint).observe(seconds)
 
-    def posted(self, method: str | None, status: int, seconds: float) -> None:
+    def posted(
+        self, method: str | None, outcome: str, status: int, seconds: float
+    ) -> None:
         """
         @param method: of the JSON-RPC message, as sent; C{None} when there was none.
+        @param outcome: C{result}, C{error} or C{accepted}.
         @param status: of the answer.
         @param seconds: how long it took.
         """
         known = method if method in _RPC_METHODS else OTHER
-        self._mcp.labels(known, str(status)).inc()
+        self._mcp.labels(known, outcome, str(status)).inc()
         self._mcp_seconds.labels(known).observe(seconds)
 
     def signed_in(self, outcome: str) -> None:
@@ -188,6 +190,41 @@ class Metrics:
         @param outcome: C{success}, C{page}, or an error code of ours.
         """
         self._sign_ins.labels(outcome).inc()
+
+    def expect(
+        self,
+        *,
+        limits: Iterable[str] = (),
+        child_ends: Iterable[str] = (),
+        events: Iterable[str] = (),
+        calls: Iterable[str] = (),
+        sign_ins: Iterable[str] = (),
+    ) -> None:
+        """
+        Show these from the beginning, at nought: what appears only with its first
+        event has no rate then.
+
+        @param limits: for L{refused}.
+        @param child_ends: for L{child_ended}.
+        @param events: for L{session_moved}.
+        @param calls: for L{called_upstream}, with outcome C{ok}.
+        @param sign_ins: for L{signed_in}.
+        """
+        for counter, values in (
+            (self._refused, limits),
+            (self._child_ends, child_ends),
+            (self._transitions, events),
+            (self._sign_ins, sign_ins),
+        ):
+            for value in values:
+                counter.labels(value)
+        for call in calls:
+            self._upstream.labels(call, "ok")
+            self._upstream_seconds.labels(call)
+        for kind in ("write", "read"):
+            self._store_seconds.labels(kind)
+            for outcome in ("ok", "unavailable", "failed"):
+                self._store.labels(kind, outcome)
 
     def refused(self, limit: str) -> None:
         """

@@ -17,7 +17,8 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorCore, IReactorTime
 
 from fjmcp_broker.limits.memory import Memory
-from fjmcp_broker.mcp.lifecycle import State
+from fjmcp_broker.limits.policy import Limited
+from fjmcp_broker.mcp.lifecycle import CHANGES, State
 from fjmcp_broker.metrics import OTHER, Metrics
 from fjmcp_broker.oauth.vocabulary import (
     AUTHORIZATION_SERVER_PATH,
@@ -32,7 +33,7 @@ from fjmcp_broker.oauth.vocabulary import (
     ErrorCode,
 )
 from fjmcp_broker.secret import Secret
-from fjmcp_broker.sessions.ending import ChildEnd, ChildObserver
+from fjmcp_broker.sessions.ending import ChildEnd, ChildObserver, EndReason
 from fjmcp_broker.sessions.waiting import Resident
 from fjmcp_broker.store.database import Database
 from fjmcp_broker.store.errors import StoreUnavailable
@@ -195,11 +196,20 @@ class RequestCounter:
         status = int(request.code)
         self._metrics.answered(endpoint, method, status, None if is_stream else seconds)
         if path == MCP_PATH and method == "POST":
-            self._metrics.posted(request.rpc_method, status, seconds)
+            became = _call_outcome(request)
+            self._metrics.posted(request.rpc_method, became, status, seconds)
         elif path in (CALLBACK_PATH, CONSENT_PATH):
             outcome = _outcome(request)
             if outcome is not None:
                 self._metrics.signed_in(outcome)
+
+
+def _call_outcome(request: BrokerRequest) -> str:
+    if request.code >= 400:
+        return "error"
+    if request.code == 202:
+        return "accepted"
+    return "error" if request.has_failed else "result"
 
 
 def _outcome(request: BrokerRequest) -> str | None:
@@ -249,6 +259,13 @@ class Instruments:
         """
         build = build_information()
         self.metrics = Metrics(build.version, build.revision)
+        self.metrics.expect(
+            limits=(*Limited, "initialize"),
+            child_ends=[reason.value for reason in EndReason],
+            events=sorted({change.event for change in CHANGES}),
+            calls=("code", "refresh", "userinfo", "introspect"),
+            sign_ins=("success", "page", str(ErrorCode.ACCESS_DENIED)),
+        )
         self._clock = clock
         self._timer = steady_timer(
             DELAY_PERIOD_SECONDS,

@@ -130,6 +130,7 @@ class LegacyPosts:
             return
         if opened.session_id is not None:
             request.setHeader(b"Mcp-Session-Id", opened.session_id.encode("ascii"))
+        request.answered_with(opened.response)
         self._streams.single(request, encode(opened.response))
 
     def _relay(
@@ -143,6 +144,7 @@ class LegacyPosts:
         waiter = StreamWaiter(
             partial(self._streams.answer, request, session, request_id=message.id),
             self._tools_overlay.edit(message, principal, session.catalogue),
+            request.answered_with,
         )
         if waiting.has_lost(message):
             waiter.cancelled()

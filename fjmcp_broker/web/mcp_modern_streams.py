@@ -89,6 +89,7 @@ class ModernAnswer:
         @param status: of HTTP, if none has been sent yet.
         """
         self._request.on_drain = None
+        self._request.answered_with(response)
         self._open().answer(edited(response, self._edit), status)
 
     # Inside

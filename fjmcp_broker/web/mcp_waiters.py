@@ -53,12 +53,17 @@ class StreamWaiter:
     """
 
     def __init__(
-        self, make_stream: Callable[[], ResponseStream], edit: Edit | None = None
+        self,
+        make_stream: Callable[[], ResponseStream],
+        edit: Edit | None = None,
+        on_answered: Callable[[Response], None] = lambda response: None,
     ) -> None:
         """
         @param make_stream: makes the response stream, once the request was taken.
         @param edit: changes the result.
+        @param on_answered: hears the answer first.
         """
+        self._on_answered = on_answered
         self._make_stream = make_stream
         self._edit = edit
         self._stream: ResponseStream | None = None
@@ -88,6 +93,7 @@ class StreamWaiter:
         """
         @param response: the answer.
         """
+        self._on_answered(response)
         self.begin().answer(edited(response, self._edit))
 
     def cancelled(self) -> None:

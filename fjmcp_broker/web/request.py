@@ -19,6 +19,7 @@ from twisted.web.server import Request
 from zope.interface import Attribute, Interface
 
 from fjmcp_broker.limits.memory import Held
+from fjmcp_broker.mcp.messages import Response
 from fjmcp_broker.oauth.bearer import Principal
 from fjmcp_broker.web.channel import LINGER_SECONDS
 
@@ -83,6 +84,8 @@ class BrokerRequest(Request):
 
     @ivar principal: who sent it, set by the endpoint's admission.
     @ivar rpc_method: of the JSON-RPC message in its body, as sent.
+    @ivar has_failed: whether the answer to that message was an error; C{None}: it
+        was answered in another way.
     @ivar started_at: when its headers were complete.
     @ivar on_drain: ends an answer that would last as long as its client likes, when
         the daemon stops.
@@ -93,6 +96,7 @@ class BrokerRequest(Request):
 
     principal: Principal | None = None
     rpc_method: str | None = None
+    has_failed: bool | None = None
     started_at = 0.0
     on_drain: Callable[[], None] | None = None
     number = 0
@@ -124,6 +128,12 @@ class BrokerRequest(Request):
         self.content = BytesIO()
         self._is_taken = True
         return whole
+
+    def answered_with(self, response: Response) -> None:
+        """
+        @param response: the answer to the JSON-RPC message in its body.
+        """
+        self.has_failed = response.error is not None
 
     def release_body(self) -> None:
         """Give the memory of the body back."""

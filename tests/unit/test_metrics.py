@@ -43,11 +43,13 @@ class FakeRequest:
         code: int = 200,
         location: str | None = None,
         rpc_method: str | None = None,
+        has_failed: bool | None = None,
     ) -> None:
         self.path = path.encode("utf-8", "surrogatepass")
         self.method = method.encode("utf-8", "surrogatepass")
         self.code = code
         self.rpc_method = rpc_method
+        self.has_failed = has_failed
         self.responseHeaders = Headers({"Location": [location]} if location else {})
 
 
@@ -83,14 +85,18 @@ class RequestTests(SynchronousTestCase):
         """By method of the message; streams have no duration."""
         found = self.seen(
             FakeRequest("/mcp", "POST", rpc_method="tools/call"),
+            FakeRequest("/mcp", "POST", rpc_method="tools/call", has_failed=True),
+            FakeRequest("/mcp", "POST", 202, rpc_method="notifications/x"),
             FakeRequest("/mcp", "POST", 400),
             FakeRequest("/mcp", "GET"),
         )
         name = "fjmcp_mcp_requests_total{method="
-        self.assertEqual(found[f"{name}tools/call,status=200}}"], 1)
-        self.assertEqual(found[f"{name}other,status=400}}"], 1)
+        self.assertEqual(found[f"{name}tools/call,outcome=result,status=200}}"], 1)
+        self.assertEqual(found[f"{name}tools/call,outcome=error,status=200}}"], 1)
+        self.assertEqual(found[f"{name}other,outcome=accepted,status=202}}"], 1)
+        self.assertEqual(found[f"{name}other,outcome=error,status=400}}"], 1)
         name = "fjmcp_http_request_duration_seconds_count{endpoint=/mcp}"
-        self.assertEqual(found[name], 2)
+        self.assertEqual(found[name], 4)
 
     def test_sign_ins(self) -> None:
         """By what the client is told; codes and states stay out."""
@@ -216,6 +222,20 @@ class PartsTests(SynchronousTestCase):
         self.assertEqual(found[f"{name}_bucket{{le=0.001}}"], 2)
         self.assertEqual(found[f"{name}_bucket{{le=0.5}}"], 3)
         self.assertAlmostEqual(found[f"{name}_sum"], 2.3)
+
+    def test_expected(self) -> None:
+        """What has not happened yet is shown at nought; it has a rate then."""
+        found = samples(Instruments(self.clock).metrics)
+        for name in (
+            "fjmcp_rate_limited_total{limit=register}",
+            "fjmcp_rate_limited_total{limit=initialize}",
+            "fjmcp_child_ends_total{reason=child_exited}",
+            "fjmcp_session_transitions_total{event=rotate}",
+            "fjmcp_upstream_requests_total{call=refresh,outcome=ok}",
+            "fjmcp_sign_ins_total{outcome=success}",
+            "fjmcp_store_transactions_total{kind=write,outcome=unavailable}",
+        ):
+            self.assertEqual(found[name], 0, name)
 
     def test_states(self) -> None:
         """Every state has its sample, also at nought."""
