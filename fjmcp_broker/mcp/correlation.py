@@ -133,6 +133,21 @@ class Correlation(Generic[T]):
             if session is None or pending.session == session:
                 yield pending
 
+    def holds(self, session: Hashable, id: bytes) -> bool:
+        """
+        @param session: of a client.
+        @param id: raw JSON of the id of a request of that client's.
+        @return: whether it waits here.
+        """
+        return (session, id_key(id)) in self._by_client
+
+    @property
+    def open_questions(self) -> int:
+        """
+        @return: how many questions of the child wait for a client.
+        """
+        return len(self._questions)
+
     def find(self, child_id: bytes) -> Pending[T] | None:
         """
         @param child_id: raw JSON of an id as the child wrote it.

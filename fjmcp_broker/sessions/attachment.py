@@ -29,7 +29,6 @@ from fjmcp_broker.mcp.messages import (
     Request,
     Response,
     encode_notification,
-    id_key,
     parse_child_line,
 )
 from fjmcp_broker.sessions.child import Child
@@ -55,6 +54,7 @@ class Attachment:
     @ivar expires_at: when its token expires, seconds since the epoch.
     @ivar expiry: the call that ends it before that.
     @ivar is_stateless: whether it is spoken to in the stateless revisions.
+    @ivar open_questions: of the child, that whoever shares it answers.
     @ivar has_failed: whether nobody gets an answer of the child's any more.
     @ivar ready_at: when it had answered C{initialize}, or C{None}.
     """
@@ -73,8 +73,9 @@ class Attachment:
         self.label = label
         self.expires_at = 0
         self.expiry: IDelayedCall | None = None
-        self.is_stateless = self.has_failed = False
         self.ready_at: float | None = None
+        self.is_stateless = self.has_failed = False
+        self.open_questions = 0
         self._owner = owner
         self._session = session
         self._digest = session.digest
@@ -106,6 +107,13 @@ class Attachment:
         @return: how many of the client's requests wait for the child.
         """
         return len(self._correlation) - self._ours
+
+    @property
+    def awaits_client(self) -> bool:
+        """
+        @return: whether it has asked a client something, and may be silent itself.
+        """
+        return bool(self.open_questions or self._correlation.open_questions)
 
     def attach(self, child: Child, expires_at: int) -> None:
         """
@@ -178,11 +186,7 @@ class Attachment:
         @param id: raw JSON of the id of a request of the client's.
         @return: whether it is in flight here.
         """
-        key = id_key(id)
-        return any(
-            id_key(pending.id) == key
-            for pending in self._correlation.pending(self._digest)
-        )
+        return self._correlation.holds(self._digest, id)
 
     def request(self, request: Request, waiter: Waiter) -> None:
         """
@@ -208,7 +212,7 @@ class Attachment:
 
     def find(self, id: bytes) -> Pending[Waiter] | None:
         """
-        @param id: raw JSON of an id as the child knows it.
+        @param id: raw JSON, as the child knows it.
         @return: the request in flight, ours or a client's.
         """
         return self._correlation.find(id)
@@ -217,8 +221,7 @@ class Attachment:
         self, request: Request, waiter: Waiter, *, counts: bool = True
     ) -> Pending[Waiter]:
         """
-        Relay a request of one of many connections, under a key of its own: no two of
-        them collide, whatever their ids are.
+        Relay a request of one of many connections: none collide, whatever their ids.
 
         @param request: from the client.
         @param waiter: gets the answer.
@@ -292,12 +295,6 @@ class Attachment:
         if self.usable and self._child is not None:
             self._child.send(message)
         return True
-
-    def sole_pending(self) -> Pending[Waiter] | None:
-        """
-        @return: the session's only request in flight, if there is exactly one.
-        """
-        return self._correlation.sole_pending(self._digest)
 
     def ask_client(self, asked: ChildRequest) -> bytes:
         """

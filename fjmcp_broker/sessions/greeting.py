@@ -6,6 +6,8 @@ A program that nobody has met is asked with C{server/discover}. One that dies of
 does not answer is started again without the question, and speaks the older revisions.
 """
 
+import json
+from collections.abc import Mapping
 from typing import Final
 
 from twisted.internet.defer import TimeoutError
@@ -171,3 +173,6 @@ def _question() -> Request:
 
 QUESTION: Final = _question()
 """What a child is asked to find out its era."""
+
+STATELESS_PARAMS: Final[Mapping[str, object]] = json.loads(QUESTION.params or b"{}")
+"""What every request of our own has in the stateless revisions."""

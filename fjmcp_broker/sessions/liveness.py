@@ -5,7 +5,8 @@ A call may take as long as it needs, so that silence alone says nothing. Two thi
 a process that is stopped (SIGSTOP, a debugger, a frozen control group of its own) will
 not answer before somebody lets it go on; and the specification has every party answer
 C{ping} promptly (MCP 2025-11-25, basic, utilities, ping). Servers that work in a single
-thread cannot do that during a call, so that there is much patience with them.
+thread cannot do that during a call, so that there is much patience with them. A child
+that waits for a person's answer owes nothing.
 """
 
 from pathlib import Path
@@ -14,7 +15,9 @@ from typing import TYPE_CHECKING, Final
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from fjmcp_broker.mcp.modern.profiles import DISCOVER
 from fjmcp_broker.sessions.ending import ChildEnd, ChildObserver, EndReason
+from fjmcp_broker.sessions.greeting import STATELESS_PARAMS
 
 if TYPE_CHECKING:
     from fjmcp_broker.sessions.attachment import Attachment
@@ -67,7 +70,8 @@ class Liveness:
         @param attachment: with the requests that the child has.
         """
         child, now = attachment.child, self._clock.seconds()
-        if child is None or not child.usable or not attachment.in_flight:
+        owes = attachment.in_flight and not attachment.awaits_client
+        if child is None or not child.usable or not owes:
             self._quiet_since = None
             return
         if self._quiet_since is None:
@@ -78,7 +82,11 @@ class Liveness:
         elif self._asked_at is None:
             if quiet >= PING_SECONDS:
                 self._asked_at = now
-                attachment.ask("ping", {})
+                if attachment.is_stateless:
+                    # These revisions have no ping.
+                    attachment.ask(DISCOVER, STATELESS_PARAMS)
+                else:
+                    attachment.ask("ping", {})
             return
         elif now - self._asked_at >= UNANSWERED_SECONDS:
             why = "does not answer"

@@ -3,7 +3,7 @@ One request of a stateless revision at a child, until it is answered: over sever
 requests of the client's, when the child of an older revision asks something.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
 import attrs
@@ -188,7 +188,7 @@ class RelayedCall:
             token = modern.request.meta.get("progressToken")
             self._pending = self._attachment.readdress(self._pending, modern.id, token)
             answers = sort_answers(modern.input_responses, self._open)
-            self._open = list(answers.open)
+            self._now_open(answers.open)
             used = {question.key for question, _ in answers.answered}
             self._given = {
                 key: raw
@@ -264,7 +264,7 @@ class RelayedCall:
             self._given = {k: v for k, v in self._given.items() if k != question.key}
             self._attachment.tell(message)
         if given.open:
-            self._open.append(question)
+            self._now_open([*self._open, question])
             self._ask_soon()
 
     def answered(self, response: Response) -> None:
@@ -334,9 +334,14 @@ class RelayedCall:
         self._end()
 
     def _refuse_open(self, reason: str) -> None:
-        questions, self._open = self._open, []
+        questions = self._open
+        self._now_open([])
         for question in questions:
             self._attachment.tell(question.failed(reason, INTERNAL_ERROR))
+
+    def _now_open(self, questions: Sequence[Question]) -> None:
+        self._attachment.open_questions += len(questions) - len(self._open)
+        self._open = list(questions)
 
     def _end(self) -> None:
         if not self._over:

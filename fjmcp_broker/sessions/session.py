@@ -261,7 +261,8 @@ class Session:
         @param asked: the request.
         """
         id = asked.request.id
-        sole = attachment.sole_pending()
+        calls = attachment.calls
+        sole = calls[0] if len(calls) == 1 else None
         if asked.request.method == "ping":
             attachment.tell(encode_result(id, b"{}"))
             return

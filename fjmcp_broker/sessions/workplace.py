@@ -6,8 +6,6 @@ A child of an older revision does not say which request a message of its own is 
 It is about the only one in flight, if there is just one; else it is about nobody.
 """
 
-import json
-from collections.abc import Mapping
 from functools import partial
 from itertools import count
 from typing import Final, Protocol
@@ -38,7 +36,7 @@ from fjmcp_broker.sessions.attachment import Attachment
 from fjmcp_broker.sessions.calls import Call, CallObserver
 from fjmcp_broker.sessions.children import Children
 from fjmcp_broker.sessions.errors import ChildGone, SessionGone
-from fjmcp_broker.sessions.greeting import QUESTION
+from fjmcp_broker.sessions.greeting import STATELESS_PARAMS
 from fjmcp_broker.sessions.handshake import Identity, Told
 from fjmcp_broker.sessions.list_changed import Sight
 from fjmcp_broker.sessions.parked import ParkedCalls
@@ -268,7 +266,7 @@ class Workplace:
         """
         self._subscriptions.renew(attachment)
         if len(self._subscriptions):
-            params = _STATELESS_PARAMS if attachment.is_stateless else {}
+            params = STATELESS_PARAMS if attachment.is_stateless else {}
             for method in list(self._sight.lists):
                 attachment.ask(method, params, partial(self._compare, method))
 
@@ -368,4 +366,3 @@ def _initialize() -> Request:
 
 
 _INITIALIZE: Final = _initialize()
-_STATELESS_PARAMS: Final[Mapping[str, object]] = json.loads(QUESTION.params or b"{}")

@@ -69,6 +69,17 @@ class LivenessTests(WakingWorld):
         self.wait(3 * STOPPED_SECONDS)
         self.assertEqual(self.child.signals, [])
 
+    def test_waits_for_its_client(self) -> None:
+        """A person may take longer than any program; then it owes an answer again."""
+        self.child.say(b'{"jsonrpc":"2.0","id":"q","method":"roots/list"}')
+        self.wait(PING_SECONDS + UNANSWERED_SECONDS + 2 * LOOK_SECONDS)
+        self.assertNotIn("ping", self.methods(self.child))
+        asked = self.slow.events[-1]["id"]
+        answer = {"jsonrpc": "2.0", "id": asked, "result": {"roots": []}}
+        self.assertEqual(self.send(answer, self.session).status, 202)
+        self.wait(PING_SECONDS + 2 * LOOK_SECONDS)
+        self.assertIn("ping", self.methods(self.child))
+
     def test_does_not_answer_ping(self) -> None:
         """It is killed, late."""
         self.wait(PING_SECONDS + 2 * LOOK_SECONDS)

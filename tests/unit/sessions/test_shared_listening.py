@@ -221,6 +221,16 @@ class ModernChildTests(ListeningWorld):
         self.notify(self.child, "notifications/message", level="error", data=2)
         self.assertEqual((len(client.messages), other.messages), (1, []))
 
+    def test_sign_of_life(self) -> None:
+        """Is asked for in the way of the revision, which has no ping."""
+        self.send_modern(modern(1))
+        for _ in range(14):
+            self.clock.advance(5)
+            looking = self.registry.population.look_after_children()
+            self.successResultOf(Deferred.fromCoroutine(looking))
+        first, second = self.calls(self.child, "server/discover")
+        self.assertEqual(first["params"], second["params"])
+
     def test_questions_as_requests(self) -> None:
         """Are against the revision, and refused."""
         self.send_modern(modern(1))

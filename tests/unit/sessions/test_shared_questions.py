@@ -296,6 +296,26 @@ class StateTests(QuestionWorld):
         self.retry(client, {"q": accepted()})
         self.assertEqual(len(self.said_to(self.child)), 1)
 
+    def test_child_is_let_wait(self) -> None:
+        """It is not asked for signs of life; when it has its answer, it is."""
+        client = self.asking()
+        self.manual.add("ping")
+
+        def look(seconds: int) -> None:
+            for _ in range(seconds // 5):
+                self.clock.advance(5)
+                looking = self.registry.population.look_after_children()
+                self.successResultOf(Deferred.fromCoroutine(looking))
+
+        look(590)
+        self.assertEqual(self.calls(self.child, "ping"), [])
+        self.retry(client, {"q": accepted()})
+        look(70)
+        self.assertEqual(len(self.calls(self.child, "ping")), 1)
+        self.finish(self.child)
+        look(400)
+        self.assertEqual(len(self.living), 1)
+
     def check_lost(self, client: Client) -> None:
         """The retry fails with the reason, and no child hears of it."""
         error = self.refusal(client)
