@@ -40,10 +40,10 @@ def call(id: Any, tool: str, _meta: Any = None, **arguments: Any) -> dict[str, A
 class ModernCase(SessionCase):
     """A daemon whose clients open no sessions."""
 
-    async def signed_in(self, login: str = "alice") -> McpClient:
+    async def signed_in(self, login: str = "alice", **how: Any) -> McpClient:
         """A client with tokens."""
         client = McpClient(self.daemon.url)
-        await deferToThread(client.sign_in, login, self.forgejo.password(login))
+        await deferToThread(client.sign_in, login, self.forgejo.password(login), **how)
         return client
 
     async def post(

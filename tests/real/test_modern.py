@@ -84,6 +84,23 @@ class JourneyTests(ModernCase):
         accepted = await self.ask(client, note)
         self.assertEqual((accepted.status, accepted.body), (202, b""))
 
+    async def test_read_only_grants(self) -> None:
+        """One that may ask for more is told so; one that chose it sees no more."""
+        await self.begin()
+        asked = await self.signed_in(scope="read")
+        chosen = await self.signed_in(decision="read-only")
+        for client, sees in ((asked, True), (chosen, False)):
+            listed = await self.result(client, modern(1, "tools/list"))
+            names = {tool["name"] for tool in listed["tools"]}
+            self.assertIn("list_my_repos", names)
+            self.assertEqual("create_issue" in names, sees)
+            await self.result(client, call(1, "list_my_repos"))
+            refused = await self.ask(client, call(1, "create_issue"))
+            self.assertEqual(refused.status, 403)
+            challenge = refused.headers["www-authenticate"]
+            self.assertIn('error="insufficient_scope"', challenge)
+            await self.listen(client, 1, toolsListChanged=True)
+
     async def test_progress(self) -> None:
         """On the stream of the request alone, with the client's own token."""
         await self.begin()
