@@ -190,6 +190,14 @@ class Sights:
         self._sights.pop(digest, None)
         self._changed.pop(digest, None)
 
+    def mark_changed(self, digest: bytes) -> None:
+        """
+        @param digest: of a session that has got its row: what was written down of it
+            before went nowhere.
+        """
+        if digest in self._sights:
+            self._changed[digest] = self._sights[digest]
+
     def take_changed(self) -> dict[bytes, Sight]:
         """
         @return: what changed since the last time, by the digests of the session ids.

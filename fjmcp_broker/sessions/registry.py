@@ -168,6 +168,7 @@ class SessionRegistry(ChildKeeper):
             self.population.opened(session)
             self._check_idle()
         self._shelf.put(session)
+        self._sights.mark_changed(session.digest)
         self.log.info("session {session} opened", session=session.name)
         background(self._trim(session.grant_id), "closing surplus sessions")
         return Opened(response, session_id, session)

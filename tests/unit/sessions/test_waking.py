@@ -514,6 +514,18 @@ class ListChangedTests(ListChangedWorld):
             self.told(self.next_call()), ["notifications/tools/list_changed"]
         )
 
+    def test_what_was_seen_before_there_is_a_row(self) -> None:
+        """Is written when there is one."""
+        self.ledger.holding = []
+        wire = self.send(initialize())
+        flush = self.registry.flush_activity
+        self.successResultOf(Deferred.fromCoroutine(flush()))
+        self.ledger.holding.pop().callback(None)
+        self.ledger.holding = None
+        self.session = wire.headers["mcp-session-id"]
+        self.successResultOf(Deferred.fromCoroutine(flush()))
+        self.assertIn("tools", self.ledger.stored[key_of(self.session)].seen or "")
+
     def test_stored_sight_that_cannot_be_read(self) -> None:
         """Counts as none."""
         for text in ("", "{", "7", '{"lists":{"tools/list":"xyz"}}', '{"untold":1}'):
