@@ -78,9 +78,14 @@ class Runner:
             finally:
                 await subject.stop()
             self._records(subject)
+            name = f"log of the daemon in front of {child}"
+            if complaints := subject.complaints():
+                self.report.fail(name, "\n".join(complaints))
+            else:
+                self.report.passed(name)
             if self._chosen.keep:
                 log = subject.directory / "daemon.log"
-                log.write_text(subject.daemon.text, "utf-8")
+                log.write_text(subject.log, "utf-8")
                 self.report.say(f"kept: {subject.directory}")
             else:
                 subject.forget()

@@ -77,6 +77,7 @@ class Subject:
     """
 
     daemon: Daemon
+    is_launched = False
     forgejo: RunningForgejo
     client: McpClient
     proxy: BearerProxy
@@ -114,6 +115,7 @@ class Subject:
             },
             port=port,
         )
+        self.is_launched = True
         self.addCleanup(self.daemon.stop)
         await self.daemon.until_ready()
         self.client = McpClient(self.daemon.url)
@@ -136,6 +138,30 @@ class Subject:
         """
         while self._cleanups:
             await maybeDeferred(self._cleanups.pop())
+
+    @property
+    def log(self) -> str:
+        """
+        @return: what the daemon wrote.
+        """
+        return self.daemon.text if self.is_launched else ""
+
+    def complaints(self) -> list[str]:
+        """
+        @return: what the daemon, once it is stopped, has to be ashamed of.
+        """
+        found = []
+        for line in self.log.splitlines():
+            try:
+                level = json.loads(line)["level"]
+            except (KeyError, TypeError, ValueError):
+                # A traceback, or something else that is not its log.
+                level = "critical"
+            if level in ("error", "critical"):
+                found.append(line)
+        if self.is_launched and self.daemon.exit_code != 0:
+            found.append(f"it ended with exit status {self.daemon.exit_code}")
+        return found
 
     def forget(self) -> None:
         """
