@@ -55,7 +55,8 @@ test-real: $(VENV)/.installed-test
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python $(WARNINGS) -m twisted.trial --reporter=text \
 		--temp-directory=_trial_temp_slow tests.slow.test_packaging \
-		tests.slow.test_durability tests.slow.test_rotation tests.slow.test_chaos
+		tests.slow.test_durability tests.slow.test_rotation tests.slow.test_chaos \
+		tests.slow.test_prometheus
 
 # The official suite against a real daemon, in front of three kinds of children.
 conformance: $(VENV)/.installed-test

@@ -15,7 +15,12 @@ from tests.real.browser import Browser
 from tests.real.client import McpClient
 from tests.real.daemon import Daemon, free_port
 
-PROMTOOL = shutil.which("promtool") or os.environ.get("PROMTOOL", "")
+PROMTOOL = shutil.which(
+    "promtool",
+    path=os.environ.get("FJMCP_TEST_PROMETHEUS_DIR", "")
+    + os.pathsep
+    + os.environ.get("PATH", ""),
+)
 
 
 class MetricsTests(BrokerCase):
