@@ -10,7 +10,7 @@ import attrs
 
 from fjmcp_broker.mcp.messages import INTERNAL_ERROR, encode_error
 from fjmcp_broker.mcp.sse import encode_event
-from fjmcp_broker.sessions.throttle import OutputThrottle
+from fjmcp_broker.sessions.throttle import NoThrottle, OutputThrottle
 
 RETRY_MILLISECONDS: Final = 3000
 EVENT_OVERHEAD_BYTES: Final = 600
@@ -164,6 +164,8 @@ class EventStream:
         if self.is_finished:
             return
         self.is_finished = True
+        # What is kept for a client to come back to must not keep an old child.
+        self.throttle = NoThrottle()
         if self._reader is not None:
             self._reader.finish()
         self._tidy()

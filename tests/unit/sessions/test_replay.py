@@ -15,6 +15,7 @@ from fjmcp_broker.sessions.replay import (
     Replays,
 )
 from fjmcp_broker.sessions.stream import PAUSE_SECONDS, Formats, ResponseStream
+from fjmcp_broker.sessions.throttle import NoThrottle
 from tests.unit.sessions.stream_case import Connection, Throttle
 
 ALL = list(HealthCheck)
@@ -222,6 +223,15 @@ class KeepingTests(ReplayCase):
         self.clock.advance(1)
         self.assertIsNone(self.replays.find(b"s", "g", last))
         self.assertEqual(len(self.replays), 0)
+
+    def test_the_child_is_not_kept(self) -> None:
+        """A stream that is kept for its client keeps no child once it has ended."""
+        events = self.replays.begin(b"s", "g", self.throttle, is_call=True)
+        events.send(b"1")
+        self.assertIs(events.throttle, self.throttle)
+        events.answer(b"2")
+        self.assertEqual(len(events.after(0)), 2)
+        self.assertIsInstance(events.throttle, NoThrottle)
 
     def test_one_minute(self) -> None:
         """What was written out to the end, in case the network lost it."""
