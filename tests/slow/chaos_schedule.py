@@ -81,7 +81,7 @@ class ChaosCase(World):
         """
         self.draw = random.Random(SEED)  # noqa: S311 - not a secret
         self.happened: Counter[str] = Counter()
-        self.lost_answers = 0
+        self.lost_answers = self.sign_ins = 0
         clients = await self.prepare(sessions, fault)
         self.aim = Aim(self, self.draw)
         threads = [threading.Thread(target=each.work) for each in clients]
@@ -223,6 +223,7 @@ class ChaosCase(World):
         """
         Another client of the same user comes, calls and goes.
         """
+        self.sign_ins += 1
         client = McpClient(self.daemon.url)
         client.sign_in(login, self.forgejo.password(login))
         client.initialize()

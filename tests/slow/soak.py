@@ -28,7 +28,9 @@ class SoakTests(CheckedChaosCase):
         run = await self.go_through(MINUTES * 60, SESSIONS, MILD, quiet_seconds=4)
         first = next((s for s in self.samples if s.seconds >= 60), self.samples[0])
         last = self.samples[-1]
-        for sample in (self.samples[0], first, last):
+        # About one of each minute.
+        step = max(1, round(len(self.samples) / max(1, MINUTES)))
+        for sample in (*self.samples[::step], last):
             sys.stderr.write(
                 f"{sample.seconds:.0f} s: VmRSS {sample.resident_kib} KiB,"
                 f" {sample.descriptors} descriptors\n"
