@@ -14,6 +14,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.threads import deferToThread
 
+from fjmcp_broker.sessions.shared import MAXIMUM_SPARE
 from tests.real.client import McpClient
 from tests.real.daemon import Daemon
 from tests.real.modern import CAPABILITIES, ModernCase, call, said
@@ -150,7 +151,7 @@ class LeaseTests(ChildCase):
     child = "interactive = true"
 
     async def test_many_at_once(self) -> None:
-        """Each question reaches its own client; no child stays."""
+        """Each question reaches its own client; few children stay for the next."""
         await self.begin()
         client = await self.signed_in()
         await self.check_user(client)
@@ -170,7 +171,7 @@ class LeaseTests(ChildCase):
         answers = [said(result)["result"]["content"]["which"] for result in results]
         self.assertEqual(answers, keys)
         self.assertEqual(sorted(self.made("ask")), keys)
-        await self.until_children(1)
+        await self.until_children(1 + MAXIMUM_SPARE)
 
     async def test_log_messages(self) -> None:
         """Of the level that the request wants, on its own stream."""
@@ -187,7 +188,10 @@ class LeaseTests(ChildCase):
         answer = await self.ask(client, log)
         methods = [event.get("method") for event in answer.events]
         self.assertEqual(methods, ["notifications/message", None], answer.raw)
-        await self.until_children(1)
+        self.assertEqual(len(self.children()), 2)
+        again = await self.asked(client)
+        await self.result(client, self.question(2, **again))
+        self.assertEqual(len(self.children()), 2)
 
 
 class DualChildTests(ChildCase):
