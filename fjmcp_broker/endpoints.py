@@ -118,6 +118,7 @@ def _token_side(around: Surroundings) -> tuple[Route, ...]:
         revision=build.revision,
         build_date=build.build_date,
         instance=around.random_bytes(8).hex(),
+        client_source=around.limiter.source,
         is_ready=around.is_ready,
     )
     token = TokenEndpoint(

@@ -83,6 +83,7 @@ class BrokerChecks:
             timeout_seconds=timeout_seconds,
         )
         self._local_instance: str | None = None
+        self._source: object = None
 
     def run(self) -> Iterator[Finding]:
         """
@@ -94,9 +95,10 @@ class BrokerChecks:
         yield reached
         if reached.status == "failed":
             why = "the daemon cannot be reached at its public URL"
-            for name in ("discovery", "challenge", "streaming"):
+            for name in ("client_address", "discovery", "challenge", "streaming"):
                 yield skipped(name, why)
             return
+        yield self.client_address()
         yield self.discovery()
         yield self.challenge()
         yield self.streaming()
@@ -167,6 +169,7 @@ class BrokerChecks:
                 "Have the reverse proxy pass every path of this host to "
                 f"{self._server.listen_addr}, unchanged, without a login of its own.",
             )
+        self._source = health.get("client")
         if self._local_instance is None:
             return ok(name, f"an fjmcp-broker answers at {self._url}")
         if health.get("instance") != self._local_instance:
@@ -178,6 +181,44 @@ class BrokerChecks:
                 "command where the daemon runs.",
             )
         return ok(name, f"the same daemon answers at {self._url}")
+
+    def client_address(self) -> Finding:
+        """
+        @return: whether the daemon knows its clients apart; L{public} has been asked.
+        """
+        name = "client_address"
+        match self._source:
+            case "forwarded" | "only_proxies":
+                return ok(name, "the reverse proxy says whom it serves")
+            case "not_said":
+                is_behind_a_proxy = not is_loopback_url(self._url)
+                if not is_behind_a_proxy:
+                    return ok(name, "there is nothing between it and this machine")
+                summary = "the reverse proxy does not say whom it serves"
+                fix = (
+                    "Have it send X-Forwarded-For; Caddy and Traefik do, nginx needs "
+                    "`proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for`. "
+                    "Until then only the limit of all networks together is in effect."
+                )
+            case "not_believed":
+                summary = (
+                    "what the reverse proxy says about its clients is not believed"
+                )
+                fix = (
+                    "Add the proxy's address to server.trusted_proxies; the daemon's "
+                    "log names its network. Until then all clients count as one."
+                )
+            case "peer" if self._server.tls == "off" and self._url.startswith("https"):
+                summary = "the daemon takes the reverse proxy for the client"
+                fix = (
+                    "Have the proxy send X-Forwarded-For, and add its address to "
+                    "server.trusted_proxies. Until then all clients count as one."
+                )
+            case "peer":
+                return ok(name, "clients connect directly")
+            case _:
+                return skipped(name, "the daemon does not say; it is an older version")
+        return warning(name, summary, fix)
 
     def certificate(self) -> Finding:
         """

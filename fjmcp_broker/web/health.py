@@ -43,6 +43,7 @@ class Health:
         revision: str,
         build_date: str,
         instance: str = "",
+        client_source: Callable[[IRequest], str] | None = None,
         is_ready: Callable[[], bool],
     ) -> None:
         """
@@ -52,6 +53,8 @@ class Health:
         @param revision: that it was built from.
         @param build_date: when, RFC 3339.
         @param instance: tells this process from every other; nothing else.
+        @param client_source: where what is known about the client's address comes
+            from, so that the operator can see whether proxies are set up well.
         @param is_ready: true from when migrations ran and the listener accepts
             until the service begins to stop.
         """
@@ -63,19 +66,24 @@ class Health:
             "build_date": build_date,
             "instance": instance,
         }
+        self._client_source = client_source
         self._is_ready = is_ready
 
     async def healthz(self, request: IRequest) -> bytes:
         """
         @param request: whose content does not matter.
         @return: JSON: C{status} and C{store} (C{ok} or C{failed}), C{version},
-            C{revision}, C{build_date}, C{instance}; status 503 when the store fails.
+            C{revision}, C{build_date}, C{instance}, C{client}; status 503 when the
+            store fails.
         """
         works = await self._store_works()
         word = "ok" if works else "failed"
+        client = {}
+        if self._client_source is not None:
+            client["client"] = self._client_source(request)
         return answer_json(
             request,
-            {"status": word, "store": word, **self._build},
+            {"status": word, "store": word, **self._build, **client},
             200 if works else 503,
             NO_STORE,
         )

@@ -3,6 +3,7 @@ Who a request counts against, and what is said to the one too many.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from enum import StrEnum, unique
 from typing import Final, Protocol
 
 import attrs
@@ -17,6 +18,7 @@ from fjmcp_broker.limits.addresses import (
     Address,
     client_address,
     client_network,
+    parse_address,
     shown_network,
 )
 from fjmcp_broker.limits.policy import Limited, Limiter
@@ -40,6 +42,10 @@ from fjmcp_broker.web.forms import form_bytes
 _QUIET_SECONDS: Final = 60.0
 
 
+_FORWARDED_FOR: Final = b"x-forwarded-for"
+_MOST_SAID: Final = 10
+
+
 class HasClient(Protocol):
     """What a request of every kind tells about its client."""
 
@@ -51,10 +57,26 @@ class HasClient(Protocol):
         """
 
 
+@unique
+class Source(StrEnum):
+    """
+    Where what is known about a client's address comes from.
+    """
+
+    PEER = "peer"
+    FORWARDED = "forwarded"
+    #: The header names nobody but proxies: the request begins on one of them.
+    ONLY_PROXIES = "only_proxies"
+    NOT_SAID = "not_said"
+    NOT_BELIEVED = "not_believed"
+
+
 class ClientAddresses:
     """
     Finds the address of a client, behind reverse proxies too.
     """
+
+    _log = Logger()
 
     def __init__(self, proxies: TrustedProxies, shown: str = "network") -> None:
         """
@@ -64,6 +86,7 @@ class ClientAddresses:
         """
         self._proxies = proxies
         self._shown = shown
+        self._said: set[str] = set()
 
     def of(self, request: HasClient) -> Address | None:
         """
@@ -77,9 +100,37 @@ class ClientAddresses:
             host = None
         else:
             return None
-        values = request.requestHeaders.getRawHeaders(b"x-forwarded-for") or []
+        values = request.requestHeaders.getRawHeaders(_FORWARDED_FOR) or []
+        if values and not self._proxies.trusts(host):
+            self._not_believed(host)
         return client_address(
             host, (value.decode("latin-1") for value in values), self._proxies.trusts
+        )
+
+    def source(self, request: HasClient) -> Source:
+        """
+        @param request: its headers are complete.
+        @return: where what is known about its client's address comes from.
+        """
+        peer = request.getClientAddress()
+        host = getattr(peer, "host", None)
+        is_forwarded = request.requestHeaders.hasHeader(_FORWARDED_FOR)
+        if not self._proxies.trusts(host):
+            return Source.NOT_BELIEVED if is_forwarded else Source.PEER
+        if self.of(request) is not None:
+            return Source.FORWARDED
+        return Source.ONLY_PROXIES if is_forwarded else Source.NOT_SAID
+
+    def _not_believed(self, host: str | None) -> None:
+        address = None if host is None else parse_address(host)
+        network = "a Unix socket" if address is None else shown_network(address)
+        if network in self._said or len(self._said) >= _MOST_SAID:
+            return
+        self._said.add(network)
+        self._log.warn(
+            "X-Forwarded-For from {network} is not believed; if that is your reverse "
+            "proxy, add it to server.trusted_proxies: its clients count as one",
+            network=network,
         )
 
     def network(self, request: HasClient) -> str | None:
@@ -129,6 +180,13 @@ class RateLimiter:
         self._clock = clock
         self._on_refused = on_refused
         self._said_at: dict[Limited, float] = {}
+
+    def source(self, request: HasClient) -> Source:
+        """
+        @param request: any.
+        @return: as L{ClientAddresses.source}.
+        """
+        return self._addresses.source(request)
 
     def take(self, what: Limited, request: HasClient) -> int:
         """

@@ -47,6 +47,7 @@ HEALTH = {
     "store": "ok",
     "version": VERSION,
     "instance": "one",
+    "client": "forwarded",
 }
 
 
@@ -241,7 +242,7 @@ class BrokerCheckTests(DoctorCase):
         url = f"http://127.0.0.1:{free_port()}"
         found = self.run_all(FJMCP_BROKER_PUBLIC_URL=url)
         self.assert_found(found["public_url"], Status.FAILED, "nothing listens")
-        for name in ("discovery", "challenge", "streaming"):
+        for name in ("client_address", "discovery", "challenge", "streaming"):
             self.assert_found(found[name], Status.SKIPPED)
         checks = self.checks(FJMCP_BROKER_PUBLIC_URL="https://nowhere.invalid")
         self.assert_found(checks.public(), Status.FAILED, "no address", "DNS")
@@ -259,6 +260,23 @@ class BrokerCheckTests(DoctorCase):
         self.front.replies["/healthz"] = Reply.json({**HEALTH, "instance": "two"})
         found = self.run_all()["public_url"]
         self.assert_found(found, Status.FAILED, "another fjmcp-broker")
+
+    def test_client_address(self) -> None:
+        """A proxy that says nothing, or that is not believed, makes one of all."""
+        https = "https://mcp.example.org"
+        for source, url, status, word in (
+            ("forwarded", https, Status.OK, "says"),
+            ("only_proxies", https, Status.OK, "says"),
+            ("not_said", https, Status.WARNING, "X-Forwarded-For"),
+            ("not_said", self.front.url, Status.OK, "nothing between"),
+            ("not_believed", https, Status.WARNING, "trusted_proxies"),
+            ("peer", https, Status.WARNING, "count as one"),
+            ("peer", self.front.url, Status.OK, "directly"),
+            (None, https, Status.SKIPPED, "older"),
+        ):
+            checks = self.checks(FJMCP_BROKER_PUBLIC_URL=url)
+            checks._source = source
+            self.assert_found(checks.client_address(), status, word)
 
     def test_certificate(self) -> None:
         """Nobody's, soon over, or good."""

@@ -16,7 +16,12 @@ from fjmcp_broker.config.addresses import LOOPBACK_PROXIES
 from fjmcp_broker.limits.policy import Limited, Limiter, RateLimits
 from fjmcp_broker.limits.rates import Rate
 from fjmcp_broker.web.app import Route, build_web_resource
-from fjmcp_broker.web.limiting import ClientAddresses, RateLimiter, SessionLimiter
+from fjmcp_broker.web.limiting import (
+    ClientAddresses,
+    RateLimiter,
+    SessionLimiter,
+    Source,
+)
 from fjmcp_broker.web.mcp import McpEndpoint
 from fjmcp_broker.web.mcp_admission import McpAdmission
 from fjmcp_broker.web.origins import OriginPolicy
@@ -263,7 +268,8 @@ class FakeRequest:
 
     def __init__(self, peer: Any, *forwarded: str) -> None:
         self._peer = peer
-        self.requestHeaders = Headers({"X-Forwarded-For": list(forwarded)})
+        values = {"X-Forwarded-For": list(forwarded)} if forwarded else {}
+        self.requestHeaders = Headers(values)
 
     def getClientAddress(self) -> Any:  # noqa: N802 - Twisted's
         """The peer."""
@@ -284,8 +290,36 @@ class ShownTests(LimitedWorld):
         self.assertEqual(addresses.shown(FakeRequest(UNIXAddress(None))), "unknown")
         self.assertEqual(addresses.shown(FakeRequest(None, ALICE)), "unknown")
 
-    def test_log(self) -> None:
-        """One line a minute for each limit; no full address anywhere."""
+    def test_sources(self) -> None:
+        """How the daemon knows its clients, for the operator to see."""
+        addresses = ClientAddresses(LOOPBACK_PROXIES)
+        near, far = IPv4Address("TCP", "127.0.0.1", 5), IPv4Address("TCP", BOB, 5)
+        for request, source in (
+            (FakeRequest(near, ALICE), Source.FORWARDED),
+            (FakeRequest(UNIXAddress(None), ALICE), Source.FORWARDED),
+            (FakeRequest(near, "127.0.0.1"), Source.ONLY_PROXIES),
+            (FakeRequest(near), Source.NOT_SAID),
+            (FakeRequest(far), Source.PEER),
+            (FakeRequest(far, ALICE), Source.NOT_BELIEVED),
+        ):
+            self.assertEqual(addresses.source(request), source)
+            self.assertEqual(self.limiter.source(request), source)
+
+    def test_proxy_that_is_not_believed(self) -> None:
+        """One line for its network, and for a few networks at most."""
+        events = self.log_events()
+        addresses = ClientAddresses(LOOPBACK_PROXIES)
+        for number in range(100):
+            for _ in range(3):
+                peer = IPv4Address("TCP", f"10.0.{number}.7", 5)
+                addresses.of(FakeRequest(peer, ALICE))
+        lines = [formatEvent(event) for event in events]
+        self.assertEqual(len(lines), 10)
+        self.assertIn("from 10.0.0.0/24 is not believed", lines[0])
+        self.assertIn("server.trusted_proxies", lines[0])
+
+    def log_events(self) -> list[LogEvent]:
+        """What is logged from now on."""
         events: list[LogEvent] = []
 
         @implementer(ILogObserver)
@@ -294,6 +328,11 @@ class ShownTests(LimitedWorld):
 
         globalLogPublisher.addObserver(keep)
         self.addCleanup(globalLogPublisher.removeObserver, keep)
+        return events
+
+    def test_log(self) -> None:
+        """One line a minute for each limit; no full address anywhere."""
+        events = self.log_events()
         self.statuses(Limited.REGISTER, ALICE, 30)
         lines = [formatEvent(event) for event in events]
         warnings = [line for line in lines if line.startswith("limits.")]
