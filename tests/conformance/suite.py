@@ -196,7 +196,7 @@ class Suite:
         arguments = ["--requirements", revision]
         if scenario is not None:
             requirements = Requirements(revision, (scenario,), ())
-            arguments = ["--spec-version", revision, "--scenario", scenario]
+            arguments = ["--spec-version", revision, "--force", "--scenario", scenario]
         where = ("--url", url, "-o", str(output))
         program = self.start("server", *arguments, *where, environment={})
         await program.wait(seconds)
