@@ -10,12 +10,14 @@ too slowly, has taken its request back.
 from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 
-from fjmcp_broker.mcp.messages import Response
+from fjmcp_broker.mcp.messages import Response, encode
 from fjmcp_broker.mcp.modern.listening import LISTEN, ended
 from fjmcp_broker.mcp.modern.requests import ModernRequest
 from fjmcp_broker.sessions.calls import Call
 from fjmcp_broker.sessions.child import Child
+from fjmcp_broker.sessions.ours import failure
 from fjmcp_broker.sessions.stream import Formats, ResponseStream
 from fjmcp_broker.sessions.throttle import PresentChild
 from fjmcp_broker.web.mcp_waiters import Edit, edited
@@ -30,6 +32,8 @@ class ModernAnswer:
     """
     Observes one call on behalf of one HTTP request.
     """
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -75,7 +79,10 @@ class ModernAnswer:
         """
         @return: whether messages before the answer still reach the client.
         """
-        return self._open().takes_messages
+        if self._stream is None:
+            # A call that cannot begin after all leaves the HTTP request alone.
+            return self._formats is not Formats.JSON and self._request.is_open
+        return self._stream.takes_messages
 
     def notified(self, message: bytes) -> None:
         """
@@ -90,7 +97,14 @@ class ModernAnswer:
         """
         self._request.on_drain = None
         self._request.answered_with(response)
-        self._open().answer(edited(response, self._edit), status)
+        try:
+            message = edited(response, self._edit)
+        except Exception:
+            # Nobody would answer it any more.
+            self._log.failure("an answer could not be edited")
+            lost = failure(self._modern.id, "unexpected", "the answer was lost")
+            message = encode(lost)
+        self._open().answer(message, status)
 
     # Inside
 

@@ -16,9 +16,17 @@ from fjmcp_broker.sessions.errors import (
 )
 from fjmcp_broker.store.errors import StoreUnavailable
 from fjmcp_broker.upstream.errors import SignInNeeded, UpstreamUnavailable
+from fjmcp_broker.web import mcp_waiters
 from tests.relay_stubs import principal
 from tests.unit.web.mcp_world import Wire
-from tests.unit.web.modern_case import META, VERSION, FakeShared, ModernCase, modern
+from tests.unit.web.modern_case import (
+    META,
+    VERSION,
+    FakeCall,
+    FakeShared,
+    ModernCase,
+    modern,
+)
 
 META_VERSION = "io.modelcontextprotocol/protocolVersion"
 SUPPORTED = ["2026-07-28", "2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"]
@@ -423,6 +431,39 @@ class TroubleTests(ModernCase):
         self.assertEqual(wire.status, 500)
         self.assertNotIn(b"inner detail", wire.body)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_fault_of_ours_in_an_answer(self) -> None:
+        """The request gets an error; nobody else would answer it."""
+
+        def broken(*arguments: Any, **named: Any) -> bytes:
+            raise ZeroDivisionError
+
+        self.patch(mcp_waiters, "overlay", broken)
+        wire = self.ask(modern("a", "tools/list"))
+        self.call.result(b'{"tools":[]}')
+        self.assertEqual(wire.status, 200)
+        self.assertEqual(wire.json["id"], "a")
+        self.assertEqual(wire.json["error"]["data"], {"reason": "unexpected"})
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_call_that_cannot_begin_after_all(self) -> None:
+        """Its observer was asked already, and the refusal still goes out."""
+
+        def at_once(call: FakeCall) -> None:
+            self.assertTrue(call.observer.takes_messages)
+            raise ChildBusy("busy")
+
+        self.shared.at_once = at_once
+        self.assertEqual(self.ask(modern(1, name="x")).status, 503)
+        json_only = {"Accept": "application/json"}
+
+        def refusing(call: FakeCall) -> None:
+            self.assertFalse(call.observer.takes_messages)
+            raise ChildBusy("busy")
+
+        self.shared.at_once = refusing
+        wire = self.ask(modern(1, name="x"), headers=json_only)
+        self.assertEqual(wire.status, 503)
 
 
 class DiscoveryTests(ModernCase):
