@@ -15,9 +15,10 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.threads import deferToThread
 
 from fjmcp_broker.sessions.shared import MAXIMUM_SPARE
+from tests.real import real_forgejo_mcp
 from tests.real.client import McpClient
 from tests.real.daemon import Daemon
-from tests.real.modern import CAPABILITIES, ModernCase, call, said
+from tests.real.modern import CAPABILITIES, ModernCase, call, modern, said
 from tests.real.relay import Answer
 
 QUESTION = {
@@ -265,3 +266,30 @@ class ModernChildTests(ChildCase):
         await deferToThread(fresh.sign_in, "alice", self.forgejo.password("alice"))
         page = await deferToThread(fresh.initialize)
         self.assertIn("-32022", page.text)
+
+
+class ForgejoMcpTests(ModernCase):
+    """The real child, which knows nothing of the newer revision."""
+
+    async def check(self, version: str) -> None:
+        """It is asked what it speaks, and the process goes on."""
+        program = str(real_forgejo_mcp.require(version))
+        self.daemon, self.forgejo = await self.launch(FORGEJO_MCP_BINARY=program)
+        self.port = int(self.daemon.url.rpartition(":")[2])
+        client = await self.signed_in()
+        result = await self.result(client, call(1, "get_my_user_info"))
+        self.assertEqual(result["resultType"], "complete")
+        self.assertIn("alice", json.dumps(result))
+        known = await self.result(client, modern("d", "server/discover"))
+        self.assertGreater(known["ttlMs"], 0)
+        self.assertEqual(self.daemon.text.count("children speak legacy"), 1)
+        self.assertEqual(len(self.children()), 1)
+        self.assertEqual(self.daemon.text.count("MCP stdio server shutdown"), 0)
+
+    async def test_older(self) -> None:
+        """The version of distributions."""
+        await self.check("2.18.0")
+
+    async def test_newer(self) -> None:
+        """The version of today."""
+        await self.check("2.34.1")
