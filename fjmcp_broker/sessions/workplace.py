@@ -39,6 +39,7 @@ from fjmcp_broker.sessions.errors import ChildGone, SessionGone
 from fjmcp_broker.sessions.greeting import STATELESS_PARAMS
 from fjmcp_broker.sessions.handshake import Identity, Told
 from fjmcp_broker.sessions.list_changed import Sight
+from fjmcp_broker.sessions.ours import OurWaiter
 from fjmcp_broker.sessions.parked import ParkedCalls
 from fjmcp_broker.sessions.relayed import LOG_MESSAGE, RelayedCall
 from fjmcp_broker.sessions.stopping import at_most
@@ -190,6 +191,9 @@ class Workplace:
         Let the child say what a request wants to hear; no other request must be here.
 
         @param level: the least severe, C{None} for nothing.
+        @raise TooManyPendingError: too many others wait for the child.
+        @raise ChildBusy: it does not read.
+        @raise ChildGone: it has just ended.
         """
         attachment = self.children.current
         declared = members_of(self.capabilities) or {}
@@ -197,8 +201,13 @@ class Workplace:
             return
         if "logging" in declared:
             heard = Opening()
-            attachment.ask("logging/setLevel", {"level": level}, heard.answered)
+            request = Request(
+                b"0", "logging/setLevel", b'{"level":"%s"}' % level.encode()
+            )
+            # In flight, so that nobody puts the child to sleep meanwhile.
+            pending = attachment.relay(request, OurWaiter(heard.answered))
             await at_most(heard.response, LOG_LEVEL_SECONDS, self.clock)
+            attachment.give_up(pending, "it took too long")
 
     @property
     def is_spare(self) -> bool:

@@ -433,6 +433,7 @@ class LeaseTests(QuestionWorld):
         session = self.registry.shared(self.alice)
         waiting = Deferred.fromCoroutine(session.awake(modern(log_level="info")))
         self.assertNoResult(waiting)
+        self.registry.population.put_idle_to_sleep(self.clock.seconds() + 1)
         self.clock.advance(2)
         lease = self.successResultOf(waiting)
         lease.begin(modern(log_level="info"), Client())
