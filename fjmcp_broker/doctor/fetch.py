@@ -19,6 +19,7 @@ from fjmcp_broker.errors import BrokerError
 
 DEFAULT_TIMEOUT_SECONDS: Final = 10.0
 MOST_BYTES: Final = 1024 * 1024
+_PIECE_BYTES: Final = 65536
 
 
 class FetchError(BrokerError):
@@ -44,16 +45,20 @@ class Answer:
 
     @ivar status: of HTTP.
     @ivar headers: by lower-case name; of several the last.
-    @ivar body: up to a mebibyte of it.
-    @ivar first_seconds: until its first byte.
-    @ivar last_seconds: until its last one.
+    @ivar pieces: its body as it came, up to a mebibyte, each piece with the seconds
+        after the request.
     """
 
     status: int
     headers: Mapping[str, str]
-    body: bytes
-    first_seconds: float = 0.0
-    last_seconds: float = 0.0
+    pieces: tuple[tuple[float, bytes], ...] = ()
+
+    @property
+    def body(self) -> bytes:
+        """
+        The whole of it.
+        """
+        return b"".join(piece for _, piece in self.pieces)
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -140,16 +145,14 @@ class Fetcher:
             except urllib.error.HTTPError as error:
                 response = error
             with response:
-                # One byte first: the rest may take its time.
-                start = response.read(1)
-                first = time.monotonic() - began
-                rest = response.read(MOST_BYTES) if start else b""
+                pieces, size = [], 0
+                while size < MOST_BYTES and (piece := response.read1(_PIECE_BYTES)):
+                    pieces.append((time.monotonic() - began, piece))
+                    size += len(piece)
                 return Answer(
                     response.status or 0,
                     {name.lower(): text for name, text in response.headers.items()},
-                    start + rest,
-                    first,
-                    time.monotonic() - began,
+                    tuple(pieces),
                 )
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise _explained(error, url, self._timeout_seconds) from None
