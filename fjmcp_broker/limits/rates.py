@@ -11,7 +11,7 @@ from typing import Final
 from attrs import frozen
 
 DEFAULT_MAXIMUM_BUCKETS: Final = 10_000
-"""Each has some 200 bytes."""
+"""Each has some 240 bytes."""
 
 
 @frozen

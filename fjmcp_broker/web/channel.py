@@ -35,6 +35,8 @@ class BrokerChannel(HTTPChannel):
     One connection, with a limit on how long a request may take to arrive: the idle
     timeout alone starts anew with every byte. What cannot become a request is
     answered all the same.
+
+    @ivar is_refused: whether that has happened: no other answer may follow.
     """
 
     _log = Logger()
@@ -46,7 +48,7 @@ class BrokerChannel(HTTPChannel):
     site: Any
     _receiving = False
     _handling = False
-    _is_refused = False
+    is_refused = False
     _deadline: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
@@ -107,7 +109,7 @@ class BrokerChannel(HTTPChannel):
         """
         @param data: the next bytes from the client.
         """
-        if self._is_refused:
+        if self.is_refused:
             # Read and thrown away: see LINGER_SECONDS.
             return
         self._receiving = self._receiving or not self._handling
@@ -124,7 +126,7 @@ class BrokerChannel(HTTPChannel):
         if self._receivedHeaderSize + len(line) > self.totalHeadersSize:
             return self.lineLengthExceeded(line)
         super().lineReceived(line)
-        return self._is_refused
+        return self.is_refused
 
     def lineLengthExceeded(self, line: bytes) -> bool:  # noqa: N802 - Twisted's
         """
@@ -195,7 +197,7 @@ class BrokerChannel(HTTPChannel):
         """
         Answer what has not become a request, and read nothing of it any more.
         """
-        self._is_refused = True
+        self.is_refused = True
         self._receiving = False
         self._cancel_deadline()
         self.setTimeout(None)

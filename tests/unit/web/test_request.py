@@ -158,6 +158,17 @@ class UncachedBearerTests(McpWorld):
         self.assertEqual(wire.status, 200)
         self.assertEqual(self.authenticator.lookups, 1)
 
+    def test_store_that_takes_for_ever(self) -> None:
+        """The client hears 408, and nothing behind it."""
+        wire = self.connect()
+        wire.protocol.dataReceived(self.raw(INITIALIZE)[:-10])
+        self.clock.advance(RECEIVE_SECONDS + 1)
+        self.assertEqual(wire.status, 408)
+        self.authenticator.release()
+        self.assertEqual(wire.value().count(b"HTTP/1.1"), 1)
+        self.clock.advance(LINGER_SECONDS)
+        self.assertTrue(wire.disconnecting)
+
     def test_whole_request_waits(self) -> None:
         """It is answered once, when it is known whose it is."""
         for token, status in (("alice", 200), ("mallory", 401)):
