@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Final
 
 from twisted.logger import Logger
@@ -42,8 +41,8 @@ from fjmcp_broker.sessions.ending import ChildObserver
 from fjmcp_broker.sessions.population import Limits
 from fjmcp_broker.sessions.profiles import (
     ChildProfiles,
+    ProgramIdentity,
     StoredProfiles,
-    program_identity,
 )
 from fjmcp_broker.sessions.registry import SessionRegistry
 from fjmcp_broker.sessions.replay import Replays
@@ -164,7 +163,7 @@ class _Composition:
                 config.sessions.max_dormant_per_grant,
             ),
             profiles=ChildProfiles(
-                partial(program_identity, config.child.command),
+                ProgramIdentity(config.child.command, self._lifetimes.seconds),
                 StoredProfiles(self._database),
                 self._lifetimes.seconds,
             ),

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from hashlib import sha256
-from typing import Protocol
+from typing import Final, Protocol
 
 from twisted.logger import Logger
 
@@ -18,6 +18,8 @@ from fjmcp_broker.mcp.modern.profiles import ChildEra, ChildProfile
 from fjmcp_broker.store import child_profiles
 from fjmcp_broker.store.database import Database
 from fjmcp_broker.store.errors import StoreError
+
+IDENTITY_SECONDS: Final = 1.0
 
 Identify = Callable[[], bytes]
 """Tells the kind of child that would be started now."""
@@ -163,6 +165,32 @@ class ChildProfiles:
         @param identity: of a kind of child that is not what was known of it.
         """
         self._known.pop(identity, None)
+
+
+class ProgramIdentity:
+    """
+    The kind of the configured child. It is looked up once a second at most, since
+    every request asks for it.
+    """
+
+    def __init__(self, command: Sequence[str], seconds: Callable[[], float]) -> None:
+        """
+        @param command: program and arguments.
+        @param seconds: the time.
+        """
+        self._command = command
+        self._seconds = seconds
+        self._known = b""
+        self._at: float | None = None
+
+    def __call__(self) -> bytes:
+        """
+        @return: as L{program_identity}.
+        """
+        now = self._seconds()
+        if self._at is None or not 0 <= now - self._at < IDENTITY_SECONDS:
+            self._known, self._at = program_identity(self._command), now
+        return self._known
 
 
 def program_identity(command: Sequence[str]) -> bytes:

@@ -6,7 +6,11 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from fjmcp_broker.mcp.modern.profiles import ChildEra, ChildProfile
-from fjmcp_broker.sessions.profiles import ChildProfiles, program_identity
+from fjmcp_broker.sessions.profiles import (
+    ChildProfiles,
+    ProgramIdentity,
+    program_identity,
+)
 from fjmcp_broker.store.errors import StoreUnavailable
 
 LEGACY = ChildProfile(ChildEra.LEGACY, b"{}")
@@ -105,3 +109,21 @@ class IdentityTests(SynchronousTestCase):
         again = program_identity([path, "a"])
         os.rename(path, f"{path}.old")
         self.assertNotIn(program_identity([path, "a"]), (first, again))
+
+    def test_is_looked_up_now_and_then(self) -> None:
+        """An upgrade is noticed after a moment, whatever the clock does."""
+        path = os.path.abspath(self.mktemp())
+        with open(path, "w", encoding="ascii") as file:
+            file.write("#!/bin/sh\n")
+        os.chmod(path, 0o700)
+        now = 100.0
+        identity = ProgramIdentity([path], lambda: now)
+        first = identity()
+        os.utime(path, (1, 1))
+        self.assertEqual(identity(), first)
+        now += 1
+        second = identity()
+        self.assertNotEqual(second, first)
+        os.utime(path, (2, 2))
+        now -= 50
+        self.assertNotEqual(identity(), second)
