@@ -14,6 +14,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
@@ -174,6 +175,15 @@ async def notify(client: Client) -> None:
     await client.call_tool("notify", log, meta=meta)
 
 
+async def take_back(client: Client, name: str, arguments: dict[str, Any]) -> None:
+    """Cancel a call when somebody says that it has begun."""
+    running = asyncio.create_task(call(client, name, arguments))
+    await interval("cancel")
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        raise AssertionError(f"it was answered: {await running}")
+
+
 async def interval(step: str) -> None:
     """
     Say that a step may be done to the broker, and wait for a line that says it was.
@@ -227,13 +237,17 @@ async def journey(options: argparse.Namespace) -> dict[str, Any]:
             )
             for name, arguments in options.calls:
                 seen[name] = await call(mcp, name, arguments)
+            if options.listen:
+                seen.update(await listen(mcp, ears))
             for step in options.steps:
                 await interval(step)
                 for name, arguments in options.calls:
                     seen[f"{name} after {step}"] = await call(mcp, name, arguments)
             seen["sessions"] = len(ears.sessions)
-            if options.listen:
-                seen.update(await listen(mcp, ears))
+            if options.cancel:
+                await take_back(mcp, *options.cancel)
+                for name, arguments in options.calls:
+                    seen[f"{name} after cancel"] = await call(mcp, name, arguments)
             before = storage.tokens
             provider.context.token_expiry_time = 1.0
             for name, arguments in options.calls:
@@ -301,6 +315,7 @@ def main() -> None:
     parser.add_argument("--mode", default="auto")
     parser.add_argument("--listen", action="store_true")
     parser.add_argument("--steps", nargs="*", default=[])
+    parser.add_argument("--cancel", type=json.loads)
     parser.add_argument("--show-secrets", action="store_true")
     parser.add_argument("--calls", type=json.loads, default=[])
     options = parser.parse_args()

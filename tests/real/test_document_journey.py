@@ -15,7 +15,7 @@ from tests.real import small_internet
 from tests.real.certificates import authority_for
 from tests.real.daemon import Daemon, free_port
 from tests.real.sdk_journey import REDIRECT_URI
-from tests.real.test_journey import Journey
+from tests.real.test_journey import MODERN, Journey
 
 # Its type is that of a module.
 reactor: Any = installed_reactor
@@ -73,12 +73,19 @@ class DocumentJourneyTests(Journey):
         )
         self.addCleanup(daemon.stop)
         await daemon.until_ready()
-        calls, mode = '[["get_my_user_info",{}]]', ("--mode", "legacy")
-        seen = await self.travel(
-            daemon, forgejo, *mode, "--calls", calls, "--client-metadata-url", URL
-        )
-        self.check(seen)
-        self.assertEqual(seen["client_id"], URL)
+        for mode in ("legacy", "auto", MODERN):
+            seen = await self.travel(
+                daemon,
+                forgejo,
+                f"--mode={mode}",
+                "--calls",
+                '[["get_my_user_info",{}]]',
+                "--client-metadata-url",
+                URL,
+            )
+            self.assertEqual(seen["client_id"], URL)
+            self.assertEqual((seen["sign_ins"], seen["rotated"]), (1, True))
+            self.assertEqual(seen["status after the revocation"], 401)
         self.assertEqual(document.asked, [b"/oauth/client.json"])
         self.assertNotIn("POST /oauth/register", daemon.text)
         self.assertIn(f"client metadata document of {HOST} fetched", daemon.text)

@@ -1,6 +1,6 @@
 """
 The main job from outside: the official Python MCP SDK signs in at a real daemon and
-calls the tools of a real child.
+calls the tools of a child. With the real forgejo-mcp: L{tests.real.test_sdk_modes}.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import re
 import sys
 from typing import Any
 
-from tests.real import real_forgejo_mcp
 from tests.real.broker_case import BrokerCase
 from tests.real.daemon import Daemon, Program, processes
 from tests.real.forgejo import RunningForgejo
@@ -149,37 +148,3 @@ class StandInChildJourneyTests(Journey):
         self.assertIsNone(SECRET_SHAPES.search(daemon.text))
         # What the check looks at is really the log of the journey.
         self.assertIn("/oauth/callback", daemon.text)
-
-
-class RealForgejoMcpJourneyTests(Journey):
-    """The journey with the real forgejo-mcp, in all modes of the client."""
-
-    async def journey(self, version: str, tools: int) -> None:
-        daemon, forgejo = await self.launch(
-            FORGEJO_MCP_BINARY=str(real_forgejo_mcp.require(version))
-        )
-        repository = '{"owner":"alice","repo":"hello"}'
-        for mode in ("auto", "legacy", MODERN):
-            seen = await self.travel(
-                daemon,
-                forgejo,
-                f"--mode={mode}",
-                "--calls",
-                f'[["get_my_user_info",{{}}],["list_branches",{repository}]]',
-            )
-            self.check(seen)
-            expected = "2025-11-25" if mode == "legacy" else MODERN
-            self.assertEqual(seen["protocol_version"], expected)
-            self.assertEqual((len(seen["tools"]), seen["annotated"]), (tools, tools))
-            self.assertNotIn("download_release_attachment", seen["tools"])
-        await daemon.stop()
-        self.assertEqual(daemon.exit_code, 0, daemon.text)
-        self.assertEqual(processes(forgejo.stand_in.base_url), [])
-
-    async def test_version_2_18(self) -> None:
-        """forgejo-mcp 2.18.0: eighty tools, called with the user's own rights."""
-        await self.journey("2.18.0", 80)
-
-    async def test_version_2_34(self) -> None:
-        """forgejo-mcp 2.34.1: all its tools but the denied one."""
-        await self.journey("2.34.1", 140)

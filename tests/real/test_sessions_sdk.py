@@ -11,7 +11,6 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from tests.real import real_forgejo_mcp
 from tests.real.daemon import Program, pause
 from tests.real.test_sessions import SessionCase
 
@@ -74,15 +73,6 @@ class SdkSessionTests(SessionCase):
     async def test_reaped_and_restarted(self) -> None:
         """An idle child goes, the broker is started again: the session goes on."""
         await self.begin(FJMCP_BROKER_SESSIONS_IDLE_TIMEOUT="1s")
-        await self.travel({"reap": self.reap, "restart": self.restart})
-
-    async def test_the_same_with_the_real_forgejo_mcp(self) -> None:
-        """As above, with forgejo-mcp 2.18.0."""
-        program = str(real_forgejo_mcp.require("2.18.0"))
-        command = f"{program},--transport,stdio"
-        await self.begin(
-            FJMCP_BROKER_SESSIONS_IDLE_TIMEOUT="1s", FJMCP_BROKER_CHILD_COMMAND=command
-        )
         await self.travel({"reap": self.reap, "restart": self.restart})
 
     async def test_rotated(self) -> None:
