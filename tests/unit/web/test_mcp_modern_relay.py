@@ -152,7 +152,13 @@ class RelayTests(RelayCase):
 
 
 class InterleavingTests(RelayCase):
-    """Connections of either era on the same grants."""
+    """
+    Connections of either era on the same grants.
+
+    @ivar leaver: the call whose client leaves before its answer.
+    """
+
+    leaver: str | None = None
 
     @settings(max_examples=60, suppress_health_check=list(HealthCheck), deadline=None)
     @given(
@@ -170,7 +176,11 @@ class InterleavingTests(RelayCase):
     def test_everybody_gets_the_own_answer(
         self, requests: list[tuple[str, bool, Any]], random: Any
     ) -> None:
-        """Whatever ids they use, and in whatever order the child answers."""
+        """
+        Whatever ids and progress tokens they use, in whatever order the child
+        answers, and when one of them leaves.
+        """
+        self.leaver = None
         try:
             self.interleave(requests, random)
         finally:
@@ -178,33 +188,70 @@ class InterleavingTests(RelayCase):
 
     def interleave(self, requests: list[tuple[str, bool, Any]], random: Any) -> None:
         """One example."""
-        sessions = {}
-        asked = []
+        sessions: dict[str, str] = {}
+        asked: dict[str, tuple[Wire, Any]] = {}
         used = set()
         for number, (token, is_modern, id) in enumerate(requests):
             name = f"tool-{number}"
+            meta = {"progressToken": "p"}
             if is_modern:
-                wire = self.ask(modern(id, name=name), token=token)
+                message = modern(id, name=name, meta=meta)
+                asked[name] = self.ask(message, token=token), id
+                if not number:
+                    # The oldest is the one whose client does not stay.
+                    self.leaver = name
             else:
                 if token not in sessions:
                     sessions[token] = self.open(token)
                 if (token, id) in used:
                     continue
                 used.add((token, id))
-                wire = self.send(request(id, name=name), sessions[token], token)
-            asked.append((wire, id, name))
+                message = request(id, name=name, _meta=meta)
+                asked[name] = self.send(message, sessions[token], token), id
         pending = [
             (process, call)
             for process in self.spawner.processes
             for call in self.calls(process)
         ]
         self.assertEqual(len(pending), len(asked))
+        tokens = {
+            (process.pid, call["params"]["_meta"]["progressToken"])
+            for process, call in pending
+        }
+        self.assertEqual(len(tokens), len(pending))
+        heard: dict[str, list[int]] = {name: [] for name in asked}
+        steps = [(process, call, step) for process, call in pending for step in (1, 2)]
+        random.shuffle(steps)
+        for process, call, step in steps[: random.randrange(len(steps) + 1)]:
+            self.advance(process, call, step)
+            heard[call["params"]["name"]].append(step)
+        if self.leaver is not None:
+            asked.pop(self.leaver)[0].depart()
         random.shuffle(pending)
         for process, call in pending:
             self.reply(process, call["id"], {"said": call["params"]["name"]})
-        for wire, id, name in asked:
-            self.assertEqual(wire.json["id"], id)
-            self.assertEqual(wire.json["result"]["said"], name)
+        for name, (wire, id) in asked.items():
+            *progress, answer = wire.events if heard[name] else [wire.json]
+            self.assertEqual(
+                [
+                    (each["params"]["progress"], each["params"]["message"])
+                    for each in progress
+                ],
+                [(step, name) for step in heard[name]],
+            )
+            for each in progress:
+                self.assertEqual(each["params"]["progressToken"], "p")
+            self.assertEqual((answer["id"], answer["result"]["said"]), (id, name))
+
+    def advance(self, process: FakeProcess, call: Any, step: int) -> None:
+        """The child gets on with a call."""
+        params = {
+            "progressToken": call["params"]["_meta"]["progressToken"],
+            "progress": step,
+            "message": call["params"]["name"],
+        }
+        message = {"jsonrpc": "2.0", "method": "notifications/progress"}
+        process.say(json.dumps({**message, "params": params}).encode())
 
     def forget(self) -> None:
         """The next example begins anew."""
