@@ -41,7 +41,7 @@ class Periodic:
         on_grant_ended: Callable[[str], None],
     ) -> None:
         """
-        @param config: how long sessions live.
+        @param config: how long sessions live and audit events are kept.
         @param reactor: Twisted's, for the periods.
         @param lifetimes: tells what has expired.
         @param database: the store.
@@ -52,6 +52,7 @@ class Periodic:
             found to be over.
         """
         self._sessions = config.sessions
+        self._audit_retention_seconds = config.audit.retention_seconds
         self._reactor = reactor
         self._database = database
         self._registry = registry
@@ -84,7 +85,10 @@ class Periodic:
         while not is_complete:
             # Time that has passed: a wrong system clock must not delete anything.
             now = int(self._reactor.seconds())
-            done = await self._database.write(partial(collect, now=now))
+            work = partial(
+                collect, now=now, audit_retention_seconds=self._audit_retention_seconds
+            )
+            done = await self._database.write(work)
             for grant_id in done.ended_grants:
                 self._on_grant_ended(grant_id)
             is_complete = done.is_complete

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from twisted.logger import Logger
 
+from fjmcp_broker.bookkeeping import Bookkeeping
 from fjmcp_broker.clocks import LifetimeClock
 from fjmcp_broker.config import Config
 from fjmcp_broker.endpoints import Surroundings, build_documents, build_endpoints
@@ -170,6 +171,7 @@ class _Composition:
             sealing=self._sealer,
             interactive=config.child.interactive,
         )
+        self._books = Bookkeeping(self._database, reactor, self._lifetimes)
         self._replays = Replays(reactor)
         self._periodic = Periodic(
             config,
@@ -197,6 +199,7 @@ class _Composition:
                 Part("process", self._protect, self._notifier.stop),
                 Part("store lock", self._take_lock, self._release_lock),
                 Part("store", self._database.open, self._database.close),
+                Part("bookkeeping", self._books.start, self._books.stop),
                 Part(
                     "upstream",
                     self._upstream.start,
@@ -221,10 +224,12 @@ class _Composition:
     # What ends concerns several parts
 
     def _grant_ended(self, grant_id: str) -> None:
+        self._books.trail.grant_ended(grant_id)
         self._authenticator.forget_grant(grant_id)
         self._registry.close_grant(grant_id)
 
     def _user_suspended(self, user_id: int) -> None:
+        self._books.trail.user_suspended(user_id)
         self._authenticator.forget_user(user_id)
         self._registry.suspend_user(user_id)
 
@@ -260,6 +265,7 @@ class _Composition:
             clock=self._reactor,
             replays=self._replays,
             annotate=config.child.annotations,
+            calls=self._books.calls,
             session_limiter=SessionLimiter(
                 config.limits.initialize,
                 self._reactor,

@@ -17,6 +17,7 @@ LEVELS: Final = (
     ("tap", "cli", "demo"),
     (
         "services",
+        "bookkeeping",
         "doctor",
         "endpoints",
         "listeners",

@@ -6,7 +6,13 @@ command-line options to one frozen L{Config}.
 from .access import AccessConfig
 from .addresses import ListenAddress, TrustedProxies
 from .bounds import LimitsConfig
-from .inward import ChildConfig, DatabaseConfig, LogConfig, SessionsConfig
+from .inward import (
+    AuditConfig,
+    ChildConfig,
+    DatabaseConfig,
+    LogConfig,
+    SessionsConfig,
+)
 from .outward import (
     ClientsConfig,
     ForgejoConfig,
@@ -19,6 +25,7 @@ from .static_clients import StaticClient
 
 __all__ = [
     "AccessConfig",
+    "AuditConfig",
     "ChildConfig",
     "ClientsConfig",
     "Config",

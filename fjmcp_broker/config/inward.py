@@ -170,6 +170,20 @@ class SessionsConfig:
     )
 
 
+@frozen(kw_only=True)
+class AuditConfig:
+    """C{[audit]}: what is kept of who did what."""
+
+    retention_seconds: int = field(
+        default=90 * _DAY,
+        metadata=about(
+            DURATION,
+            "How long is kept who called which tool when and how it ended, who signed "
+            "in, and what administrators did. Arguments and results never are.",
+        ),
+    )
+
+
 def _debug(text: str) -> str | None:
     on = BOOLEAN.from_text
     return "debug" if on is not None and on(text) else None

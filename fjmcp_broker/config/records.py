@@ -7,7 +7,13 @@ from attrs import field, frozen
 
 from .access import AccessConfig
 from .bounds import LimitsConfig
-from .inward import ChildConfig, DatabaseConfig, LogConfig, SessionsConfig
+from .inward import (
+    AuditConfig,
+    ChildConfig,
+    DatabaseConfig,
+    LogConfig,
+    SessionsConfig,
+)
 from .keys import Key, keys_of
 from .outward import (
     ClientsConfig,
@@ -32,6 +38,7 @@ class Config:
     sessions: SessionsConfig = field(factory=SessionsConfig)
     limits: LimitsConfig = field(factory=LimitsConfig)
     metrics: MetricsConfig = field(factory=MetricsConfig)
+    audit: AuditConfig = field(factory=AuditConfig)
     log: LogConfig = field(factory=LogConfig)
 
 
@@ -46,6 +53,7 @@ SECTIONS: Final = {
     "sessions": SessionsConfig,
     "limits": LimitsConfig,
     "metrics": MetricsConfig,
+    "audit": AuditConfig,
     "log": LogConfig,
 }
 """The tables of the file, in the order in which they are documented."""

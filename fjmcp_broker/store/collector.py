@@ -7,6 +7,7 @@ from typing import Final
 
 import attrs
 
+from . import audit
 from .bearer_check import erase_spent_keys
 from .revocation import end_grant
 
@@ -21,6 +22,7 @@ CLOSED_SESSION_KEPT_SECONDS: Final = 7 * _DAY
 UNUSED_CLIENT_KEPT_SECONDS: Final = 72 * 3600
 #: Clients keep their id and cannot recover from a vanished one.
 CLIENT_KEPT_SECONDS: Final = 400 * _DAY
+AUDIT_KEPT_SECONDS: Final = 90 * _DAY
 
 EXPIRED: Final = "expired"
 
@@ -40,6 +42,7 @@ class Collected:
     @ivar grants: ended ones, with all that they issued.
     @ivar clients: unused ones.
     @ivar is_complete: whether there is nothing left; else run again.
+    @ivar audit_events: old ones.
     """
 
     ended_grants: tuple[str, ...]
@@ -51,9 +54,16 @@ class Collected:
     grants: int
     clients: int
     is_complete: bool
+    audit_events: int = 0
 
 
-def collect(connection: Connection, now: int, *, limit: int = 1000) -> Collected:
+def collect(
+    connection: Connection,
+    now: int,
+    *,
+    limit: int = 1000,
+    audit_retention_seconds: int = AUDIT_KEPT_SECONDS,
+) -> Collected:
     """
     Remove what is past use. Used codes and rotated refresh tokens stay until their
     grant has gone, else their reuse would look like an unknown token.
@@ -61,6 +71,7 @@ def collect(connection: Connection, now: int, *, limit: int = 1000) -> Collected
     @param connection: in a transaction that may write.
     @param now: seconds since the epoch.
     @param limit: rows of one kind in one run, so that requests need not wait long.
+    @param audit_retention_seconds: how old an audit event becomes.
     @return: what was done.
     """
     erased = erase_spent_keys(connection, now)
@@ -83,7 +94,17 @@ def collect(connection: Connection, now: int, *, limit: int = 1000) -> Collected
         never=now - UNUSED_CLIENT_KEPT_SECONDS,
         before=now - CLIENT_KEPT_SECONDS,
     )
-    counts = (len(ended), codes, pending, access_tokens, closed, grants, clients)
+    events = audit.delete_before(connection, now - audit_retention_seconds, limit)
+    counts = (
+        len(ended),
+        codes,
+        pending,
+        access_tokens,
+        closed,
+        grants,
+        clients,
+        events,
+    )
     return Collected(
         ended_grants=ended,
         erased_keys=erased,
@@ -94,6 +115,7 @@ def collect(connection: Connection, now: int, *, limit: int = 1000) -> Collected
         grants=grants,
         clients=clients,
         is_complete=max(counts) < limit,
+        audit_events=events,
     )
 
 

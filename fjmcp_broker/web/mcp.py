@@ -30,6 +30,7 @@ from fjmcp_broker.web.bearer import BearerAuthenticator, authorization_header
 from fjmcp_broker.web.cors import mcp_preflight
 from fjmcp_broker.web.limiting import SessionLimiter
 from fjmcp_broker.web.mcp_answers import answer_to_error, finish_with, refusal
+from fjmcp_broker.web.mcp_audit import ToolCalls
 from fjmcp_broker.web.mcp_legacy import LegacyPosts
 from fjmcp_broker.web.mcp_modern import ModernPosts
 from fjmcp_broker.web.mcp_streams import McpStreams, no_events_for, no_session_for
@@ -58,6 +59,7 @@ class McpEndpoint(Resource):
         replays: Replays | None = None,
         annotate: bool = True,
         session_limiter: SessionLimiter | None = None,
+        calls: ToolCalls | None = None,
     ) -> None:
         """
         @param registry: the sessions.
@@ -66,19 +68,21 @@ class McpEndpoint(Resource):
         @param replays: what is kept of the streams; its own by default.
         @param annotate: whether lists of tools get our annotations.
         @param session_limiter: bounds how many sessions a user opens.
+        @param calls: for the audit trail.
         """
         super().__init__()
         self._registry = registry
         self._authenticator = authenticator
         self._clock = clock
         self._session_limiter = session_limiter
+        self._calls = calls
         if replays is None:
             replays = Replays(clock)
         self._streams = McpStreams(clock, replays)
         overlay = ToolsOverlay(annotate=annotate)
         self.waking = WakingLimit()
         self._legacy = LegacyPosts(
-            registry, authenticator, self._streams, overlay, self.waking
+            registry, authenticator, self._streams, overlay, self.waking, calls
         )
         self._modern = ModernPosts(
             registry, authenticator, clock, self._streams, overlay, self.waking
@@ -172,6 +176,9 @@ class McpEndpoint(Resource):
             answer = self._answer_to(error, id, request)
         finally:
             request.release_body()
+        if request.tool_call is not None:
+            status = 0 if answer is None else answer.status
+            request.tool_call.answered_at_once(status)
         if answer is not None:
             self._finish(request, answer)
 
@@ -186,13 +193,25 @@ class McpEndpoint(Resource):
         """
         version = _text_header(request, b"mcp-protocol-version")
         named = message if isinstance(message, Request | Notification) else None
-        if era(
-            named.method if named is not None else None,
-            has_session_id=request.getHeader(b"mcp-session-id") is not None,
-            has_meta_version=named is not None and META_VERSION in named.meta,
-            version_header=version,
-            has_method_header=request.getHeader(b"mcp-method") is not None,
-        ) is Era.MODERN and not isinstance(message, tuple):
+        session_id = request.getHeader(b"mcp-session-id")
+        is_modern = (
+            era(
+                named.method if named is not None else None,
+                has_session_id=session_id is not None,
+                has_meta_version=named is not None and META_VERSION in named.meta,
+                version_header=version,
+                has_method_header=request.getHeader(b"mcp-method") is not None,
+            )
+            is Era.MODERN
+        )
+        if self._calls is not None:
+            request.tool_call = self._calls.begin(
+                message,
+                principal,
+                None if is_modern else session_id,
+                request.started_at,
+            )
+        if is_modern and not isinstance(message, tuple):
             return await self._modern.post(request, principal, message)
         if isinstance(message, Request) and message.method == "initialize":
             too_many = self._too_many_sessions(principal, message)

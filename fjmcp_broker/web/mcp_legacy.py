@@ -33,6 +33,7 @@ from fjmcp_broker.web.mcp_answers import (
     refusal,
     refused_by_policy,
 )
+from fjmcp_broker.web.mcp_audit import ToolCall, ToolCalls
 from fjmcp_broker.web.mcp_recall import Recall, Waiting
 from fjmcp_broker.web.mcp_streams import McpStreams
 from fjmcp_broker.web.mcp_waiters import Batch, StreamWaiter, ToolsOverlay
@@ -52,6 +53,7 @@ class LegacyPosts:
         streams: McpStreams,
         tools_overlay: ToolsOverlay,
         waking: WakingLimit,
+        calls: ToolCalls | None = None,
     ) -> None:
         """
         @param registry: the sessions.
@@ -59,7 +61,9 @@ class LegacyPosts:
         @param streams: makes response streams.
         @param tools_overlay: edits lists of tools.
         @param waking: bounds how many requests wait for one child.
+        @param calls: for the audit trail.
         """
+        self._calls = calls
         self._registry = registry
         self._authenticator = authenticator
         self._streams = streams
@@ -145,12 +149,22 @@ class LegacyPosts:
             partial(self._streams.answer, request, session, request_id=message.id),
             self._tools_overlay.edit(message, principal, session.catalogue),
             request.answered_with,
+            partial(request.ended_with, "cancelled"),
         )
         if waiting.has_lost(message):
             waiter.cancelled()
             return
         session.request(message, waiter)
+        request.relayed()
         waiter.begin()
+
+    def _audited(
+        self, request: BrokerRequest, principal: Principal, message: Request
+    ) -> ToolCall | None:
+        if self._calls is None:
+            return None
+        session_id = request.getHeader(b"mcp-session-id")
+        return self._calls.begin(message, principal, session_id, request.started_at)
 
     def _deliver(self, session: Session, message: Message) -> None:
         if self._recall.takes(session, message):
@@ -193,22 +207,31 @@ class LegacyPosts:
                         self._deliver(session, message)
                 continue
             assert batch is not None  # noqa: S101 - it was counted
+            call = self._audited(request, principal, message)
             if isinstance(verdict, Refused):
+                _over(call, "refused")
                 batch.add(encode_error(message.id, SERVER_ERROR, verdict.reason))
             elif message.method == "initialize":
                 batch.add(_ALONE(message.id))
             elif waiting.has_lost(message):
+                _over(call, "cancelled")
                 batch.add(None)
             else:
                 edit = self._tools_overlay.edit(message, principal, session.catalogue)
                 try:
-                    session.request(message, batch.waiter(edit))
+                    session.request(message, batch.waiter(edit, call))
                 except Exception as error:
+                    _over(call, "failed")
                     answer = answer_to_error(
                         error, message.id, self._authenticator, request.request_id
                     )
                     batch.add(answer.body)
         return None if expected else ACCEPTED
+
+
+def _over(call: ToolCall | None, outcome: str) -> None:
+    if call is not None:
+        call.over(outcome)
 
 
 _ALONE: Final = partial(

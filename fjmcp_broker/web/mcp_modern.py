@@ -151,7 +151,9 @@ class ModernPosts:
             if edit is not None:
                 edit = partial(self._heard, session, identity, modern.request, edit)
             answer = ModernAnswer(request, self._clock, formats, edit, modern)
-            answer.begun(lease.begin(modern, answer))
+            call = lease.begin(modern, answer)
+            request.relayed()
+            answer.begun(call)
         finally:
             lease.release()
         return None
@@ -171,6 +173,7 @@ class ModernPosts:
         self, request: BrokerRequest, verdict: Refused, modern: ModernRequest
     ) -> Refusal | None:
         if verdict.scope is None:
+            request.ended_with("refused")
             body = encode_error(modern.id, REFUSED_BY_POLICY, verdict.reason)
             self._streams.single(request, body)
             return None

@@ -125,6 +125,7 @@ class ModernAnswer:
 
     def _left(self) -> None:
         self._gone = True
+        self._request.ended_with("cancelled")
         if self._call is not None:
             self._call.abandon()
 

@@ -12,6 +12,7 @@ from fjmcp_broker.mcp.messages import Request, Response, encode
 from fjmcp_broker.mcp.policy import Policy, ToolCatalogue, overlay
 from fjmcp_broker.oauth.bearer import Principal
 from fjmcp_broker.sessions.stream import ResponseStream
+from fjmcp_broker.web.mcp_audit import ToolCall
 
 Edit = Callable[[bytes], bytes]
 """Changes the raw result of one answer."""
@@ -57,13 +58,16 @@ class StreamWaiter:
         make_stream: Callable[[], ResponseStream],
         edit: Edit | None = None,
         on_answered: Callable[[Response], None] = lambda response: None,
+        on_cancelled: Callable[[], None] = lambda: None,
     ) -> None:
         """
         @param make_stream: makes the response stream, once the request was taken.
         @param edit: changes the result.
         @param on_answered: hears the answer first.
+        @param on_cancelled: hears that there will be none.
         """
         self._on_answered = on_answered
+        self._on_cancelled = on_cancelled
         self._make_stream = make_stream
         self._edit = edit
         self._stream: ResponseStream | None = None
@@ -98,6 +102,7 @@ class StreamWaiter:
 
     def cancelled(self) -> None:
         """The client took the request back."""
+        self._on_cancelled()
         self.begin().end()
 
 
@@ -145,12 +150,13 @@ class Batch:
             else:
                 self._stream.end()
 
-    def waiter(self, edit: Edit | None) -> "BatchWaiter":
+    def waiter(self, edit: Edit | None, call: ToolCall | None = None) -> "BatchWaiter":
         """
         @param edit: changes the result.
+        @param call: what the audit trail hears of it.
         @return: the waiter for one request of the batch.
         """
-        return BatchWaiter(self, self._stream, edit)
+        return BatchWaiter(self, self._stream, edit, call)
 
 
 class BatchWaiter:
@@ -158,12 +164,20 @@ class BatchWaiter:
     Waits for one answer of a batch.
     """
 
-    def __init__(self, batch: Batch, stream: ResponseStream, edit: Edit | None) -> None:
+    def __init__(
+        self,
+        batch: Batch,
+        stream: ResponseStream,
+        edit: Edit | None,
+        call: ToolCall | None,
+    ) -> None:
         """
         @param batch: collects the answers.
         @param stream: takes what comes before them.
         @param edit: changes the result.
+        @param call: what the audit trail hears of it.
         """
+        self._call = call
         self._batch = batch
         self._stream = stream
         self._edit = edit
@@ -185,8 +199,12 @@ class BatchWaiter:
         """
         @param response: the answer.
         """
+        if self._call is not None:
+            self._call.answered(response)
         self._batch.add(edited(response, self._edit))
 
     def cancelled(self) -> None:
         """The client took the request back."""
+        if self._call is not None:
+            self._call.over("cancelled")
         self._batch.add(None)

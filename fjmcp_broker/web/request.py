@@ -22,6 +22,7 @@ from fjmcp_broker.limits.memory import Held
 from fjmcp_broker.mcp.messages import Response
 from fjmcp_broker.oauth.bearer import Principal
 from fjmcp_broker.web.channel import LINGER_SECONDS
+from fjmcp_broker.web.mcp_audit import ToolCall
 
 
 @attrs.frozen
@@ -86,6 +87,7 @@ class BrokerRequest(Request):
     @ivar rpc_method: of the JSON-RPC message in its body, as sent.
     @ivar has_failed: whether the answer to that message was an error; C{None}: it
         was answered in another way.
+    @ivar tool_call: the call of a tool that is in its body, for the audit trail.
     @ivar started_at: when its headers were complete.
     @ivar on_drain: ends an answer that would last as long as its client likes, when
         the daemon stops.
@@ -97,6 +99,7 @@ class BrokerRequest(Request):
     principal: Principal | None = None
     rpc_method: str | None = None
     has_failed: bool | None = None
+    tool_call: ToolCall | None = None
     started_at = 0.0
     on_drain: Callable[[], None] | None = None
     number = 0
@@ -134,6 +137,20 @@ class BrokerRequest(Request):
         @param response: the answer to the JSON-RPC message in its body.
         """
         self.has_failed = response.error is not None
+        if self.tool_call is not None:
+            self.tool_call.answered(response)
+
+    def relayed(self) -> None:
+        """A child has the message in its body: whoever waits for it tells the end."""
+        if self.tool_call is not None:
+            self.tool_call.is_relayed = True
+
+    def ended_with(self, outcome: str) -> None:
+        """
+        @param outcome: of the message in its body, when it was not answered.
+        """
+        if self.tool_call is not None:
+            self.tool_call.over(outcome)
 
     def release_body(self) -> None:
         """Give the memory of the body back."""

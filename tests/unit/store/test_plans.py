@@ -7,6 +7,7 @@ from sqlite3 import Connection
 
 from fjmcp_broker.oauth.vocabulary import Policy
 from fjmcp_broker.store import (
+    audit,
     bearer_check,
     clients,
     collector,
@@ -17,6 +18,7 @@ from fjmcp_broker.store import (
     upstream_tokens,
     users,
 )
+from fjmcp_broker.store.audit import AuditEvent, Kind
 
 from . import rows
 from .memory import NOW
@@ -130,6 +132,18 @@ class PlanTests(StoreTestCase):
             lambda c: upstream_tokens.mark_needs_sign_in(
                 c, USER_ID, unless_changed_since=rows.upstream(), now=NOW
             ),
+        )
+
+    def test_audit_searches(self) -> None:
+        """
+        There are millions of events.
+        """
+        event = AuditEvent(at=NOW, kind=Kind.TOOL_CALL, outcome="ok", grant_id="g")
+        self.assert_searches(
+            lambda c: audit.insert_many(c, [event]),
+            lambda c: audit.select(c, limit=5, since=NOW),
+            lambda c: audit.select(c, limit=5, user_id=USER_ID, after=(NOW, 7)),
+            lambda c: audit.delete_before(c, NOW, 5),
         )
 
     def test_collector_reads_only_live_grants_as_a_whole(self) -> None:

@@ -1,0 +1,202 @@
+"""
+Audit events: who did what and how it ended, never what it was about.
+
+Events name users, clients and grants without referring to them: they outlive them.
+"""
+
+import json
+from collections.abc import Sequence
+from enum import StrEnum, unique
+from sqlite3 import Connection
+from typing import Any, Final
+
+import attrs
+
+_COLUMNS: Final = (
+    "at, kind, user_id, client_id, grant_id, session, tool, outcome, duration_ms, actor"
+)
+
+
+@unique
+class Kind(StrEnum):
+    """
+    What an event is about.
+
+    @cvar TOOL_CALL: C{tools/call}, of either era of the protocol.
+    @cvar SIGN_IN: somebody came back from Forgejo, or cancelled before.
+    @cvar GRANT_ENDED: revoked, expired or misused; the outcome is the reason.
+    @cvar USER_SUSPENDED: has to sign in at Forgejo again.
+    @cvar REVOKE: an administrator ended grants.
+    @cvar ROTATE_KEY: an administrator had everything sealed anew.
+    @cvar EVENTS_LOST: so many events before this one could not be written.
+    """
+
+    TOOL_CALL = "tool_call"
+    SIGN_IN = "sign_in"
+    GRANT_ENDED = "grant_ended"
+    USER_SUSPENDED = "user_suspended"
+    REVOKE = "revoke"
+    ROTATE_KEY = "rotate_key"
+    EVENTS_LOST = "events_lost"
+
+
+@attrs.frozen(kw_only=True)
+class AuditEvent:
+    """
+    One event.
+
+    @ivar at: when it was over, seconds since the epoch.
+    @ivar kind: what it is about.
+    @ivar outcome: one of our own words.
+    @ivar user_id: whose it is, Forgejo's number.
+    @ivar client_id: with which client.
+    @ivar grant_id: with which grant. Where the two before are C{None}, they are taken
+        from the grant when the event is written.
+    @ivar session: what the log calls the session.
+    @ivar tool: that was called; at most 128 characters that are harmless anywhere.
+    @ivar duration_ms: from the headers of the request to its answer.
+    @ivar actor: who asked for an act of administration.
+    """
+
+    at: int
+    kind: Kind
+    outcome: str
+    user_id: int | None = None
+    client_id: str | None = None
+    grant_id: str | None = None
+    session: str | None = None
+    tool: str | None = None
+    duration_ms: int | None = None
+    actor: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class ShownEvent:
+    """
+    An event as it is shown.
+
+    @ivar event_id: of later events it is larger.
+    @ivar event: the event.
+    @ivar login: the user's name now, C{None} when it is not known.
+    @ivar client_name: what the client calls itself, likewise.
+    """
+
+    event_id: int
+    event: AuditEvent
+    login: str | None
+    client_name: str | None
+
+
+def insert_many(connection: Connection, events: Sequence[AuditEvent]) -> None:
+    """
+    Write events down.
+
+    @param connection: in a transaction that may write.
+    @param events: in the order in which they happened.
+    """
+    connection.executemany(
+        f"INSERT INTO audit_events ({_COLUMNS})"  # noqa: S608 - constants
+        " SELECT :at, :kind,"
+        " ifnull(:user, (SELECT user_id FROM grants WHERE grant_id = :grant)),"
+        " ifnull(:client, (SELECT client_id FROM grants WHERE grant_id = :grant)),"
+        " :grant, :session, :tool,"
+        # Whoever is told of the end of a grant is not told why.
+        " ifnull(nullif(:outcome, ''),"
+        " ifnull((SELECT reason FROM grants WHERE grant_id = :grant), 'unknown')),"
+        " :duration, :actor",
+        [
+            {
+                "at": event.at,
+                "kind": str(event.kind),
+                "user": event.user_id,
+                "client": event.client_id,
+                "grant": event.grant_id,
+                "session": event.session,
+                "tool": event.tool,
+                "outcome": event.outcome,
+                "duration": event.duration_ms,
+                "actor": event.actor,
+            }
+            for event in events
+        ],
+    )
+
+
+def select(
+    connection: Connection,
+    *,
+    limit: int,
+    user_id: int | None = None,
+    since: int = 0,
+    after: tuple[int, int] | None = None,
+) -> list[ShownEvent]:
+    """
+    Read events, the oldest first.
+
+    @param connection: to the store.
+    @param limit: how many at most.
+    @param user_id: of this user only, Forgejo's number; C{None}: of everybody.
+    @param since: not before, seconds since the epoch.
+    @param after: time and id of the last event of the page before.
+    @return: the events.
+    """
+    of_user = "" if user_id is None else " AND event.user_id = :user"
+    at, event_id = after or (since, 0)
+    rows = connection.execute(
+        f"SELECT event_id, {_COLUMNS_OF_EVENT}, users.login,"  # noqa: S608 - constants
+        " clients.metadata FROM audit_events AS event"
+        " LEFT JOIN users ON users.user_id = event.user_id"
+        " LEFT JOIN clients ON clients.client_id = event.client_id"
+        f" WHERE (at, event_id) > (:at, :event){of_user}"
+        " ORDER BY at, event_id LIMIT :limit",
+        {"at": at, "event": event_id, "user": user_id, "limit": limit},
+    )
+    return [_shown(row) for row in rows]
+
+
+_COLUMNS_OF_EVENT: Final = ", ".join(f"event.{name}" for name in _COLUMNS.split(", "))
+
+
+def delete_before(connection: Connection, before: int, limit: int) -> int:
+    """
+    @param connection: in a transaction that may write.
+    @param before: seconds since the epoch; events at that moment go too.
+    @param limit: how many at most.
+    @return: how many there were.
+    """
+    return connection.execute(
+        "DELETE FROM audit_events WHERE event_id IN ("
+        " SELECT event_id FROM audit_events WHERE at <= ? LIMIT ?)",
+        (before, limit),
+    ).rowcount
+
+
+def _shown(row: tuple[Any, ...]) -> ShownEvent:
+    event_id, at, kind, user_id, client_id, grant_id, session, tool, *rest = row
+    outcome, duration_ms, actor, login, metadata = rest
+    return ShownEvent(
+        event_id=event_id,
+        event=AuditEvent(
+            at=at,
+            kind=Kind(kind),
+            outcome=outcome,
+            user_id=user_id,
+            client_id=client_id,
+            grant_id=grant_id,
+            session=session,
+            tool=tool,
+            duration_ms=duration_ms,
+            actor=actor,
+        ),
+        login=login,
+        client_name=None if metadata is None else client_name(metadata),
+    )
+
+
+def client_name(metadata: str) -> str | None:
+    """
+    @param metadata: of a stored client, JSON.
+    @return: what it calls itself, if it does; controlled by the client.
+    """
+    name = json.loads(metadata).get("client_name")
+    return name if isinstance(name, str) else None

@@ -1,0 +1,204 @@
+"""
+Audit events: written in batches, read in pages, bounded, forgotten in time.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from sqlite3 import Connection
+from typing import TypeVar, cast
+
+from twisted.internet.defer import Deferred
+from twisted.logger import ILogObserver, globalLogPublisher
+
+from fjmcp_broker.store import audit, clients, grants
+from fjmcp_broker.store.audit import AuditEvent, Kind, ShownEvent
+from fjmcp_broker.store.collector import collect
+from fjmcp_broker.store.database import Database
+from fjmcp_broker.store.errors import StoreUnavailable
+from fjmcp_broker.store.trail import MAXIMUM_BATCH, AuditTrail
+
+from . import rows
+from .memory import NOW
+from .rows import CLIENT_ID, GRANT_ID, USER_ID, StoreTestCase
+
+T = TypeVar("T")
+DAY = 24 * 3600
+
+
+def call(at: int = NOW, **changes: object) -> AuditEvent:
+    """
+    @return: a call of a tool that went well.
+    """
+    values: dict[str, object] = {
+        "at": at,
+        "kind": Kind.TOOL_CALL,
+        "outcome": "ok",
+        "user_id": USER_ID,
+        "client_id": CLIENT_ID,
+        "grant_id": GRANT_ID,
+        "session": "0123456789",
+        "tool": "get_issue",
+        "duration_ms": 12,
+    }
+    return AuditEvent(**{**values, **changes})  # type: ignore[arg-type]
+
+
+class AuditCase(StoreTestCase):
+    """A store with a trail."""
+
+    def events(self, **choice: object) -> list[ShownEvent]:
+        """
+        @return: what is written down.
+        """
+        asked: dict[str, object] = {"limit": 10_000, **choice}
+        return self.read(partial(audit.select, **asked))  # type: ignore[arg-type]
+
+    def insert(self, *events: AuditEvent) -> None:
+        """Write events at once."""
+        self.write(lambda c: audit.insert_many(c, events))
+
+
+class EventTests(AuditCase):
+    """The table."""
+
+    def test_event_comes_back_whole(self) -> None:
+        """With the names that user and client have now."""
+        self.insert(call())
+        (shown,) = self.events()
+        self.assertEqual(shown.event, call())
+        self.assertEqual(shown.client_name, "Tests")
+        self.assertIsNotNone(shown.login)
+
+    def test_events_outlive_what_they_name(self) -> None:
+        """A client that was removed takes nothing along."""
+        self.insert(call(), call(user_id=99, client_id="gone", grant_id="gone"))
+        self.write(lambda c: c.execute("DELETE FROM grants").rowcount)
+        self.write(lambda c: c.execute("DELETE FROM clients").rowcount)
+        first, second = self.events()
+        self.assertEqual(first.event, call())
+        self.assertEqual((second.login, second.client_name), (None, None))
+
+    def test_end_of_a_grant_is_completed_by_the_store(self) -> None:
+        """Whoever hears of the end knows nothing but the id."""
+        self.write(lambda c: grants.revoke(c, GRANT_ID, NOW, "refresh_reuse"))
+        trail = AuditTrail(self.database, lambda: NOW)
+        trail.grant_ended(GRANT_ID)
+        trail.grant_ended("nobody")
+        trail.user_suspended(USER_ID)
+        self.successResultOf(Deferred.fromCoroutine(trail.flush()))
+        ended, unknown, suspended = (shown.event for shown in self.events())
+        self.assertEqual(
+            (ended.user_id, ended.client_id, ended.outcome),
+            (USER_ID, CLIENT_ID, "refresh_reuse"),
+        )
+        self.assertEqual((unknown.user_id, unknown.outcome), (None, "unknown"))
+        self.assertEqual(suspended.user_id, USER_ID)
+
+    def test_pages_and_choice(self) -> None:
+        """In the order of time, each event once."""
+        self.insert(*(call(NOW + n // 3, duration_ms=n) for n in range(10)))
+        self.insert(call(NOW + 1, user_id=8))
+        self.assertEqual(len(self.events(user_id=8)), 1)
+        self.assertEqual(len(self.events(since=NOW + 3)), 1)
+        seen: list[int] = []
+        after = None
+        while page := self.events(limit=4, user_id=USER_ID, after=after):
+            seen += [shown.event.duration_ms or 0 for shown in page]
+            after = (page[-1].event.at, page[-1].event_id)
+        self.assertEqual(seen, list(range(10)))
+
+    def test_client_that_has_no_name(self) -> None:
+        """Registration does not ask for one."""
+        nameless = rows.client(
+            "nameless",
+            metadata='{"redirect_uris":["http://127.0.0.1/"],'
+            '"token_endpoint_auth_method":"none","application_type":"native"}',
+        )
+        self.write(lambda c: clients.insert(c, nameless))
+        self.insert(call(client_id="nameless"))
+        self.assertIsNone(self.events()[0].client_name)
+
+    def test_collector_forgets_old_events(self) -> None:
+        """After the configured time, a bounded number in one run."""
+        self.insert(*(call(NOW + n) for n in range(5)))
+        run = partial(collect, limit=2, audit_retention_seconds=DAY)
+        done = self.write(lambda c: run(c, NOW + DAY + 2))
+        self.assertEqual((done.audit_events, done.is_complete), (2, False))
+        done = self.write(lambda c: run(c, NOW + DAY + 2))
+        self.assertEqual((done.audit_events, done.is_complete), (1, True))
+        self.assertEqual(len(self.events()), 2)
+
+
+class FailingDatabase(Database):
+    """A store that cannot be written while C{fails}."""
+
+    fails = True
+    transactions = 0
+
+    async def write(self, transaction: Callable[[Connection], T]) -> T:
+        """Count, or refuse."""
+        if self.fails:
+            raise StoreUnavailable("the disk is full")
+        self.transactions += 1
+        return await super().write(transaction)
+
+
+class TrailTests(AuditCase):
+    """The way to the table."""
+
+    def setUp(self) -> None:
+        """A trail that keeps five events."""
+        super().setUp()
+        self.database.__class__ = FailingDatabase
+        self.trail = AuditTrail(self.database, lambda: NOW, maximum_waiting=5)
+
+    def flush(self) -> None:
+        """Write."""
+        self.successResultOf(Deferred.fromCoroutine(self.trail.flush()))
+
+    def store(self) -> FailingDatabase:
+        """The store, as it is here."""
+        assert isinstance(self.database, FailingDatabase)
+        return self.database
+
+    def test_trouble_with_the_store_loses_nothing(self) -> None:
+        """What waits is written when it can be."""
+        self.trail.note(call())
+        failed = Deferred.fromCoroutine(self.trail.flush())
+        self.failureResultOf(failed, StoreUnavailable)
+        self.assertEqual(self.trail.waiting, 1)
+        self.store().fails = False
+        self.flush()
+        self.flush()
+        self.assertEqual(len(self.events()), 1)
+        self.assertEqual(self.trail.waiting, 0)
+
+    def test_what_does_not_fit_is_counted(self) -> None:
+        """In the trail itself, where the gap is, and in the log."""
+        said: list[object] = []
+        watch = cast(ILogObserver, lambda event: said.append(event.get("count")))
+        globalLogPublisher.addObserver(watch)
+        self.addCleanup(globalLogPublisher.removeObserver, watch)
+        for n in range(8):
+            self.trail.note(call(duration_ms=n))
+        self.assertEqual((self.trail.waiting, self.trail.lost), (5, 3))
+        self.store().fails = False
+        self.flush()
+        *kept, told = (shown.event for shown in self.events())
+        self.assertEqual([event.duration_ms for event in kept], list(range(5)))
+        self.assertEqual((told.kind, told.outcome), (Kind.EVENTS_LOST, "3"))
+        self.assertIn(3, said)
+        self.trail.note(call())
+        self.flush()
+        self.assertEqual(len(self.events()), 7)
+
+    def test_many_events_are_few_transactions(self) -> None:
+        """A refresh behind them does not wait for all of them."""
+        self.store().fails = False
+        trail = AuditTrail(self.database, lambda: NOW)
+        for _ in range(2 * MAXIMUM_BATCH + 1):
+            trail.note(call())
+        before = self.store().transactions
+        self.successResultOf(Deferred.fromCoroutine(trail.flush()))
+        self.assertEqual(self.store().transactions - before, 3)
+        self.assertEqual(len(self.events()), 2 * MAXIMUM_BATCH + 1)
