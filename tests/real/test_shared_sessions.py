@@ -6,8 +6,6 @@ the daemon, the stand-in Forgejo and the stand-in child are real processes.
 from __future__ import annotations
 
 import json
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -117,9 +115,7 @@ class QuestionTests(ChildCase):
         await self.begin()
         client = await self.signed_in()
         retry = await self.asked(client)
-        for pid in self.children():
-            os.kill(pid, signal.SIGKILL)
-        await self.until_children(0)
+        await self.crash()
         await self.lost(client, retry)
         await self.check_user(client)
 
