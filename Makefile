@@ -56,7 +56,7 @@ test-slow: $(VENV)/.installed-dev
 	$(BIN)/python $(WARNINGS) -m twisted.trial --reporter=text \
 		--temp-directory=_trial_temp_slow tests.slow.test_packaging \
 		tests.slow.test_durability tests.slow.test_rotation tests.slow.test_chaos \
-		tests.slow.test_prometheus
+		tests.slow.test_prometheus tests.slow.test_doctor_proxies
 
 # The official suite against a real daemon, in front of three kinds of children.
 conformance: $(VENV)/.installed-test
