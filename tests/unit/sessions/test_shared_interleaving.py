@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 
 from fjmcp_broker.mcp.messages import Notification, Request, Response, parse
+from fjmcp_broker.sessions.population import Limits
 from fjmcp_broker.sessions.session import Session
 from fjmcp_broker.sessions.workplace import DOUBT_SECONDS
 from tests.fakes import FakeProcess
@@ -173,6 +174,9 @@ class Interleaving:
 
     def pick(self, which: int, *, wanted: bool = False) -> Made | None:
         """One of the calls that a child has."""
+        for made in [m for m in self.calls if m.process.exited]:
+            self.calls.remove(made)
+            self.over.append(made)
         calls = [m for m in self.calls if m.is_wanted or not wanted]
         return calls[which % len(calls)] if calls else None
 
@@ -285,7 +289,7 @@ class Interleaving:
 
     def finish(self) -> None:
         """Answer what is left."""
-        while self.calls:
+        while self.pick(0) is not None:
             self.answer(0)
 
     def check(self) -> None:
@@ -354,10 +358,14 @@ RUNS = st.sets(st.sampled_from(EVENTS), min_size=2, max_size=3).flatmap(steps_of
 class InterleavingTests(SharedWorld):
     """Two connections of each era of one user."""
 
-    @settings(max_examples=1500, suppress_health_check=list(HealthCheck), deadline=None)
+    @settings(max_examples=1000, suppress_health_check=list(HealthCheck), deadline=None)
     @given(RUNS)
     def test_each_gets_its_own(self, steps: list[tuple[str, int]]) -> None:
         """Whatever happens in whatever order."""
+        self.run_steps(steps)
+
+    def run_steps(self, steps: list[tuple[str, int]]) -> None:
+        """One run, from nobody to nobody."""
         SharedWorld.setUp(self)
         run = Interleaving(self)
         for name, which in steps:
@@ -367,3 +375,10 @@ class InterleavingTests(SharedWorld):
         self.successResultOf(Deferred.fromCoroutine(self.registry.stop(3)))
         self.assertEqual((self.living, len(self.registry)), ([], 0))
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+
+class LeasedInterleavingTests(InterleavingTests):
+    """The same, where calls have children for themselves, one after another."""
+
+    interactive = True
+    limits = Limits(total=1000, per_user=1000)
