@@ -1,7 +1,6 @@
 """The starts of a session's children, one after another."""
 
 from collections.abc import Iterable
-from weakref import WeakKeyDictionary
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
@@ -42,7 +41,7 @@ class Starter:
         self._label = f"{session.name}-{int(owner.clock.seconds() * 1000):x}"
         self._count = 0
         self._began_at = 0.0
-        self._liveness: WeakKeyDictionary[Attachment, Liveness] = WeakKeyDictionary()
+        self._liveness: dict[Attachment, Liveness] = {}
         self._pause: Deferred[None] | None = None
 
     def attachment(self, keeper: AttachmentOwner) -> Attachment:
@@ -108,4 +107,13 @@ class Starter:
         liveness = self._liveness[attachment] = Liveness(attachment, self._owner.clock)
         child = self._owner.make_child(liveness, token.text, self._session.name)
         attachment.attach(child, token.expires_at)
-        return await self._greeter.greet(attachment, initialize, is_second=is_second)
+        try:
+            response = await self._greeter.greet(
+                attachment, initialize, is_second=is_second
+            )
+        except BaseException:
+            # It may never have been launched, and then does not end either.
+            self._liveness.pop(attachment, None)
+            raise
+        child.when_ended().addCallback(lambda _: self._liveness.pop(attachment, None))
+        return response

@@ -1,6 +1,7 @@
 """What a session's next child, and what nobody waits for, must not forget."""
 
 import gc
+import weakref
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -205,6 +206,20 @@ class TwoChildrenTests(WakingWorld):
         """A notification of the client."""
         note = {"jsonrpc": "2.0", "method": method, "params": params}
         return self.send(note, self.session)
+
+    def test_those_before_are_forgotten(self) -> None:
+        """However often a child is replaced, no old one stays in memory."""
+        self.reply(self.old, self.received(self.old)[-1]["id"], {})
+        gone = []
+        for _ in range(5):
+            gone.append(weakref.ref(self.living[-1].protocol))
+            self.rotate()
+            self.clock.advance(10)
+        self.assertEqual(len(self.living), 1)
+        # What the fakes and this test remember.
+        del self.spawner.processes[:-1], self.old
+        gc.collect()
+        self.assertEqual([child() for child in gone if child()], [])
 
     def test_notification_about_everything(self) -> None:
         """Both children hear it."""
