@@ -41,6 +41,7 @@ from fjmcp_broker.web.register import RegisterEndpoint
 from fjmcp_broker.web.revoke import RevocationEndpoint
 from fjmcp_broker.web.routes import sign_in_routes, token_side_routes
 from fjmcp_broker.web.token import TokenEndpoint
+from fjmcp_broker.web.tracing import Tracing
 
 
 @attrs.frozen(kw_only=True)
@@ -53,6 +54,7 @@ class Surroundings:
     @ivar documents: fetches client metadata documents; C{None}: switched off.
     @ivar origins: which Host and Origin are allowed.
     @ivar limiter: refuses what is too much.
+    @ivar tracing: writes down how far sign-ins come.
     @ivar metrics: what those may read that C{metrics.allow} names.
     @ivar is_ready: whether the daemon accepts requests.
     @ivar on_grant_ended: called with the grant id after the commit that ended it.
@@ -69,6 +71,7 @@ class Surroundings:
     documents: MetadataDocuments | None
     origins: OriginPolicy
     limiter: RateLimiter
+    tracing: Tracing
     metrics: MetricsEndpoint
     is_ready: Callable[[], bool]
     on_grant_ended: Callable[[str], None]
@@ -103,7 +106,8 @@ def build_endpoints(around: Surroundings) -> IResource:
     @param around: what they work with.
     @return: a leaf resource for every path but C{/mcp}.
     """
-    routes = around.limiter.guard((*_token_side(around), *_sign_in(around)))
+    routes = around.tracing.guard((*_token_side(around), *_sign_in(around)))
+    routes = around.limiter.guard(routes)
     shown = Route("GET", METRICS_PATH, around.metrics.get)
     return build_web_resource((*routes, shown), around.origins)
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from twisted.logger import Logger
 
-from fjmcp_broker.bookkeeping import Bookkeeping
+from fjmcp_broker.bookkeeping import Bookkeeping, both
 from fjmcp_broker.clocks import LifetimeClock
 from fjmcp_broker.config import Config
 from fjmcp_broker.endpoints import Surroundings, build_documents, build_endpoints
@@ -157,7 +157,7 @@ class _Composition:
             ledger=SessionRows(self._database, self._sealer),
             tokens=self._upstream,
             make_child=self._make_child,
-            catalogue=ToolCatalogue.packaged(),
+            catalogue=ToolCatalogue.packaged().allowing(config.child.allowed_tools),
             limits=Limits(
                 config.sessions.max,
                 config.sessions.max_per_user,
@@ -273,6 +273,7 @@ class _Composition:
             ),
         )
         addresses = ClientAddresses(config.server.trusted_proxies, config.log.addresses)
+        tracing = self._books.tracing(addresses.of)
         limiter = RateLimiter(
             Limiter(config.limits.rate_limits()),
             addresses,
@@ -302,6 +303,7 @@ class _Composition:
                 documents=self._documents,
                 origins=origins,
                 limiter=limiter,
+                tracing=tracing,
                 metrics=self._metrics,
                 is_ready=lambda: self.daemon.ready,
                 on_grant_ended=self._grant_ended,
@@ -316,7 +318,7 @@ class _Composition:
             log_every_request=config.log.level == "debug",
             shown_client=addresses.shown,
             others=BodyLimit(network=addresses.network),
-            on_answered=RequestCounter(self._instruments.metrics),
+            on_answered=both(RequestCounter(self._instruments.metrics), tracing),
         )
         self._instruments.watch(self._registry.population, site, bodies)
         self._registry.on_moved = self._instruments.metrics.session_moved

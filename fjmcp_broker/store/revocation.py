@@ -27,11 +27,13 @@ class Refused:
     @ivar error: what the client is told.
     @ivar ended_grant_id: the grant that this ended, or C{None}.
     @ivar reason: why that ended.
+    @ivar grant_id: that the request was about, if it is known; not for the client.
     """
 
     error: OAuthError
     ended_grant_id: str | None = None
     reason: str | None = None
+    grant_id: str | None = None
 
 
 @attrs.frozen

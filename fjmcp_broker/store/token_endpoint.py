@@ -265,10 +265,13 @@ def _carry_out_refusal(
     decision: Refuse | RevokeGrant,
     now: int,
 ) -> Refused:
-    if facts is None or isinstance(decision, Refuse):
+    if facts is None:
         return Refused(decision.error)
-    end_grant(connection, facts.grant.grant_id, now, decision.reason)
-    return Refused(decision.error, facts.grant.grant_id, decision.reason)
+    grant_id = facts.grant.grant_id
+    if isinstance(decision, Refuse):
+        return Refused(decision.error, grant_id=grant_id)
+    end_grant(connection, grant_id, now, decision.reason)
+    return Refused(decision.error, grant_id, decision.reason, grant_id)
 
 
 def _code_facts(connection: Connection, code_digest: bytes) -> CodeFacts | None:

@@ -40,6 +40,7 @@ from fjmcp_broker.web.cookies import BrowserCookies, form_token
 from fjmcp_broker.web.forms import MAXIMUM_QUERY_BYTES, form_bytes, query_bytes
 from fjmcp_broker.web.html import element
 from fjmcp_broker.web.pages import problem, see_other
+from fjmcp_broker.web.tracing import step_of
 
 #: How long a sign-in may take, in seconds.
 PENDING_LIFETIME_SECONDS: Final = 600
@@ -99,13 +100,17 @@ class AuthorizeEndpoint:
 
     async def _authorize(self, request: IRequest, parameters: Pairs) -> bytes:
         client_id = named_client(parameters)
+        step = step_of(request)
         try:
             found = await self._clients.find(client_id)
         except DocumentError as error:
+            step.says("no_document", str(error))
             return no_document(request, client_id, error)
         if found is None:
+            step.says("unknown_client")
             return unknown_client(request)
         client = found.client
+        step.about(client_id=client.client_id)
         # What this raises becomes a page: where a redirect would lead is not known.
         target = pin_redirect_uri(parameters, client)
         try:
@@ -118,10 +123,13 @@ class AuthorizeEndpoint:
                 client=client_id,
                 code=error.code,
             )
+            step.says(str(error.code), error.description)
             return self._refused(request, target, client_state(parameters), error)
         pending_id = await self._remember(wanted, found)
         if pending_id is None:
+            step.says("unknown_client")
             return unknown_client(request)
+        step.about(pending_id=pending_id)
         return self._show(request, client, wanted, pending_id)
 
     async def _remember(

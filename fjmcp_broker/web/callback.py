@@ -48,6 +48,7 @@ from fjmcp_broker.web.consent import SECOND_ATTEMPT, Departure, expired
 from fjmcp_broker.web.cookies import BrowserCookies
 from fjmcp_broker.web.forms import read_query
 from fjmcp_broker.web.pages import see_other
+from fjmcp_broker.web.tracing import step_of
 
 #: Forgejo's error codes that a client may hear of as they are. Others are Forgejo's
 #: business with us: C{unauthorized_client}, relayed, makes clients throw their
@@ -122,9 +123,12 @@ class CallbackEndpoint:
         state = form.require("state")
         if form.get("error") is None:
             form.require("code")
+        step = step_of(request)
+        step.about(state_digest=digest(state))
         cookie = self._cookies.approval_value(request, state)
         if cookie is None:
             self._log.warn("callback refused: no approval cookie for its state")
+            step.says("wrong_browser")
             return wrong_browser(request)
         now = int(self._clock.seconds())
         row = await self._database.write(
@@ -133,6 +137,7 @@ class CallbackEndpoint:
         if row is None:
             self._log.warn("callback refused: no pending sign-in for its state")
             return expired(request)
+        step.about(client_id=row.client_id, pending_id=row.pending_id)
         self._cookies.clear_approval(request, state)
         try:
             return await self._returned(request, row, state, form)
@@ -164,6 +169,7 @@ class CallbackEndpoint:
             return self._give_up(request, row, ErrorCode.SERVER_ERROR, str(refused))
         except ScopeMismatch as mismatch:
             self._log.warn("sign-in stopped: {reason}", reason=str(mismatch))
+            step_of(request).says("other_scopes", str(mismatch))
             return other_scopes(request, row.request, mismatch, self._forgejo_url)
         except UpstreamUnavailable as unavailable:
             code = ErrorCode.TEMPORARILY_UNAVAILABLE
@@ -203,6 +209,9 @@ class CallbackEndpoint:
 
         if not await self._database.write(restart):
             return expired(request)
+        step = step_of(request)
+        step.about(pending_id=again.pending_id, state_digest=digest(approval.state))
+        step.says("again", "Forgejo had spent the code, and is asked once more")
         self._log.info("sign-in for {client} begins again", client=row.client_id)
         return self._departure.leave(request, approval)
 
@@ -242,6 +251,7 @@ class CallbackEndpoint:
 
         if not await self._database.write(issue):
             return expired(request)
+        step_of(request).about(grant_id=grant.grant_id, user_id=user.user_id)
         self._log.info(
             "user {user} signed in for {client}, grant {grant}, policy {policy}",
             user=user.user_id,
@@ -265,6 +275,7 @@ class CallbackEndpoint:
 
         @param reason: for the log.
         """
+        step_of(request).says(str(code), reason)
         self._log.warn(
             "sign-in for {client} ended with {code}: {reason}",
             client=row.client_id,
@@ -286,6 +297,7 @@ class CallbackEndpoint:
             client=row.client_id,
             reason=str(refused),
         )
+        step_of(request).says("not_allowed", str(refused))
         error = OAuthError(ErrorCode.ACCESS_DENIED, "this account may not sign in")
         wanted = row.request
         back = error_redirect(

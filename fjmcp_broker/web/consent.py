@@ -23,6 +23,7 @@ from fjmcp_broker.store import pending
 from fjmcp_broker.store.database import Database
 from fjmcp_broker.store.pending import PendingAuthorization
 from fjmcp_broker.store.sealing import Sealer
+from fjmcp_broker.trace.attempts import OK
 from fjmcp_broker.web.consent_page import (
     CANCEL,
     DECISION_FIELD,
@@ -34,6 +35,7 @@ from fjmcp_broker.web.cookies import BrowserCookies, form_token_matches
 from fjmcp_broker.web.forms import read_form
 from fjmcp_broker.web.html import element
 from fjmcp_broker.web.pages import GO_BACK, problem, see_other
+from fjmcp_broker.web.tracing import step_of
 
 #: First characters of the state sent to Forgejo; its digest in the row vouches for
 #: them, so the callback can tell a second attempt without another column.
@@ -177,6 +179,7 @@ class ConsentEndpoint:
         pending_id = form.require(PENDING_FIELD)
         token = form.require(TOKEN_FIELD)
         decision = form.require(DECISION_FIELD)
+        step_of(request).about(pending_id=pending_id)
         cookie = self._cookies.consent_value(request)
         if (
             not self._is_same_origin(request)
@@ -184,6 +187,7 @@ class ConsentEndpoint:
             or not form_token_matches(token, cookie, pending_id)
         ):
             self._log.warn("consent refused: not from our page in this browser")
+            step_of(request).says("not_our_page")
             return _foreign(request)
         if decision == CANCEL:
             return await self._cancel(request, pending_id)
@@ -214,6 +218,9 @@ class ConsentEndpoint:
         row = await self._database.write(cancel)
         if row is None:
             return expired(request)
+        step = step_of(request)
+        step.about(client_id=row.client_id)
+        step.says("cancelled")
         self._log.info("sign-in for {client} cancelled", client=row.client_id)
         error = OAuthError(ErrorCode.ACCESS_DENIED, "the user did not allow it")
         url = error_redirect(
@@ -242,6 +249,9 @@ class ConsentEndpoint:
 
         if not await self._database.write(approve):
             return expired(request)
+        step = step_of(request)
+        step.about(state_digest=digest(approval.state))
+        step.says(OK, f"policy {policy}")
         return self._departure.leave(request, approval)
 
 
@@ -250,6 +260,7 @@ def expired(request: IRequest) -> bytes:
     @param request: gets status and headers.
     @return: the page for a sign-in that is over or was never begun.
     """
+    step_of(request).says("expired")
     return problem(
         request,
         400,

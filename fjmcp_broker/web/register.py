@@ -25,6 +25,7 @@ from fjmcp_broker.store.database import Database
 from fjmcp_broker.store.lane import Lane
 from fjmcp_broker.web.errors import NO_STORE, answer_json
 from fjmcp_broker.web.forms import media_type, read_body
+from fjmcp_broker.web.tracing import step_of
 
 
 class RegisterEndpoint:
@@ -87,6 +88,7 @@ class RegisterEndpoint:
             created_at=int(self._clock.seconds()),
         )
         await self._database.write(lambda c: clients.insert(c, client))
+        step_of(request).about(client_id=client.client_id)
         self._log.info("client {client} registered", client=client.client_id)
         answer: dict[str, object] = {
             "client_id": client.client_id,

@@ -88,6 +88,7 @@ class BrokerRequest(Request):
     @ivar has_failed: whether the answer to that message was an error; C{None}: it
         was answered in another way.
     @ivar tool_call: the call of a tool that is in its body, for the audit trail.
+    @ivar sign_in_step: the step of a sign-in that it is, for its trace.
     @ivar started_at: when its headers were complete.
     @ivar on_drain: ends an answer that would last as long as its client likes, when
         the daemon stops.
@@ -100,6 +101,7 @@ class BrokerRequest(Request):
     rpc_method: str | None = None
     has_failed: bool | None = None
     tool_call: ToolCall | None = None
+    sign_in_step: Any = None  # a SignInStep, which knows this class
     started_at = 0.0
     on_drain: Callable[[], None] | None = None
     number = 0
@@ -172,6 +174,15 @@ class BrokerRequest(Request):
         """
         site: Any = self.site
         return f"{site.instance}-{self.number:x}"
+
+    @property
+    def trace_id(self) -> str | None:
+        """
+        @return: what the trace of the sign-in is called that it belongs to.
+        """
+        step = self.sign_in_step
+        trace_id: str | None = None if step is None else step.trace_id
+        return trace_id
 
     def gotLength(self, length: int | None) -> None:
         """

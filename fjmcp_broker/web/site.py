@@ -264,6 +264,9 @@ class BrokerSite(Site):
             REQUEST_ID_FIELD: answered.request_id,
         }
         text = "{method} {path} {status} {size} bytes in {seconds} s"
+        if answered.trace_id is not None:
+            fields["trace"] = answered.trace_id
+            text += ", trace {trace}"
         client = self._shown_client(answered)
         if client is not None:
             fields["client"] = client

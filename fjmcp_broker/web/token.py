@@ -23,6 +23,7 @@ from fjmcp_broker.web.bearer import authorization_header
 from fjmcp_broker.web.errors import NO_STORE, answer_json
 from fjmcp_broker.web.forms import read_form
 from fjmcp_broker.web.owned import finish
+from fjmcp_broker.web.tracing import step_of
 
 
 class TokenEndpoint:
@@ -69,7 +70,12 @@ class TokenEndpoint:
             parameters, authorization_header(request)
         )
         asked = parse_token_request(parameters, self._public_url)
+        step = step_of(request)
+        if isinstance(asked, RefreshRequest):
+            step.is_none()
         tokens = await finish(self._answer(credentials, asked), "a token request")
+        if tokens.grant_id is not None:
+            step.about(grant_id=tokens.grant_id)
         if isinstance(tokens, Refused):
             raise tokens.error
         return answer_json(

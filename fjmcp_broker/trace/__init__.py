@@ -1,0 +1,1 @@
+"""Sign-in traces: how far each attempt came, from registration to the first request."""
