@@ -157,7 +157,7 @@ class _Composition:
             ledger=SessionRows(self._database, self._sealer),
             tokens=self._upstream,
             make_child=self._make_child,
-            catalogue=ToolCatalogue.packaged(),
+            catalogue=ToolCatalogue.packaged().allowing(config.child.allowed_tools),
             limits=Limits(
                 config.sessions.max,
                 config.sessions.max_per_user,

@@ -5,6 +5,7 @@ These records are part of the table of keys: every default, unit and help text s
 here and nowhere else.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -23,12 +24,22 @@ from .kinds import (
     VARIABLE_NAME,
     VARIABLES,
     choice,
+    listing,
+    plain_text,
 )
 from .secrets import KEYS
 
 _MINUTE: Final = 60
 _DAY: Final = 86400
 _MIB: Final = 2**20
+_TOOL: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+
+
+def _tool(text: str) -> str:
+    text = plain_text(text)
+    if _TOOL.fullmatch(text) is None:
+        raise ValueError("must hold names of tools")
+    return text
 
 
 @frozen(kw_only=True)
@@ -84,6 +95,16 @@ class ChildConfig:
             BOOLEAN,
             "Add titles and read-only hints to forgejo-mcp's tools, which sets "
             "none, so that clients do not ask before every plain read.",
+        ),
+    )
+    allowed_tools: tuple[str, ...] = field(
+        default=(),
+        metadata=about(
+            listing("list of names", _tool),
+            "Tools that may be called although this software refuses them to "
+            "everybody: download_release_attachment, download_issue_attachment and "
+            "download_comment_attachment, with which forgejo-mcp can send the user's "
+            "Forgejo token to a host of somebody else's choice.",
         ),
     )
     start_timeout_seconds: int = field(

@@ -97,7 +97,7 @@ class RealForgejoMcpTests(ModernCase):
 
     async def test_version_2_34(self) -> None:
         """forgejo-mcp 2.34.1."""
-        await self.journey("2.34.1", 140)
+        await self.journey("2.34.1", 138)
 
     async def test_upgrade(self) -> None:
         """The program behind the same command line changes, and what is said."""

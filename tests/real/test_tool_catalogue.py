@@ -286,19 +286,20 @@ class ToolCatalogueTests(TestCase):
                 result = await child.ask("tools/call", params | {"arguments": {}})
                 self.assertIn("alice", result.decode(), params)
 
-    async def test_denied_tool_sends_the_token_to_a_foreign_host(self) -> None:
+    async def test_denied_tools_send_the_token_to_a_foreign_host(self) -> None:
         """
-        Why C{download_release_attachment} is denied: where a release names a file on
-        another host, that host gets the user's token.
+        Why three tools are denied: where Forgejo says that the file of a release, an
+        issue or a comment is on another host, that host gets the user's token.
         """
         child = await self.start("2.34.1")
         foreign = Foreign()
         self.forgejo.base_url = await self.listen(foreign)
-        (tool,) = [
-            each
-            for each in await child.tools()
-            if each["name"] == "download_release_attachment"
-        ]
-        await child.call(tool["name"], arguments_for(tool, {}))
-        (authorization,) = foreign.seen
-        self.assertTrue(authorization.startswith("token "))
+        tools = [t for t in await child.tools() if t["name"] in CATALOGUE.denied]
+        self.assertEqual(
+            sorted(tool["name"] for tool in tools), sorted(CATALOGUE.denied)
+        )
+        for tool in tools:
+            foreign.seen.clear()
+            await child.call(tool["name"], arguments_for(tool, {}))
+            (authorization,) = foreign.seen
+            self.assertTrue(authorization.startswith("token "), tool["name"])

@@ -167,6 +167,7 @@ class SourceTests(Loading):
             "server.trusted_proxies": "10.0.0.0/8",
             "access.allowed_organizations": "friends",
             "access.allowed_users": "alice",
+            "child.allowed_tools": "download_issue_attachment",
             "clients.application_schemes": "other",
             "log.addresses": "none",
             "server.max_body_memory_bytes": "128MiB",

@@ -141,7 +141,10 @@ class CatalogueTests(SynchronousTestCase):
                 self.assertTrue(tool.idempotent and not tool.destructive, tool.name)
         titles = {tool.title for tool in CATALOGUE.tools.values()}
         self.assertEqual(len(titles), len(CATALOGUE.tools))
-        self.assertIn("download_release_attachment", CATALOGUE.denied)
+        self.assertEqual(
+            set(CATALOGUE.denied),
+            {f"download_{of}_attachment" for of in ("comment", "issue", "release")},
+        )
 
     def test_mistakes_in_the_file_are_found(self) -> None:
         """At start, not when a tool is called."""
