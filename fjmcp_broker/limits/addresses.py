@@ -17,6 +17,7 @@ _LONGEST_ADDRESS: Final = 64
 
 #: RFC 6177: a site has no less, so it is the smallest that a person cannot leave.
 _CLIENT_PREFIX: Final = 64
+_SITE_PREFIX: Final = 48
 _SHOWN_PREFIX_4: Final = 24
 _SHOWN_PREFIX_6: Final = 48
 
@@ -75,6 +76,16 @@ def client_network(address: Address) -> str:
         if isinstance(address, IPv4Address)
         else _cut(address, _CLIENT_PREFIX)
     )
+
+
+def site_network(address: Address) -> str | None:
+    """
+    @param address: of a client.
+    @return: of IPv6 the /48, the most that one customer usually gets (RFC 6177
+        section 2): 65,536 of what L{client_network} counts. C{None} for IPv4, where
+        no size of network is one person's.
+    """
+    return None if isinstance(address, IPv4Address) else _cut(address, _SITE_PREFIX)
 
 
 def shown_network(address: Address) -> str:

@@ -9,7 +9,7 @@ from typing import Final
 
 from attrs import field, frozen
 
-from .addresses import Address, client_network
+from .addresses import Address, client_network, site_network
 from .rates import DEFAULT_MAXIMUM_BUCKETS, Buckets, Rate
 
 Network = IPv4Network | IPv6Network
@@ -60,6 +60,10 @@ class _Place:
     key: str
 
 
+SITE_FACTOR: Final = 4
+"""So many times as much is allowed to all /64 of a /48 together: who has one could
+otherwise use up what all networks share."""
+
 _TOGETHER: Final = "together"
 """The key of a bucket that several share; no network is called so."""
 
@@ -78,6 +82,11 @@ class Limiter:
         """
         self._each = {
             what: Buckets(rate, maximum_buckets)
+            for what, rate in limits.rates.items()
+            if rate is not None
+        }
+        self._sites = {
+            what: Buckets(rate.times(SITE_FACTOR), maximum_buckets)
             for what, rate in limits.rates.items()
             if rate is not None
         }
@@ -130,7 +139,9 @@ class Limiter:
         """
         @return: how many buckets are not full.
         """
-        return sum(map(len, self._each.values()))
+        return sum(
+            len(self._each[what]) + len(self._sites[what]) for what in self._each
+        )
 
     def _places(self, what: Limited, address: Address | None) -> list[_Place]:
         if address is not None:
@@ -143,4 +154,7 @@ class Limiter:
         places = [_Place(self._all[what], _TOGETHER)]
         if address is not None:
             places.append(_Place(self._each[what], client_network(address)))
+            site = site_network(address)
+            if site is not None:
+                places.append(_Place(self._sites[what], site))
         return places

@@ -4,7 +4,7 @@ from ipaddress import ip_address, ip_network
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from fjmcp_broker.limits.policy import Limited, Limiter, RateLimits
+from fjmcp_broker.limits.policy import SITE_FACTOR, Limited, Limiter, RateLimits
 from fjmcp_broker.limits.rates import Rate
 
 NOW = 1_800_000_000
@@ -55,6 +55,17 @@ class LimiterTests(SynchronousTestCase):
             for n in range(50)
         ]
         self.assertEqual(found.count(0), 3)
+
+    def test_a_customer_of_ipv6_cannot_use_up_what_all_share(self) -> None:
+        """A /48 has as many networks as it likes; others still have their part."""
+        each = limiter(all_networks=20)
+        found = [
+            each.take(Limited.BAD_BEARER, ip_address(f"2001:db8:1:{n:x}::1"), NOW)
+            for n in range(200)
+        ]
+        self.assertEqual(found.count(0), 3 * SITE_FACTOR)
+        for other in (ALICE, ip_address("2001:db8:2::1"), None):
+            self.assertEqual(each.take(Limited.BAD_BEARER, other, NOW), 0, other)
 
     def test_endpoints_do_not_share(self) -> None:
         """Whoever has used up one thing can still do every other."""
