@@ -32,11 +32,11 @@ from fjmcp_broker.web.consent import ConsentEndpoint, Departure
 from fjmcp_broker.web.consent_page import ConsentPage
 from fjmcp_broker.web.cookies import BrowserCookies
 from fjmcp_broker.web.discovery import Discovery
+from fjmcp_broker.web.front_page import FrontPage
 from fjmcp_broker.web.health import Health
 from fjmcp_broker.web.limiting import RateLimiter
 from fjmcp_broker.web.metrics import METRICS_PATH, MetricsEndpoint
 from fjmcp_broker.web.origins import OriginPolicy
-from fjmcp_broker.web.pages import FrontPage
 from fjmcp_broker.web.register import RegisterEndpoint
 from fjmcp_broker.web.revoke import RevocationEndpoint
 from fjmcp_broker.web.routes import sign_in_routes, token_side_routes

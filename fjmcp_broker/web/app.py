@@ -128,16 +128,31 @@ class _Application:
         """
         @param request: gets status and headers.
         @param answer: the error.
-        @return: a page on the paths that people visit, else JSON.
+        @return: a page on the paths that people visit, and for a browser that got
+            lost, else JSON.
         """
         body = answer_error(request, answer)
-        page = self._pages.get(full_path(request))
+        path = full_path(request)
+        page = self._pages.get(path)
+        if page is None and answer.status == 404 and _is_visited(request, path):
+            page = self._pages.get("/")
         if page is None:
             return body
         body = page(request, answer)
         request.setHeader(b"Content-Type", b"text/html; charset=utf-8")
         request.setHeader(b"Content-Length", b"%d" % len(body))
         return body
+
+
+def _is_visited(request: IRequest, path: str) -> bool:
+    """
+    @return: whether somebody looks at an address that is nobody's: only browsers that
+        show it accept HTML by name.
+    """
+    if request.method not in (b"GET", b"HEAD") or is_open_to_all(path):
+        return False
+    values = request.requestHeaders.getRawHeaders(b"accept") or []
+    return any(b"text/html" in value.lower() for value in values)
 
 
 def full_path(request: IRequest) -> str:

@@ -2,6 +2,8 @@
 The consent page: who wants access, where it will go, what it allows.
 """
 
+from collections.abc import Iterator
+from typing import Final
 from urllib.parse import urlsplit
 
 from twisted.web.iweb import IRequest
@@ -17,7 +19,7 @@ from fjmcp_broker.oauth.redirect_uris import (
 )
 from fjmcp_broker.oauth.vocabulary import CONSENT_PATH, Policy, Scope
 from fjmcp_broker.web.html import Html, element
-from fjmcp_broker.web.pages import answer_page, render
+from fjmcp_broker.web.pages import answer_page, note, render
 
 #: Names of the form's fields and the one value that is not a policy.
 PENDING_FIELD = "pending"
@@ -25,14 +27,21 @@ TOKEN_FIELD = "form_token"  # noqa: S105 - the name of a field
 DECISION_FIELD = "decision"
 CANCEL = "cancel"
 
-_LOOPBACK_NOTE = (
-    "This leads to a program on the computer in front of you. Continue only if you "
-    "have just started this sign-in yourself, on this computer."
+_LOOPBACK_NOTE: Final = (
+    "This is a program on the computer in front of you. Allow it only if you have "
+    "just started this sign-in yourself, on this computer."
 )
-_APPLICATION_NOTE = (
-    "This opens an application installed on this device. Continue only if you have "
-    "just started this sign-in yourself, in that application."
+_APPLICATION_NOTE: Final = (
+    "This is an application installed on this device. Allow it only if you have just "
+    "started this sign-in yourself, in that application."
 )
+_PUNYCODE_NOTE: Final = (
+    "A name that begins with xn-- stands for letters of other alphabets. Some look "
+    "like ordinary ones, so check that you know this address as it is written here."
+)
+
+#: The prefix of a label in punycode (RFC 5890 section 2.3.2.1).
+_ACE_PREFIX: Final = "xn--"
 
 
 def offered_policies(request: AuthorizationRequest) -> tuple[Policy, ...]:
@@ -81,23 +90,20 @@ class ConsentPage:
         policies = offered_policies(wanted)
         document = render(
             f"Allow access to {self._forgejo_host}?",
-            element(
-                "p",
-                "An application that calls itself ",
-                element("strong", element("bdi", client.name)),
-                " wants to work with Forgejo on your behalf.",
-            ),
-            *_described(client),
+            element("p", "This application asks to work with Forgejo in your name:"),
+            _who(client),
             _target(wanted.redirect_uri),
+            *_notes(client, wanted.redirect_uri),
             element("h2", "What it will be able to do"),
             _abilities(policies),
+            element("p", "It can never do more than you can do yourself."),
             self._form(policies, pending_id, token),
             element(
                 "p",
-                "After this page you sign in at ",
+                "You sign in at ",
                 element("bdi", self._forgejo_host),
-                ", unless you are signed in there already. If you did not expect this "
-                "page, choose Cancel.",
+                " next, unless you are signed in there already. If you did not expect "
+                "this page, choose Cancel: nothing happens then.",
                 class_="soft",
             ),
         )
@@ -128,7 +134,7 @@ class ConsentPage:
             element("input", type="hidden", name=TOKEN_FIELD, value=token),
             _button(labels[first], first, class_="main"),
             *(_button(labels[policy], policy) for policy in others),
-            _button("Cancel", CANCEL),
+            _button("Cancel", CANCEL, class_="plain"),
             method="post",
             action=CONSENT_PATH,
         )
@@ -145,43 +151,67 @@ def _button(label: str, value: str, **attributes: str) -> Html:
     )
 
 
+def _who(client: Client) -> Html:
+    """
+    The name is always the application's own word, except where the operator chose
+    it. The host of a metadata document is proven by TLS (draft
+    client-id-metadata-document-01 section 6.4 recommends to show it).
+    """
+    name = element("p", element("bdi", client.name), class_="name")
+    if client.kind == "metadata-document":
+        host = element("bdi", document_host(client.client_id))
+        badge = element("span", "Verified: ", host, class_="badge good")
+        said = "It was checked that this address stands behind it. "
+        said += "The name is its own choice."
+    elif client.kind == "static":
+        badge = element("span", "Set up for this service", class_="badge good")
+        said = "Whoever runs this service has entered it by hand."
+    else:
+        badge = element("span", "Not verified", class_="badge")
+        said = "Anybody can choose this name. What counts is where the access goes:"
+    told = element("p", said, class_="soft")
+    return element("div", name, badge, told, class_="who")
+
+
 def _target(redirect_uri: str) -> Html:
-    shown = element(
+    host = element("bdi", display_host(redirect_uri))
+    return element(
         "div",
-        "Access will be given to",
-        element("strong", element("bdi", display_host(redirect_uri))),
+        element("p", "The access goes to"),
+        element("p", element("strong", host), class_="host"),
         class_="target",
     )
+
+
+def _notes(client: Client, redirect_uri: str) -> Iterator[Html]:
     if is_loopback(redirect_uri):
-        note = _LOOPBACK_NOTE
+        yield note(_LOOPBACK_NOTE)
     elif is_private_scheme(redirect_uri):
-        note = _APPLICATION_NOTE
-    else:
-        return shown
-    return element("div", shown, element("p", note, class_="note"))
-
-
-def _described(client: Client) -> tuple[Html, ...]:
-    """
-    The host of a client's metadata document, as draft
-    client-id-metadata-document-01 section 6.4 recommends: TLS has proven it, while
-    the name is the document's own word.
-    """
-    if client.kind != "metadata-document":
-        return ()
-    host = element("strong", element("bdi", document_host(client.client_id)))
-    return (element("p", "It says so at ", host, ", which has been checked."),)
+        yield note(_APPLICATION_NOTE)
+    hosts = [display_host(redirect_uri)]
+    if client.kind == "metadata-document":
+        hosts.append(document_host(client.client_id))
+    labels = [label for host in hosts for label in host.split(".")]
+    if any(label.startswith(_ACE_PREFIX) for label in labels):
+        yield note(_PUNYCODE_NOTE)
 
 
 def _abilities(policies: tuple[Policy, ...]) -> Html:
-    reading = element(
-        "li",
-        "Read everything you can read: repositories, issues, pull requests, "
-        "organizations, notifications",
+    reading = _ability(
+        "Read-only access",
+        "See everything that you can see: repositories and their files, issues, pull "
+        "requests, organizations, notifications. Also what is private. It changes "
+        "nothing.",
     )
     if Policy.FULL not in policies:
-        return element("ul", reading, element("li", "Change nothing"))
-    writing = element(
-        "li", "With full access also create, change and delete these in your name"
+        return element("dl", reading)
+    writing = _ability(
+        "Full access",
+        "All that, and act in your name: write to repositories, open and answer issues "
+        "and pull requests, merge, change settings, delete.",
     )
-    return element("ul", reading, writing)
+    return element("dl", reading, writing)
+
+
+def _ability(term: str, description: str) -> Html:
+    return element("div", element("dt", term), element("dd", description))

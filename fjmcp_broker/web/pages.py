@@ -2,57 +2,50 @@
 The pages that people see: plain HTML, one style, no script, readable on a phone.
 """
 
-from base64 import b64encode
 from collections.abc import Sequence
-from hashlib import sha256
 from typing import Final
 
 from twisted.web.iweb import IRequest
 
 from fjmcp_broker.web.errors import NO_STORE, ErrorAnswer, answer_bytes
 from fjmcp_broker.web.html import Content, Html, element
-
-_STYLE: Final = """
-:root{color-scheme:light dark;--paper:#f5f6f8;--card:#fff;--ink:#1b1f24;--soft:#57606a;
---line:#d0d7de;--main:#0a5cb8;--on-main:#fff;--note:#fff4d6;--note-line:#d4a72c}
-@media (prefers-color-scheme:dark){:root{--paper:#14171b;--card:#1d2126;--ink:#e7eaee;
---soft:#a3adb8;--line:#3a424c;--main:#6cb0ff;--on-main:#0b1a2b;--note:#332a10;
---note-line:#8a6d1f}}
-*{box-sizing:border-box}
-body{margin:0;padding:1rem;background:var(--paper);color:var(--ink);
-font:1rem/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
-main{max-width:34rem;margin:4vh auto;padding:1.5rem;background:var(--card);
-border:1px solid var(--line);border-radius:.75rem;overflow-wrap:anywhere}
-h1{margin:0 0 1rem;font-size:1.4rem;line-height:1.25}
-h2{margin:1.5rem 0 .5rem;font-size:1.05rem}
-p,ul,ol{margin:.5rem 0}ul,ol{padding-left:1.3rem}
-a{color:var(--main)}
-.soft{color:var(--soft);font-size:.9rem}
-.target{margin:1rem 0;padding:.75rem 1rem;border:1px solid var(--line);
-border-radius:.5rem}
-.target strong{display:block;font-size:1.6rem;line-height:1.25}
-.note{margin:1rem 0;padding:.75rem 1rem;background:var(--note);
-border:1px solid var(--note-line);border-radius:.5rem}
-code,pre{font:.9rem/1.45 ui-monospace,Consolas,monospace}
-pre{margin:.5rem 0;padding:.75rem;border:1px solid var(--line);border-radius:.5rem;
-white-space:pre-wrap}
-form{margin:1.5rem 0 1rem;display:grid;gap:.6rem}
-button,a.button{display:block;width:100%;padding:.75rem 1rem;
-border:1px solid var(--line);border-radius:.5rem;
-background:transparent;color:var(--ink);font:inherit;
-font-weight:600;text-align:center;text-decoration:none;cursor:pointer}
-button.main,a.main{background:var(--main);border-color:var(--main);color:var(--on-main)}
-button:focus-visible,a:focus-visible{outline:3px solid var(--main);outline-offset:2px}
-@media (max-width:26rem){body{padding:.5rem}main{margin:0;padding:1.1rem}}
-"""
-
-_STYLE_SOURCE: Final = (
-    f"'sha256-{b64encode(sha256(_STYLE.encode()).digest()).decode('ascii')}'"
-)
-
+from fjmcp_broker.web.style import STYLE, STYLE_SOURCE
 
 #: CSP sources for a page without a form.
 NO_FORM: Final = ("'none'",)
+
+
+def icon(drawing: str) -> Html:
+    """
+    @param drawing: the C{d} of a path in a square of 24, stroked in the text's colour.
+    @return: a picture that adds nothing to the words beside it.
+    """
+    path = element("path", d=drawing)
+    return element(
+        "svg",
+        path,
+        viewBox="0 0 24 24",
+        fill="none",
+        stroke="currentColor",
+        stroke_width="2",
+        stroke_linecap="round",
+        stroke_linejoin="round",
+        aria_hidden="true",
+    )
+
+
+def note(text: str) -> Html:
+    """
+    @param text: what to think about before going on.
+    @return: it, so that nobody overlooks it.
+    """
+    return element("div", icon(_CAUTION), element("p", text), class_="note")
+
+
+_CAUTION: Final = "M12 3 2.5 20h19ZM12 10v4M12 17.2v.1"
+#: Two ends and what joins them.
+_MARK: Final = "M5 4v7a4 4 0 0 0 4 4h6a4 4 0 0 1 4 4v1M5 4 2.5 6.5M5 4l2.5 2.5M19 4v7"
+_HEADER: Final = element("header", icon(_MARK), element("span", "Forgejo MCP broker"))
 
 
 def render(title: str, *content: Content) -> bytes:
@@ -68,9 +61,10 @@ def render(title: str, *content: Content) -> bytes:
         element("meta", name="robots", content="noindex"),
         element("title", title),
         # The style is ours and has no character that would need escaping.
-        element("style", Html(_STYLE)),
+        element("style", Html(STYLE)),
     )
-    body = element("body", element("main", element("h1", title), *content))
+    main = element("main", element("h1", title), *content)
+    body = element("body", _HEADER, main)
     document = element("html", head, body, lang="en")
     return b"<!DOCTYPE html>" + document.markup.encode("utf-8")
 
@@ -85,7 +79,7 @@ def set_page_headers(request: IRequest, form_sources: Sequence[str] = NO_FORM) -
         after it may lead.
     """
     policy = (
-        f"default-src 'none'; style-src {_STYLE_SOURCE}; base-uri 'none'; "
+        f"default-src 'none'; style-src {STYLE_SOURCE}; base-uri 'none'; "
         f"form-action {' '.join(form_sources)}; "
         "frame-ancestors 'none'"
     )
@@ -138,21 +132,31 @@ def problem(request: IRequest, status: int, title: str, *content: Content) -> by
     @param content: why, and what to do.
     @return: the page, for a route to return.
     """
-    return answer_page(request, render(title, *content, *trace_note(request)), status)
+    return answer_page(request, render(title, *content, reference(request)), status)
 
 
-def trace_note(request: IRequest) -> Sequence[Content]:
+def reference(
+    request: IRequest, detail: str | None = None, incident: str | None = None
+) -> Html:
     """
     @param request: that a page answers.
-    @return: what to tell an administrator, for the bottom of the page; nothing when
-        the request belongs to no sign-in.
+    @param detail: what went wrong, for whoever made the application.
+    @param incident: the id under which the log has the cause, if any.
+    @return: the bottom of a page: what an administrator finds in the log. A request
+        of a sign-in has the name of its trace, any other its own.
     """
-    trace_id = getattr(request, "trace_id", None)
-    if not isinstance(trace_id, str):
-        return ()
-    shown = element("code", trace_id)
-    told = "If you need help, tell your administrator this number: "
-    return (element("p", told, shown, class_="soft"),)
+    shown: list[Content] = []
+    if detail is not None:
+        shown.append(element("p", detail))
+    names = [incident, getattr(request, "trace_id", None)]
+    if not any(names):
+        names = [getattr(request, "request_id", None)]
+    told: list[Content] = [element("code", name) for name in names if name]
+    if told:
+        words = "If you need help, tell your administrator this number: "
+        between = [piece for code in told for piece in (", ", code)][1:]
+        shown.append(element("p", words, *between))
+    return element("div", *shown, class_="reference") if shown else element("div")
 
 
 #: What to do when a sign-in cannot go on.
@@ -212,67 +216,6 @@ def error_page(request: IRequest, answer: ErrorAnswer) -> bytes:
         content.append(element("p", "Wait a moment, then connect again."))
     else:
         content.append(GO_BACK)
-    if answer.incident is not None:
-        shown = element("code", answer.incident)
-        content.append(
-            element("p", "If it goes on, tell your administrator this number: ", shown)
-        )
     detail = f"{answer.code}: {answer.description}"
-    content.append(element("p", detail, class_="soft"))
-    content += trace_note(request)
+    content.append(reference(request, detail, answer.incident))
     return render(title, *content)
-
-
-class FrontPage:
-    """
-    C{/}: what this is and how to connect to it.
-    """
-
-    def __init__(self, public_url: str, forgejo_url: str) -> None:
-        """
-        @param public_url: the issuer, an origin without trailing slash.
-        @param forgejo_url: where people use Forgejo.
-        """
-        self._document = _front_page(public_url, forgejo_url)
-
-    async def show(self, request: IRequest) -> bytes:
-        """
-        @param request: GET of C{/}.
-        @return: the page.
-        """
-        return answer_page(request, self._document)
-
-
-def _front_page(public_url: str, forgejo_url: str) -> bytes:
-    mcp_url = f"{public_url}/mcp"
-    forgejo = element("a", forgejo_url, href=forgejo_url)
-    return render(
-        "Forgejo for MCP clients",
-        element(
-            "p",
-            "This service lets AI applications work with ",
-            forgejo,
-            ". You sign in through Forgejo, and an application can do no more than "
-            "you can, less if you allow it to read only.",
-        ),
-        element("h2", "Address of the MCP server"),
-        element("pre", mcp_url),
-        element("h2", "Claude.ai and Claude Desktop"),
-        element(
-            "p",
-            "Settings, Connectors, Add custom connector: paste the address. No client "
-            "id or secret is needed.",
-        ),
-        element("h2", "Claude Code"),
-        element("pre", f"claude mcp add --transport http forgejo {mcp_url}"),
-        element("p", "Then type ", element("code", "/mcp"), " and authenticate."),
-        element("h2", "MCP Inspector"),
-        element("pre", "npx @modelcontextprotocol/inspector"),
-        element("p", "Transport: Streamable HTTP. URL: the address above."),
-        element("h2", "Anything else"),
-        element(
-            "p",
-            "Any MCP client with Streamable HTTP and OAuth finds the rest from the "
-            "address by itself.",
-        ),
-    )

@@ -27,8 +27,8 @@ from fjmcp_broker.web.clients import ClientDirectory
 from fjmcp_broker.web.consent import ConsentEndpoint, Departure
 from fjmcp_broker.web.consent_page import ConsentPage
 from fjmcp_broker.web.cookies import BrowserCookies
+from fjmcp_broker.web.front_page import FrontPage
 from fjmcp_broker.web.origins import OriginPolicy
-from fjmcp_broker.web.pages import FrontPage
 from fjmcp_broker.web.register import RegisterEndpoint
 from fjmcp_broker.web.routes import sign_in_routes
 from tests.unit.store.memory import NOW, memory_database

@@ -47,6 +47,7 @@ class DocumentCase(SynchronousTestCase):
             CountingBytes(),
             access_lifetime_seconds=3600,
             refresh_lifetime_seconds=90 * DAY,
+            resource=f"{PUBLIC_URL}/mcp",
         )
 
     def authorize(self, client_id: str = URL, **changes: str | None) -> Answer:
@@ -110,7 +111,7 @@ class SignInTests(DocumentCase):
         self.assertEqual(page.status, 200)
         self.assertIn(">App<", page.text)
         # Draft section 6.4: the host that is certain, beside the name that is not.
-        self.assertIn(">app.example.com</bdi></strong>, which has been", page.text)
+        self.assertIn(">Verified: <bdi>app.example.com</bdi><", page.text)
         self.assertEqual(self.fetcher.fetched, [URL])
         answer = self.exchange(self.sign_in())
         client = self.stored()

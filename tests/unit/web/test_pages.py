@@ -1,9 +1,12 @@
 """The pages: escaping, headers, the front page, error pages."""
 
+import json
 import re
-from base64 import b64encode
+from base64 import b64decode, b64encode
 from hashlib import sha256
+from html import unescape
 from html.parser import HTMLParser
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -79,9 +82,49 @@ class PageTests(SynchronousTestCase):
             "npx @modelcontextprotocol/inspector",
             "Add custom connector",
             FORGEJO_URL,
+            f"codex mcp add forgejo --url {PUBLIC_URL}/mcp",
+            f"gemini mcp add --scope user --transport http forgejo {PUBLIC_URL}/mcp",
+            "ChatGPT",
+            "Zed",
+            "OpenCode",
         ):
             self.assertIn(words, page.text)
         self.assertIn("form-action 'none'", page.header("Content-Security-Policy"))
+
+    def test_links_that_install_lead_here(self) -> None:
+        """Editors take their settings from a link: name and address, encoded."""
+        page = self.site.request("GET", "/").text
+        (code,) = re.findall(r'href="vscode:mcp/install\?([^"]+)"', page)
+        settings = {"type": "http", "url": f"{PUBLIC_URL}/mcp"}
+        self.assertEqual(json.loads(unquote(code)), {"name": "forgejo", **settings})
+        (cursor,) = re.findall(r'href="(cursor://[^"]+)"', page)
+        query = parse_qs(urlsplit(unescape(cursor)).query)
+        self.assertEqual(query["name"], ["forgejo"])
+        (config,) = query["config"]
+        self.assertEqual(json.loads(b64decode(config)), {"url": f"{PUBLIC_URL}/mcp"})
+
+    def test_hosted_clients_cannot_reach_this_computer(self) -> None:
+        """On loopback, those that connect from elsewhere are said not to work."""
+        words = "cannot reach this one"
+        self.assertNotIn(words, self.site.request("GET", "/").text)
+        for url in ("http://127.0.0.1:8080", "http://localhost"):
+            page = Site(self, public_url=url).request("GET", "/")
+            self.assertEqual(page.text.count(words), 2)
+
+    def test_a_browser_that_got_lost_sees_a_page(self) -> None:
+        """Everybody else gets JSON where nothing is."""
+        for accept, kind in [
+            ("text/html,application/xhtml+xml,*/*;q=0.8", "text/html"),
+            ("*/*", "application/json"),
+            ("application/json, text/event-stream", "application/json"),
+        ]:
+            answer = self.site.request("GET", "/none", headers={"Accept": accept})
+            self.assertEqual(answer.status, 404)
+            self.assertIn(kind, answer.header("Content-Type"))
+        html = {"Accept": "text/html"}
+        for method, path in [("POST", "/none"), ("GET", "/.well-known/none")]:
+            answer = self.site.request(method, path, headers=html)
+            self.assertIn("application/json", answer.header("Content-Type"))
 
     def test_style_is_allowed_by_its_digest(self) -> None:
         """The policy names the style of the page and nothing else."""

@@ -1,0 +1,258 @@
+"""
+How to connect each client that is known to work, by what its own documentation says.
+
+What is not certain to last, such as the names of menus, is kept as short as possible;
+the address is all that any of them really needs.
+"""
+
+import json
+from base64 import b64encode
+from collections.abc import Sequence
+from enum import Enum, auto
+from typing import Final
+from urllib.parse import quote, urlsplit
+
+import attrs
+
+from fjmcp_broker.oauth.redirect_uris import LOOPBACK_HOSTS
+from fjmcp_broker.web.html import Content, Html, element
+
+#: What clients call the connection.
+SERVER_NAME: Final = "forgejo"
+
+
+class Kind(Enum):
+    """Where a client stands on the page."""
+
+    APPLICATION = auto()
+    EDITOR = auto()
+    TERMINAL = auto()
+    OTHER = auto()
+
+
+@attrs.frozen
+class HowTo:
+    """
+    What to do in one client.
+
+    @ivar kind: where it stands on the page.
+    @ivar name: of the client.
+    @ivar steps: of the way there, in order.
+    """
+
+    kind: Kind
+    name: str
+    steps: Sequence[Html]
+
+
+def known_clients(mcp_url: str) -> tuple[HowTo, ...]:
+    """
+    @param mcp_url: the address of the MCP endpoint; ours, without characters that a
+        shell or JSON would need quoted.
+    @return: every client that the page knows, each kind in the order of the page.
+    """
+    return (
+        *_applications(mcp_url),
+        *_editors(mcp_url),
+        *_terminals(mcp_url),
+        *_others(mcp_url),
+    )
+
+
+def _applications(url: str) -> tuple[HowTo, ...]:
+    # Both open connections from their own computers, never from the user's.
+    hosted: list[Html] = []
+    if (urlsplit(url).hostname or "") in {name.strip("[]") for name in LOOPBACK_HOSTS}:
+        hosted.append(
+            _said(
+                "It reaches servers from the Internet, so it cannot reach this one, "
+                "which answers on this computer only."
+            )
+        )
+    return (
+        HowTo(
+            Kind.APPLICATION,
+            "Claude on the web, desktop and phone",
+            (
+                *hosted,
+                element(
+                    "ol",
+                    element(
+                        "li",
+                        "Open ",
+                        _link("https://claude.ai/customize/connectors"),
+                        " and choose Add custom connector. In a team, an owner adds it "
+                        "once for all.",
+                    ),
+                    element("li", "Paste the address:", element("pre", url)),
+                    element("li", "Choose Connect and sign in."),
+                ),
+            ),
+        ),
+        HowTo(
+            Kind.APPLICATION,
+            "ChatGPT",
+            (
+                *hosted,
+                element(
+                    "ol",
+                    element(
+                        "li",
+                        "In the settings, under Apps, Advanced settings, switch on "
+                        "Developer mode.",
+                    ),
+                    element(
+                        "li",
+                        "Choose Create app, with OAuth and this address:",
+                        element("pre", url),
+                    ),
+                ),
+            ),
+        ),
+    )
+
+
+def _editors(url: str) -> tuple[HowTo, ...]:
+    server = {"url": url}
+    typed = {"type": "http", **server}
+    named = json.dumps({"name": SERVER_NAME, **typed})
+    install = f"name={SERVER_NAME}&config={b64encode(_compact(server)).decode('ascii')}"
+    return (
+        HowTo(
+            Kind.EDITOR,
+            "VS Code",
+            (
+                _button("Add to VS Code", f"vscode:mcp/install?{quote(named)}"),
+                _said("Or in a terminal:"),
+                element("pre", f"code --add-mcp '{named}'"),
+                _said("Then start the server with the command MCP: List Servers."),
+            ),
+        ),
+        HowTo(
+            Kind.EDITOR,
+            "Cursor",
+            (
+                _button(
+                    "Add to Cursor",
+                    f"cursor://anysphere.cursor-deeplink/mcp/install?{install}",
+                ),
+                _said("Or in ", _code("~/.cursor/mcp.json"), ":"),
+                _json({"mcpServers": {SERVER_NAME: server}}),
+            ),
+        ),
+        HowTo(
+            Kind.EDITOR,
+            "Zed",
+            (
+                _said("In the settings file:"),
+                _json({"context_servers": {SERVER_NAME: server}}),
+            ),
+        ),
+    )
+
+
+def _terminals(url: str) -> tuple[HowTo, ...]:
+    name = SERVER_NAME
+    return (
+        HowTo(
+            Kind.TERMINAL,
+            "Claude Code",
+            (
+                element("pre", f"claude mcp add --transport http {name} {url}"),
+                _said("Then, in Claude Code, type ", _code("/mcp"), " and sign in."),
+            ),
+        ),
+        HowTo(
+            Kind.TERMINAL,
+            "Codex",
+            (
+                element("pre", f"codex mcp add {name} --url {url}"),
+                element("pre", f"codex mcp login {name}"),
+            ),
+        ),
+        HowTo(
+            Kind.TERMINAL,
+            "Gemini CLI",
+            (
+                element(
+                    "pre", f"gemini mcp add --scope user --transport http {name} {url}"
+                ),
+                _said("Then, in Gemini CLI:"),
+                element("pre", f"/mcp auth {name}"),
+            ),
+        ),
+        HowTo(
+            Kind.TERMINAL,
+            "OpenCode",
+            (
+                element("pre", "opencode mcp add"),
+                _said("Choose a remote server, with the address above. Then:"),
+                element("pre", f"opencode mcp auth {name}"),
+            ),
+        ),
+    )
+
+
+def _others(url: str) -> tuple[HowTo, ...]:
+    return (
+        HowTo(
+            Kind.OTHER,
+            "MCP Inspector",
+            (
+                element("pre", "npx @modelcontextprotocol/inspector"),
+                _said("Transport type: Streamable HTTP. URL:"),
+                element("pre", url),
+            ),
+        ),
+        HowTo(
+            Kind.OTHER,
+            "Any client that speaks to servers over HTTP",
+            (
+                _said(
+                    "Choose Streamable HTTP (some call it HTTP or remote), with OAuth "
+                    "if there is a choice, and the address above."
+                ),
+            ),
+        ),
+        HowTo(
+            Kind.OTHER,
+            "A client that only starts programs",
+            (
+                _said("A program of its own joins the two, and needs Node:"),
+                _json(
+                    {
+                        "mcpServers": {
+                            SERVER_NAME: {
+                                "command": "npx",
+                                "args": ["-y", "mcp-remote", url],
+                            }
+                        }
+                    }
+                ),
+            ),
+        ),
+    )
+
+
+def _compact(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode("ascii")
+
+
+def _json(value: object) -> Html:
+    return element("pre", json.dumps(value, indent=2))
+
+
+def _said(*content: Content) -> Html:
+    return element("p", *content)
+
+
+def _code(text: str) -> Html:
+    return element("code", text)
+
+
+def _link(url: str) -> Html:
+    return element("a", url, href=url)
+
+
+def _button(label: str, url: str) -> Html:
+    return element("p", element("a", label, href=url, class_="button small"))
