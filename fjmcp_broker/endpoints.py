@@ -14,6 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import IResource
 
 from fjmcp_broker.config import Config
+from fjmcp_broker.oauth.metadata import resource_url
 from fjmcp_broker.store.database import Database
 from fjmcp_broker.store.lane import Lane
 from fjmcp_broker.store.sealing import Sealer
@@ -132,6 +133,7 @@ def _token_side(around: Surroundings) -> tuple[Route, ...]:
             around.random_bytes,
             access_lifetime_seconds=config.tokens.access_lifetime_seconds,
             refresh_lifetime_seconds=config.tokens.refresh_lifetime_seconds,
+            resource=resource_url(url),
         ),
         around.clock,
         url,

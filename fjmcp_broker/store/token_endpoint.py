@@ -76,6 +76,7 @@ class TokenTransactions:
         *,
         access_lifetime_seconds: int,
         refresh_lifetime_seconds: int,
+        resource: str,
     ) -> None:
         """
         @param sealer: for the derivation keys.
@@ -84,7 +85,11 @@ class TokenTransactions:
             its refresh token.
         @param refresh_lifetime_seconds: of a refresh token; each rotation starts
             it anew.
+        @param resource: what tokens are issued for (RFC 8707): codes and tokens of a
+            grant for another one, from before this service moved or out of a copy of
+            somebody else's store, are unknown here.
         """
+        self._resource = resource
         self._sealer = sealer
         self._random_bytes = random_bytes
         self._access_lifetime_seconds = access_lifetime_seconds
@@ -117,6 +122,8 @@ class TokenTransactions:
         self, connection: Connection, client_id: str, asked: CodeRequest, now: int
     ) -> TokenAnswer | Refused:
         facts = _code_facts(connection, digest(asked.code))
+        if facts is not None and facts.grant.resource != self._resource:
+            facts = None
         decision = decide_code_exchange(facts, client_id, asked, now)
         if isinstance(decision, Refuse | RevokeGrant):
             return _carry_out_refusal(connection, facts, decision, now)
@@ -134,6 +141,8 @@ class TokenTransactions:
         self, connection: Connection, client_id: str, asked: RefreshRequest, now: int
     ) -> TokenAnswer | Refused:
         facts = _refresh_facts(connection, digest(asked.refresh_token))
+        if facts is not None and facts.grant.resource != self._resource:
+            facts = None
         decision = decide_refresh(facts, client_id, asked.scope, now)
         if isinstance(decision, Refuse | RevokeGrant):
             return _carry_out_refusal(connection, facts, decision, now)

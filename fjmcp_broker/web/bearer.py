@@ -18,7 +18,7 @@ from fjmcp_broker.oauth.bearer import (
     judge_bearer,
     parse_authorization,
 )
-from fjmcp_broker.oauth.metadata import resource_metadata_url
+from fjmcp_broker.oauth.metadata import resource_metadata_url, resource_url
 from fjmcp_broker.oauth.tokens import digest
 from fjmcp_broker.oauth.vocabulary import ErrorCode, Scope
 from fjmcp_broker.store import bearer_check, tokens
@@ -74,12 +74,15 @@ class BearerAuthenticator:
         """
         @param database: where tokens are looked up.
         @param clock: tells the time.
-        @param public_url: origin of this service, for the challenge.
+        @param public_url: origin of this service, for the challenge, and because
+            tokens are good for the resource that they were issued for alone (RFC 8707
+            section 2; MCP 2026-07-28, authorization, token handling).
         @param maximum_entries: of the cache; the least recently used goes first.
         """
         self._database = database
         self._clock = clock
         self._metadata_url = resource_metadata_url(public_url)
+        self._resource = resource_url(public_url)
         self._maximum_entries = maximum_entries
         self._principals: OrderedDict[bytes, Principal] = OrderedDict()
         self._looking_up: list[list[Callable[[Principal], bool]]] = []
@@ -201,6 +204,9 @@ class BearerAuthenticator:
         facts = await self._database.read(
             lambda connection: tokens.principal(connection, token_digest)
         )
+        if facts is not None and facts.grant.resource != self._resource:
+            # The store was that of a broker elsewhere, or is a copy of it.
+            facts = None
         now = self._now()
         if (
             facts is not None

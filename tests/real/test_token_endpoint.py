@@ -91,6 +91,7 @@ class ConcurrencyTests(TestCase):
                 secrets.token_bytes,
                 access_lifetime_seconds=3600,
                 refresh_lifetime_seconds=86_400,
+                resource=f"{PUBLIC_URL}/mcp",
             ),
             self.clock,
             PUBLIC_URL,

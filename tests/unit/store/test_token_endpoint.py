@@ -37,6 +37,7 @@ from fjmcp_broker.store.sealing import Sealer
 from fjmcp_broker.store.token_endpoint import TokenAnswer, TokenTransactions
 from tests.unit.web.token_fixture import (
     NOW,
+    PUBLIC_URL,
     USER_ID,
     VERIFIER,
     insert_code,
@@ -90,6 +91,7 @@ class RefreshMachine(RuleBasedStateMachine):
             secrets.token_bytes,
             access_lifetime_seconds=ACCESS_LIFETIME,
             refresh_lifetime_seconds=REFRESH_LIFETIME,
+            resource=f"{PUBLIC_URL}/mcp",
         )
         self.now = NOW
         self.ended = False

@@ -211,6 +211,7 @@ class TokenWorld:
             secrets.token_bytes,
             access_lifetime_seconds=ACCESS_LIFETIME,
             refresh_lifetime_seconds=REFRESH_LIFETIME,
+            resource=f"{public_url}/mcp",
         )
         token = TokenEndpoint(
             self.database,
