@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from http.client import HTTPException
 from typing import Final
 
+from fjmcp_broker import backup_commands
 from fjmcp_broker.config.addresses import (
     LOOPBACK_NAMES,
     is_loopback_url,
@@ -66,6 +67,8 @@ def parser() -> argparse.ArgumentParser:
         "--version", action="version", version=f"fjmcp-broker {build_information()}"
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    backup_commands.add_to(commands)
 
     check = commands.add_parser(
         "check-config",

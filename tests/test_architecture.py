@@ -17,6 +17,7 @@ LEVELS: Final = (
     ("tap", "cli", "demo"),
     (
         "services",
+        "backup_commands",
         "bookkeeping",
         "doctor",
         "endpoints",

@@ -1,7 +1,18 @@
 """
 Forward-only migrations: numbered SQL files that come with the package.
+
+A program may be older than a store. Whether it can use that store is for the newer one
+to say: a migration whose file has a line C{-- Usable from schema N on.} leaves the
+store usable by programs that know the schema up to N; without the line, only by those
+that know the migration itself. The highest of these numbers is C{PRAGMA user_version},
+which is part of every transaction and of every copy.
+
+Usable means: what such a program writes is still accepted (new columns have defaults,
+no constraint is new), what it deletes takes new rows along, and rows that it wrote are
+understood by programs that know the migration.
 """
 
+import re
 import sqlite3
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -21,6 +32,8 @@ CREATE TABLE schema_migrations (
     checksum BLOB NOT NULL
 ) STRICT
 """
+
+_USABLE: Final = re.compile(r"^-- Usable from schema ([0-9]+) on\.$", re.MULTILINE)
 
 
 @attrs.frozen
@@ -43,6 +56,14 @@ class Migration:
         SHA-256 of the text: a migration that was applied must never change.
         """
         return sha256(self.sql.encode()).digest()
+
+    @property
+    def usable_from(self) -> int:
+        """
+        The oldest schema whose programs can use a store that has this migration.
+        """
+        said = _USABLE.search(self.sql)
+        return int(said[1]) if said else self.version
 
     def statements(self) -> Iterator[str]:
         """
@@ -88,8 +109,8 @@ def check(
 
     @param connection: to the store.
     @param migrations: instead of the embedded ones.
-    @return: how many migrations it has; 0 for a new store.
-    @raise StoreRefused: it is newer, or other migrations were applied, or it is the
+    @return: how many migrations it has, perhaps more than are known; 0 for a new store.
+    @raise StoreRefused: it is too new, or other migrations were applied, or it is the
         database of another program. The message does not name the file.
     """
     known = embedded() if migrations is None else migrations
@@ -108,7 +129,9 @@ def check(
         "SELECT version, checksum FROM schema_migrations ORDER BY version"
     ).fetchall()
     newest = applied[-1][0] if applied else 0
-    if newest > len(known):
+    # 0: written before this was recorded.
+    (usable_from,) = connection.execute("PRAGMA user_version").fetchone()
+    if newest > len(known) and not 0 < usable_from <= len(known):
         raise StoreRefused(
             f"its schema is version {newest}, but this version of fjmcp-broker only"
             f" knows up to {len(known)}; install the version that wrote it or restore"
@@ -149,7 +172,11 @@ def apply(
             " VALUES (?, ?, ?)",
             (migration.version, now, migration.checksum),
         )
-    return len(known) - present
+    usable_from = max((each.usable_from for each in known), default=0)
+    if present <= len(known):
+        # No parameter can stand there.
+        connection.execute(f"PRAGMA user_version = {usable_from:d}")
+    return max(0, len(known) - present)
 
 
 def migrate(

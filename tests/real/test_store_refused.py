@@ -30,6 +30,7 @@ class RefusedStoreTests(PreflightTestCase):
             connection.execute(
                 "INSERT INTO schema_migrations VALUES (?, ?, ?)", (newest + 1, NOW, b"")
             )
+            connection.execute(f"PRAGMA user_version = {newest + 1}")
         self.assertEqual(
             self.refusal(),
             f"its schema is version {newest + 1}, but this version of fjmcp-broker"

@@ -66,6 +66,46 @@ class MigrationTests(SynchronousTestCase):
         )
         self.assertFalse(self.connection.in_transaction)
 
+    def test_newer_store_that_is_usable(self) -> None:
+        """
+        What a migration says about older programs is recorded in the store, and
+        stays when an older program has used it.
+        """
+        third = Migration(
+            3, "0003_c.sql", "-- Usable from schema 2 on.\n\nCREATE TABLE c (x);\n"
+        )
+        migrate(self.connection, NOW, [FIRST, SECOND, third])
+        for _ in range(2):
+            self.assertEqual(migrate(self.connection, NOW, [FIRST, SECOND]), 0)
+            self.assertEqual(check(self.connection, [FIRST, SECOND]), 3)
+            self.assertRaises(StoreRefused, check, self.connection, [FIRST])
+        other = Migration(2, "0002_b.sql", "CREATE TABLE b (y);")
+        self.assertRaises(StoreRefused, check, self.connection, [FIRST, other])
+        self.assertEqual(migrate(self.connection, NOW, [FIRST, SECOND, third]), 0)
+
+    def test_least_usable_migration_counts(self) -> None:
+        """
+        A later one cannot allow what an earlier one has not.
+        """
+        third = Migration(
+            3, "0003_c.sql", "-- Usable from schema 1 on.\nCREATE TABLE c (x);\n"
+        )
+        migrate(self.connection, NOW, [FIRST, SECOND, third])
+        self.assertRaises(StoreRefused, check, self.connection, [FIRST])
+        self.assertEqual(check(self.connection, [FIRST, SECOND]), 3)
+
+    def test_newer_store_that_says_nothing(self) -> None:
+        """
+        Stores of the first versions, and those from a textual dump, are not for
+        older programs.
+        """
+        migrate(self.connection, NOW, [FIRST, SECOND])
+        self.connection.execute("PRAGMA user_version = 0")
+        self.assertRaises(StoreRefused, check, self.connection, [FIRST])
+        migrate(self.connection, NOW, [FIRST, SECOND])
+        (usable_from,) = self.connection.execute("PRAGMA user_version").fetchone()
+        self.assertEqual(usable_from, 2)
+
     def test_changed_migration_is_refused(self) -> None:
         """
         A migration whose text has changed since is not the one that was applied.
@@ -112,6 +152,16 @@ class EmbeddedTests(SynchronousTestCase):
             [migration.version for migration in found],
             list(range(1, len(found) + 1)),
         )
+
+    def test_usable_is_spelt_so_that_it_counts(self) -> None:
+        """
+        A line that nobody understands would make a downgrade impossible unnoticed.
+        """
+        for migration in embedded():
+            self.assertLessEqual(migration.usable_from, migration.version)
+            self.assertGreaterEqual(migration.usable_from, 1)
+            if "usable from" in migration.sql.lower():
+                self.assertIn("-- Usable from schema ", migration.sql)
 
     def test_every_table_is_strict(self) -> None:
         """
