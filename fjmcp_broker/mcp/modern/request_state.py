@@ -76,7 +76,7 @@ class RequestState:
         """
         plaintext = msgspec.json.encode(attrs.asdict(self))
         raw = sealing.seal(plaintext, row=_row(self.grant))
-        return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+        return _written(raw)
 
 
 def opened(
@@ -101,6 +101,9 @@ def opened(
         raw = base64.b64decode(
             text + "=" * (-len(text) % 4), altchars=b"-_", validate=True
         )
+        if _written(raw) != text:
+            # Base64 has several texts for the same bytes; only one is ours.
+            raise ValueError("changed")
         plaintext = sealing.open(raw, row=_row(grant))
         state = msgspec.json.decode(plaintext, type=RequestState)
     except (BrokerError, binascii.Error, ValueError, msgspec.DecodeError) as error:
@@ -139,6 +142,10 @@ def digest_of(request: Request) -> str:
             hashed.update(b"%d:" % len(part))
             hashed.update(part)
     return hashed.hexdigest()
+
+
+def _written(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
 def _row(grant: str) -> str:

@@ -104,6 +104,16 @@ class SealedTests(SynchronousTestCase):
             other = "A" if text[position] != "A" else "B"
             self.refused(text[:position] + other + text[position + 1 :])
 
+    def test_another_writing_of_the_same_bytes(self) -> None:
+        """Padding, and last bits that Base64 decoders ignore, are changes too."""
+        digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+        for grant in ("g_1", "g_12", "g_123"):
+            text = attrs.evolve(STATE, grant=grant).sealed(SEALER)
+            self.refused(text + "=", grant=grant)
+            self.refused(text + "=" * (-len(text) % 4 or 4), grant=grant)
+            for digit in digits.replace(text[-1], ""):
+                self.refused(text[:-1] + digit, grant=grant)
+
     @given(st.text(max_size=60))
     def test_any_text_is_refused(self, text: str) -> None:
         """Never another error."""
