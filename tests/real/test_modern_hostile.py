@@ -164,7 +164,7 @@ class SmugglingTests(ModernCase):
                 self.assertEqual(answer.json["error"]["code"], -32020, answer.raw)
         meta = {**META, "huge": "x" * 8_000_000, "deep": [[[[]]]]}
         params = {"name": "echo", "arguments": {"text": "t"}, "_meta": meta}
-        answer = await self.ask(client, modern(1, "tools/call", **params))
+        answer = await self.exchange(client, modern(1, "tools/call", **params))
         self.assertEqual(said(answer.message["result"]), "t")
 
 
@@ -175,7 +175,7 @@ class StateTests(ChildCase):
 
     async def refused(self, client: McpClient, message: Any) -> None:
         """Told that it is not valid, nothing else."""
-        answer = await self.ask(client, message)
+        answer = await self.exchange(client, message)
         self.assertEqual(answer.status, 400, answer.raw)
         error = answer.message["error"]
         self.assertEqual((error["code"], error.get("data")), (-32602, None))
@@ -231,7 +231,7 @@ class StateTests(ChildCase):
         retry = await self.asked(client)
         answers: Any = await gatherResults(
             [
-                Deferred.fromCoroutine(self.ask(client, self.question(1, **retry)))
+                Deferred.fromCoroutine(self.exchange(client, self.question(1, **retry)))
                 for _ in range(20)
             ]
         )
@@ -248,7 +248,7 @@ class StateTests(ChildCase):
         client, other = await self.signed_in(), await self.signed_in("bob")
         retries = [await self.asked(client, f"k{number}") for number in range(4)]
         for message in (self.question(9, "k9"), call(9, "who_am_i")):
-            refused = await self.ask(client, message)
+            refused = await self.exchange(client, message)
             self.assertEqual(refused.status, 503, refused.raw)
             self.assertIn("retry-after", refused.headers)
         await self.check_user(other, "bob")
@@ -326,10 +326,10 @@ class AbandonedLeaseTests(ChildCase):
         capable: Any = {CAPABILITIES: {"elicitation": {"form": {}}}}
         # With the busy ones and the shared one less than a user's twenty.
         for _ in range(9):
-            gone: Any = await self.post(client, call(1, "slow", capable, seconds=60))
+            gone: Any = await self.post(client, call(1, "slow", capable, seconds=3))
             gone.transport.abortConnection()
         busy = [
-            await self.post(client, call(1, "slow", capable, seconds=60))
+            await self.post(client, call(1, "slow", capable, seconds=3))
             for _ in range(8)
         ]
         await self.until(lambda: len(self.made("slow")) >= 8, "no call arrives")
@@ -349,10 +349,12 @@ class AbandonedLeaseTests(ChildCase):
             "method": "notifications/message",
             "params": {"level": "debug", "data": "secret"},
         }
-        heard = await self.ask(client, call(1, "notify", {LOG_LEVEL: "debug"}, **log))
+        heard = await self.exchange(
+            client, call(1, "notify", {LOG_LEVEL: "debug"}, **log)
+        )
         self.assertIn(b"secret", heard.raw)
         capable: Any = {CAPABILITIES: {"elicitation": {"form": {}}}}
         for meta in (capable, {}, {LOG_LEVEL: "error"}, {**capable, LOG_LEVEL: "info"}):
-            silent = await self.ask(client, call(1, "notify", meta, **log))
+            silent = await self.exchange(client, call(1, "notify", meta, **log))
             self.assertEqual(silent.status, 200, silent.raw)
             self.assertNotIn(b"secret", silent.raw, meta)
