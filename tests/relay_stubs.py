@@ -195,9 +195,9 @@ class StubLedger:
     ) -> None:
         """As the real one."""
         self.activity.update(activity)
-        for digest, text in seen.items():
-            if digest in self.stored:
-                self.stored[digest] = attrs.evolve(self.stored[digest], seen=text)
+        for key, text in seen.items():
+            if key in self.stored:
+                self.stored[key] = attrs.evolve(self.stored[key], seen=text)
 
     async def found(self, digest: bytes) -> StoredSession | None:
         """As the real one."""

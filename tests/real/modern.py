@@ -71,7 +71,7 @@ class ModernCase(SessionCase):
         self.addCleanup(transport.abortConnection)
         return answer
 
-    async def ask(
+    async def exchange(
         self, client: McpClient, message: Any, **headers: str | None
     ) -> Answer:
         """A request and its whole answer."""
@@ -81,7 +81,7 @@ class ModernCase(SessionCase):
 
     async def result(self, client: McpClient, message: Any) -> Any:
         """The result of a request that has to succeed."""
-        answer = await self.ask(client, message)
+        answer = await self.exchange(client, message)
         self.assertEqual(answer.status, 200, answer.raw)
         self.assertEqual(answer.message["id"], message["id"])
         self.assertIn("result", answer.message, self.daemon.text)

@@ -30,7 +30,7 @@ class JourneyTests(ModernCase):
         self.assertEqual(first["supportedVersions"][0], "2026-07-28")
         self.assertEqual(first["ttlMs"], 0)
         self.assertEqual(self.children(), [])
-        answer = await self.ask(client, modern(1, "tools/list"))
+        answer = await self.exchange(client, modern(1, "tools/list"))
         self.assertNotIn("mcp-session-id", answer.headers)
         listed = answer.message["result"]
         names = [tool["name"] for tool in listed["tools"]]
@@ -73,15 +73,15 @@ class JourneyTests(ModernCase):
             (modern(1, "tools/list"), {"Mcp_Session_Id": "x"}, 200, None),
             (call(1, "download_release_attachment"), {}, 200, 403),
         ):
-            answer = await self.ask(client, message, **headers)
+            answer = await self.exchange(client, message, **headers)
             self.assertEqual(answer.status, status, answer.raw)
             error = answer.message.get("error", {})
             self.assertEqual(error.get("code"), code, answer.raw)
         stranger = attrs.evolve(client, access_token="nobody")
-        refused = await self.ask(stranger, modern(1, "tools/list"))
+        refused = await self.exchange(stranger, modern(1, "tools/list"))
         self.assertEqual(refused.status, 401)
         note = {"jsonrpc": "2.0", "method": "notifications/x"}
-        accepted = await self.ask(client, note)
+        accepted = await self.exchange(client, note)
         self.assertEqual((accepted.status, accepted.body), (202, b""))
 
     async def test_read_only_grants(self) -> None:
@@ -95,7 +95,7 @@ class JourneyTests(ModernCase):
             self.assertIn("list_my_repos", names)
             self.assertEqual("create_issue" in names, sees)
             await self.result(client, call(1, "list_my_repos"))
-            refused = await self.ask(client, call(1, "create_issue"))
+            refused = await self.exchange(client, call(1, "create_issue"))
             self.assertEqual(refused.status, 403)
             challenge = refused.headers["www-authenticate"]
             self.assertIn('error="insufficient_scope"', challenge)
@@ -108,7 +108,7 @@ class JourneyTests(ModernCase):
         token = {"progressToken": "p"}
         calls = [call(1, "progress", token, steps=3, seconds=0.1) for _ in range(3)]
         answers = await gatherResults(
-            [Deferred.fromCoroutine(self.ask(client, each)) for each in calls]
+            [Deferred.fromCoroutine(self.exchange(client, each)) for each in calls]
         )
         for answer in answers:
             self.assertEqual(answer.headers["content-type"], "text/event-stream")
@@ -146,7 +146,7 @@ class JourneyTests(ModernCase):
         )
         self.assertEqual(await self.legacy_user(legacy), "alice")
         self.assertEqual(said(await modern_call), "done")
-        with_both = await self.ask(
+        with_both = await self.exchange(
             client, call(1, "who_am_i"), Mcp_Session_Id=legacy.session_id
         )
         self.assertEqual(said(with_both.message["result"]), "alice")
@@ -325,7 +325,7 @@ class RestartTests(ModernCase):
         await self.begin()
         client = await self.signed_in()
         for tool in ("crash", "crash"):
-            answer = await self.ask(client, call(1, tool))
+            answer = await self.exchange(client, call(1, tool))
             error = answer.message["error"]
             self.assertEqual(error["code"], -32603)
             self.assertEqual(error["data"]["reason"], "child_exited")
@@ -357,5 +357,5 @@ class RestartTests(ModernCase):
         )
         self.assertEqual(revoked.status, 200)
         await self.until(lambda: not self.children(), "the child stays")
-        refused = await self.ask(client, call(1, "who_am_i"))
+        refused = await self.exchange(client, call(1, "who_am_i"))
         self.assertEqual(refused.status, 401)

@@ -69,7 +69,7 @@ class RealForgejoMcpTests(ModernCase):
             (call(3, "no_such_tool"), 200, -32602),
             (call(3, "download_release_attachment"), 200, 403),
         ):
-            answer = await self.ask(alice, message)
+            answer = await self.exchange(alice, message)
             self.assertEqual(answer.status, status, answer.raw)
             self.assertEqual(answer.message["error"]["code"], code, answer.raw)
         listening = await self.listen(alice, "l", toolsListChanged=True)

@@ -124,6 +124,8 @@ class ForgejoTests(SessionCase):
             self.assertIn("forgejo_unavailable", answer.text)
             self.assertGreater(int(answer.headers["Retry-After"]), 0)
         self.assertEqual(held.hits, 1)
+        # What has been given up is not carried out later.
+        await self.until(lambda: not held.waiting, "Forgejo keeps the request")
         held.end()
         await self.check(client)
         await self.check(second)

@@ -80,7 +80,7 @@ class ChildCase(ModernCase):
 
     async def lost(self, client: McpClient, retry: dict[str, Any]) -> None:
         """The retry comes too late, and the call is not made again."""
-        answer: Answer = await self.ask(client, self.question(2, **retry))
+        answer: Answer = await self.exchange(client, self.question(2, **retry))
         self.assertEqual(
             answer.message["error"]["data"], {"reason": "generation_lost"}, answer.raw
         )
@@ -182,7 +182,7 @@ class LeaseTests(ChildCase):
             method="notifications/message",
             params={"level": "error", "data": "x"},
         )
-        answer = await self.ask(client, log)
+        answer = await self.exchange(client, log)
         methods = [event.get("method") for event in answer.events]
         self.assertEqual(methods, ["notifications/message", None], answer.raw)
         self.assertEqual(len(self.children()), 2)
@@ -267,7 +267,7 @@ class ModernChildTests(ChildCase):
 class ForgejoMcpTests(ModernCase):
     """The real child, which knows nothing of the newer revision."""
 
-    async def check(self, version: str) -> None:
+    async def check_version(self, version: str) -> None:
         """It is asked what it speaks, and the process goes on."""
         program = str(real_forgejo_mcp.require(version))
         self.daemon, self.forgejo = await self.launch(FORGEJO_MCP_BINARY=program)
@@ -284,8 +284,8 @@ class ForgejoMcpTests(ModernCase):
 
     async def test_older(self) -> None:
         """The version of distributions."""
-        await self.check("2.18.0")
+        await self.check_version("2.18.0")
 
     async def test_newer(self) -> None:
         """The version of today."""
-        await self.check("2.34.1")
+        await self.check_version("2.34.1")
