@@ -92,19 +92,49 @@ def _create(path: str, key: bytes) -> None:
     """
     Write a key file that survives a loss of power before anything is sealed with it.
     """
-    text = base64.urlsafe_b64encode(key) + b"\n"
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(descriptor, "wb") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        folder = os.open(Path(path).absolute().parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        _write(path, [key], os.O_EXCL)
+        _sync_folder(path)
     except OSError as error:
-        raise StoreRefused(
-            f"the key file {path} cannot be written: {error.strerror}"
-        ) from error
+        raise _cannot_write(path, error) from error
+
+
+def write_keys(path: str, keys: Sequence[bytes]) -> None:
+    """
+    Replace a key file by another one, so that in each moment one of the two is there
+    as a whole, also after a loss of power.
+
+    @param path: of the key file.
+    @param keys: the one that seals first.
+    @raise StoreRefused: it cannot be written; then the old one is there.
+    """
+    beside = f"{path}.new"
+    try:
+        # Left by a crash; nobody has ever read it.
+        Path(beside).unlink(missing_ok=True)
+        _write(beside, keys, os.O_EXCL)
+        os.replace(beside, path)
+        _sync_folder(path)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+def _write(path: str, keys: Sequence[bytes], flags: int) -> None:
+    text = b"".join(base64.urlsafe_b64encode(key) + b"\n" for key in keys)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | flags, 0o600)
+    with open(descriptor, "wb") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(path: str) -> None:
+    folder = os.open(Path(path).absolute().parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _cannot_write(path: str, error: OSError) -> StoreRefused:
+    return StoreRefused(f"the key file {path} cannot be written: {error.strerror}")

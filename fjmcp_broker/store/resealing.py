@@ -7,6 +7,7 @@ table cannot be forgotten here.
 """
 
 from collections.abc import Iterator
+from itertools import islice
 from sqlite3 import Connection
 
 import attrs
@@ -59,18 +60,20 @@ def key_ids_in_use(connection: Connection) -> frozenset[bytes]:
     )
 
 
-def reseal(connection: Connection, sealer: Sealer) -> int:
+def reseal(connection: Connection, sealer: Sealer, *, limit: int | None = None) -> int:
     """
     Seal with the first key what is sealed with another one.
 
     @param connection: in a transaction that may write.
     @param sealer: opens everything.
+    @param limit: how many values at most; C{None}: all of them.
     @return: how many values were sealed anew.
     @raise SealError: a value cannot be opened.
     """
     count = 0
     for place in sealed_columns(connection):
-        for key, sealed in list(_stale(connection, place, sealer)):
+        left = None if limit is None else limit - count
+        for key, sealed in list(islice(_stale(connection, place, sealer), left)):
             row = row_name(place.table, place.column, key)
             connection.execute(
                 f"UPDATE {place.table} SET {place.column} = ?"  # noqa: S608 - names from the schema

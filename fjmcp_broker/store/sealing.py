@@ -64,9 +64,20 @@ class Sealer:
             raise ValueError("a sealer needs at least one key")
         if any(len(key) != KEY_BYTES for key in keys):
             raise ValueError(f"a key has {KEY_BYTES} bytes")
-        self._current = key_id(keys[0])
-        self._ciphers = {key_id(key): AESGCM(key) for key in reversed(keys)}
         self._random_bytes = random_bytes
+        self._ciphers: dict[bytes, AESGCM] = {}
+        self.replace(keys)
+
+    def replace(self, keys: Sequence[bytes]) -> None:
+        """
+        Take other keys, while threads go on to seal and open. The ones before open on:
+        what was sealed with them may still come back.
+
+        @param keys: the one that seals from now on first.
+        """
+        ciphers = {key_id(key): AESGCM(key) for key in reversed(keys)}
+        self._ciphers = {**self._ciphers, **ciphers}
+        self._current = key_id(keys[0])
 
     @property
     def key_ids(self) -> frozenset[bytes]:
@@ -89,10 +100,11 @@ class Sealer:
         @return: the sealed value.
         """
         nonce = self._random_bytes(_NONCE_BYTES)
-        ciphertext = self._ciphers[self._current].encrypt(
+        current = self._current
+        ciphertext = self._ciphers[current].encrypt(
             nonce, plaintext, _DOMAIN + row.encode()
         )
-        return self._current + nonce + ciphertext
+        return current + nonce + ciphertext
 
     def open(self, sealed: bytes, *, row: str) -> bytes:
         """
