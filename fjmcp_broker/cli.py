@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from http.client import HTTPException
 from typing import Final
 
-from fjmcp_broker import backup_commands
+from fjmcp_broker import admin_commands, backup_commands
 from fjmcp_broker.config.addresses import (
     LOOPBACK_NAMES,
     is_loopback_url,
@@ -68,6 +68,7 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
+    admin_commands.add_to(commands)
     backup_commands.add_to(commands)
 
     check = commands.add_parser(

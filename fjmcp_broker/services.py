@@ -18,6 +18,8 @@ from twisted.logger import Logger
 from fjmcp_broker.bookkeeping import Bookkeeping, both
 from fjmcp_broker.clocks import LifetimeClock
 from fjmcp_broker.config import Config
+from fjmcp_broker.control.administration import Administration, Parts
+from fjmcp_broker.control.server import ControlSocket
 from fjmcp_broker.endpoints import Surroundings, build_documents, build_endpoints
 from fjmcp_broker.limits.memory import Memory
 from fjmcp_broker.limits.policy import Limiter
@@ -183,6 +185,7 @@ class _Composition:
             replays=self._replays,
             on_grant_ended=self._grant_ended,
         )
+        self._control = self._make_control()
         self._site = site = self._make_site()
         certificate = Certificate.configured(config)
         factory = site if certificate is None else certificate.wrap(site)
@@ -200,6 +203,7 @@ class _Composition:
                 Part("store lock", self._take_lock, self._release_lock),
                 Part("store", self._database.open, self._database.close),
                 Part("bookkeeping", self._books.start, self._books.stop),
+                Part("control socket", self._control.start, self._control.stop),
                 Part(
                     "upstream",
                     self._upstream.start,
@@ -245,6 +249,22 @@ class _Composition:
             observer=self._instruments.child(observer),
             name=name,
         )
+
+    def _make_control(self) -> ControlSocket:
+        config = self._config.database
+        parts = Parts(
+            database=self._database,
+            database_path=os.path.abspath(config.path),
+            sealer=self._sealer,
+            configured_keys=config.encryption_keys,
+            clock=self._lifetimes,
+            trail=self._books.trail,
+            flush=self._books.flush,
+            residents=self._registry.population,
+            on_grant_ended=self._grant_ended,
+        )
+        perform = Administration(parts).perform
+        return ControlSocket(config.path, perform, self._reactor)
 
     def _metrics_listener(self) -> list[Listener]:
         address = self._config.metrics.listen_addr

@@ -17,6 +17,7 @@ LEVELS: Final = (
     ("tap", "cli", "demo"),
     (
         "services",
+        "admin_commands",
         "backup_commands",
         "bookkeeping",
         "doctor",
