@@ -1,9 +1,10 @@
 """
 A stand-in Forgejo as a program.
 
-Usage: C{python -m tests.deploy.stand_in PORT BROKER_URL DIRECTORY}. It speaks TLS with
-a certificate of its own, C{certificate.pem} in that directory; C{known} there gets the
-broker's application and the users' passwords as JSON when it listens.
+Usage: C{python -m tests.deploy.stand_in PORT BROKER_URL DIRECTORY [ADDRESS]}. It speaks
+TLS with a certificate of its own, C{certificate.pem} in that directory, or plain HTTP
+at an address that is given; C{known} there gets the broker's application and the users'
+passwords as JSON when it listens.
 """
 
 from __future__ import annotations
@@ -23,20 +24,25 @@ from tests.real.certificates import write_certificate
 reactor: Any = _reactor  # a module to mypy
 
 
-def main(port: int, broker_url: str, directory: Path) -> None:
+def main(port: int, broker_url: str, directory: Path, address: str = "") -> None:
     """
     Serve until a signal comes.
 
     @param port: on loopback.
     @param broker_url: the public URL of the broker.
     @param directory: where to write what others have to know.
+    @param address: instead of loopback, without TLS.
     """
-    forgejo = StandInForgejo(reactor, f"https://127.0.0.1:{port}")
+    url = f"http://{address}:{port}" if address else f"https://127.0.0.1:{port}"
+    forgejo = StandInForgejo(reactor, url)
     application = forgejo.add_application(f"{broker_url}/oauth/callback")
-    certificate, key = write_certificate(str(directory))
-    options = DefaultOpenSSLContextFactory(key, certificate)
     site = Site(forgejo.resource)
-    reactor.listenSSL(port, site, options, interface="127.0.0.1")
+    if address:
+        reactor.listenTCP(port, site, interface=address)
+    else:
+        certificate, key = write_certificate(str(directory))
+        options = DefaultOpenSSLContextFactory(key, certificate)
+        reactor.listenSSL(port, site, options, interface="127.0.0.1")
     known = {
         "url": forgejo.base_url,
         "client_id": application.client_id,
@@ -50,4 +56,4 @@ def main(port: int, broker_url: str, directory: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))
+    main(int(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), *sys.argv[4:])
