@@ -37,9 +37,10 @@ TERM, KILL, TERM_STUCK, KILL_STUCK, CHILD_KILL, CHILD_BORN, CHILD_STOP, CHILD_ST
     "child stopped for a while",
     "child stopped and killed",
 )
-ROTATE, SLOW, SIGN_IN, BAD_GATEWAY, HANG, LOST, REAP = (
+ROTATE, SLOW, SLOW_SIGN_IN, SIGN_IN, BAD_GATEWAY, HANG, LOST, REAP = (
     "short upstream tokens",
     "slow refreshes of short tokens",
+    "second sign-in during slow refreshes",
     "second sign-in",
     "Forgejo answers 502",
     "Forgejo hangs",
@@ -48,7 +49,7 @@ ROTATE, SLOW, SIGN_IN, BAD_GATEWAY, HANG, LOST, REAP = (
 )
 EVENTS: Final = (
     *(TERM, KILL, CHILD_KILL, CHILD_BORN, CHILD_STOP, CHILD_STUCK),
-    *(ROTATE, SLOW, SIGN_IN, BAD_GATEWAY, HANG, LOST, REAP),
+    *(ROTATE, SLOW_SIGN_IN, SIGN_IN, BAD_GATEWAY, HANG, LOST, REAP),
 )
 STEPS: Final = (*AIMED, TERM_STUCK, KILL_STUCK)
 MILD: Final = (ROTATE, SIGN_IN)
@@ -148,10 +149,11 @@ class ChaosCase(World):
             await self.aim.hurt(event)
         elif event in (CHILD_KILL, CHILD_BORN, CHILD_STOP, CHILD_STUCK):
             event = await self.hurt_child(event)
-        elif event in (ROTATE, SLOW):
+        elif event in (ROTATE, SLOW, SLOW_SIGN_IN):
             controls.set_lifetimes(access_seconds=SHORT_LIFETIME_SECONDS)
-            if event == SLOW:
+            if event != ROTATE:
                 controls.delay(1.0, "token:refresh_token")
+            if event == SLOW_SIGN_IN:
                 login = self.draw.choice(LOGINS)
                 await gatherResults(
                     [
