@@ -1,7 +1,11 @@
 """Attacks with tokens that are real, only not here, not now or not alone."""
 
+from twisted.trial.unittest import SynchronousTestCase
+
 from fjmcp_broker.oauth.tokens import derive_successor
 from fjmcp_broker.store.tokens import derivation_key_row
+from tests.unit.web.mcp_world import McpWorld, initialize
+from tests.unit.web.signin import Site
 from tests.unit.web.test_token import TokenTestCase
 from tests.unit.web.token_fixture import PUBLIC_URL
 
@@ -101,3 +105,29 @@ class StolenStoreTests(TokenTestCase):
             for row in rows
             if row[4] is not None
         }
+
+
+class QueryTokenTests(McpWorld):
+    """OAuth 2.1 draft 13, section 5.1: addresses are written down in many places."""
+
+    def test_token_in_the_query(self) -> None:
+        """It is not looked at, whatever it is called."""
+        for name in ("access_token", "token", "authorization"):
+            wire = self.send(initialize(), token=None, path=f"/mcp?{name}=alice")
+            self.assertEqual(wire.status, 401, name)
+            self.assertNotIn("error=", wire.headers["www-authenticate"])
+        # The same token is good where it belongs.
+        wire = self.send(initialize(), token="alice", path="/mcp?x=1")
+        self.assertEqual(wire.status, 200)
+
+
+class ClientIdTests(SynchronousTestCase):
+    """RFC 9700 section 4.15: a client must not be taken for a user."""
+
+    def test_id_of_a_user(self) -> None:
+        """A client that asks for an id gets another one, which no user has."""
+        site = Site(self)
+        for wanted in ("1", "alice", "https://client.example/id"):
+            client_id = site.register(client_id=wanted, client_name="1")
+            self.assertNotEqual(client_id, wanted)
+            self.assertRegex(client_id, r"\Afjmcp_[a-z]+_[\w-]{22}\Z")
