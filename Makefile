@@ -9,15 +9,16 @@ DEMO_ARGUMENTS ?=
 # All warnings are errors. What third parties still do is listed here, one by one.
 WARNINGS := -W error
 
-PACKAGES := fjmcp_broker tests twisted/plugins docs/check_links.py
+PACKAGES := fjmcp_broker tests bench twisted/plugins docs/check_links.py
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 MINUTES ?= 10
 SESSIONS ?= 20
+BENCH ?=
 CONFORMANCE ?=
 
-.PHONY: all demo test test-unit test-real test-slow conformance chaos soak coverage vet \
-	lint format docs generate build clean changelog
+.PHONY: all demo test test-unit test-real test-slow conformance chaos soak bench \
+	bench-peers coverage vet lint format docs generate build clean changelog
 
 all: vet lint test build
 
@@ -73,6 +74,14 @@ soak: $(VENV)/.installed-test
 	FJMCP_SOAK_MINUTES=$(MINUTES) FJMCP_SOAK_SESSIONS=$(SESSIONS) \
 		$(BIN)/python $(WARNINGS) -m twisted.trial --reporter=text \
 		--temp-directory=_trial_temp_soak tests.slow.soak
+
+# What the broker takes and gives: docs/performance.md says how to read it.
+bench: $(VENV)/.installed-test
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m bench $(BENCH)
+
+# The same load on other bridges, in turns; npm and node have to be there.
+bench-peers: $(VENV)/.installed-test
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m bench --peers $(BENCH)
 
 # Each tier in a process of its own: one watches what the other leaves on the reactor.
 COVERAGE_RUN = $(BIN)/python $(WARNINGS) -m coverage run --parallel-mode -m twisted.trial \
