@@ -17,7 +17,7 @@ SESSIONS ?= 20
 BENCH ?=
 CONFORMANCE ?=
 
-.PHONY: all demo test test-unit test-real test-slow conformance chaos soak bench \
+.PHONY: all demo test test-unit test-real test-browser test-slow conformance chaos soak bench \
 	bench-peers coverage vet lint format docs generate build clean changelog
 
 all: vet lint test build
@@ -58,6 +58,11 @@ test-slow: $(VENV)/.installed-dev
 		--temp-directory=_trial_temp_slow tests.slow.test_packaging \
 		tests.slow.test_durability tests.slow.test_rotation tests.slow.test_chaos \
 		tests.slow.test_prometheus tests.slow.test_doctor_proxies
+
+# The pages in Debian's Chromium; pictures go to _screenshots.
+test-browser: $(VENV)/.installed-test
+	$(BIN)/python $(WARNINGS) -m twisted.trial --reporter=text \
+		--temp-directory=_trial_temp_browser tests.browser
 
 # The official suite against a real daemon, in front of three kinds of children.
 conformance: $(VENV)/.installed-test
@@ -126,6 +131,6 @@ changelog: $(VENV)/.installed-dev
 		'from fjmcp_broker.version import VERSION; print(VERSION)')"
 
 clean:
-	rm -rf build dist docs/api _trial_temp* .coverage* .mypy_cache .ruff_cache \
+	rm -rf build dist docs/api _screenshots _trial_temp* .coverage* .mypy_cache .ruff_cache \
 		.hypothesis *.egg-info twisted/plugins/dropin.cache $(VENV)
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

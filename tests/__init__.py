@@ -1,6 +1,6 @@
 """
 Tests in tiers: C{tests.unit} without sockets, C{tests.real} with sockets and
-processes, C{tests.slow} with packaging.
+processes, C{tests.browser} with a browser, C{tests.slow} with packaging.
 
 Random choices follow one seed, printed once: set C{FJMCP_TEST_SEED} to repeat a run.
 """

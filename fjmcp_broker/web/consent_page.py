@@ -161,8 +161,8 @@ def _who(client: Client) -> Html:
     if client.kind == "metadata-document":
         host = element("bdi", document_host(client.client_id))
         badge = element("span", "Verified: ", host, class_="badge good")
-        said = "It was checked that this address stands behind it. "
-        said += "The name is its own choice."
+        said = "It has proven that it belongs to this address. The name is its own "
+        said += "choice."
     elif client.kind == "static":
         badge = element("span", "Set up for this service", class_="badge good")
         said = "Whoever runs this service has entered it by hand."
@@ -199,9 +199,8 @@ def _notes(client: Client, redirect_uri: str) -> Iterator[Html]:
 def _abilities(policies: tuple[Policy, ...]) -> Html:
     reading = _ability(
         "Read-only access",
-        "See everything that you can see: repositories and their files, issues, pull "
-        "requests, organizations, notifications. Also what is private. It changes "
-        "nothing.",
+        "See everything that you can see, private things too: repositories and their "
+        "files, issues, pull requests, organizations, notifications. Change nothing.",
     )
     if Policy.FULL not in policies:
         return element("dl", reading)

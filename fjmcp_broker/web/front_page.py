@@ -69,7 +69,7 @@ def _front_page(public_url: str, forgejo_url: str) -> bytes:
         element(
             "p",
             "Give this address to your application. It finds out the rest by itself "
-            "and opens this browser for you to sign in. No client id, secret or key "
+            "and opens a browser for you to sign in. No client id, secret or key "
             "is needed. One click selects an address or a command here as a whole.",
             class_="soft",
         ),

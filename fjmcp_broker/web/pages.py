@@ -44,7 +44,10 @@ def note(text: str) -> Html:
 
 _CAUTION: Final = "M12 3 2.5 20h19ZM12 10v4M12 17.2v.1"
 #: Two ends and what joins them.
-_MARK: Final = "M5 4v7a4 4 0 0 0 4 4h6a4 4 0 0 1 4 4v1M5 4 2.5 6.5M5 4l2.5 2.5M19 4v7"
+_MARK: Final = (
+    "M6 3a3 3 0 1 1 0 6a3 3 0 0 1 0-6M18 15a3 3 0 1 1 0 6a3 3 0 0 1 0-6"
+    "M6 9v6a3 3 0 0 0 3 3h6"
+)
 _HEADER: Final = element("header", icon(_MARK), element("span", "Forgejo MCP broker"))
 
 
@@ -153,7 +156,7 @@ def reference(
         names = [getattr(request, "request_id", None)]
     told: list[Content] = [element("code", name) for name in names if name]
     if told:
-        words = "If you need help, tell your administrator this number: "
+        words = "If you need help, tell your administrator this reference: "
         between = [piece for code in told for piece in (", ", code)][1:]
         shown.append(element("p", words, *between))
     return element("div", *shown, class_="reference") if shown else element("div")
@@ -162,6 +165,10 @@ def reference(
 #: What to do when a sign-in cannot go on.
 GO_BACK: Final = element(
     "p", "Go back to the application that you came from and connect again."
+)
+
+_START: Final = element(
+    "p", element("a", "What this service is, and how to connect to it", href="/")
 )
 
 _PROBLEMS: Final = {
@@ -214,6 +221,8 @@ def error_page(request: IRequest, answer: ErrorAnswer) -> bytes:
     content: list[Content] = [element("p", why)]
     if answer.status >= 500 or answer.status == 429:
         content.append(element("p", "Wait a moment, then connect again."))
+    elif answer.status == 404:
+        content.append(_START)
     else:
         content.append(GO_BACK)
     detail = f"{answer.code}: {answer.description}"

@@ -37,7 +37,7 @@ a{color:var(--main);text-underline-offset:.15em}
 .soft{color:var(--soft);font-size:.9rem}
 .reference{margin-top:1.75rem;padding-top:1rem;border-top:1px solid var(--line);
 color:var(--soft);font-size:.875rem}
-.reference p{margin:.25rem 0}
+.reference p{margin:.25rem 0}.reference code{white-space:nowrap}
 .who{margin:1.25rem 0;padding:1rem 1.25rem;background:var(--well);
 border:1px solid var(--line);border-radius:.75rem}
 .who p{margin:.35rem 0 0}
@@ -47,7 +47,7 @@ font-size:.85rem;font-weight:600;background:var(--note);color:var(--note-ink)}
 .badge.good{background:var(--good);color:var(--good-ink)}
 .target{margin:1.25rem 0 0}
 .target p{margin:0;color:var(--soft)}
-.target .host{color:var(--ink);font-size:clamp(1.6rem,7.5vw,2.25rem);font-weight:700;
+.target .host{color:var(--ink);font-size:clamp(1.4rem,7vw,2.25rem);font-weight:700;
 line-height:1.2;letter-spacing:-.015em}
 .note{display:flex;gap:.75rem;margin:1rem 0;padding:.85rem 1rem;background:var(--note);
 color:var(--note-ink);border:1px solid var(--note-line);border-radius:.75rem}
@@ -82,8 +82,9 @@ color:var(--on-main)}
 button.main:hover,a.button.main:hover{background:var(--main-over);
 border-color:var(--main-over)}
 button.plain{border-color:transparent;color:var(--main)}
+p>a.button{margin:1.25rem 0}
 a.button.small{display:inline-block;width:auto;min-height:0;padding:.45rem 1rem;
-margin:.25rem 0}
+margin:.4rem 0 .25rem}
 :focus-visible{outline:3px solid var(--main);outline-offset:2px}
 summary:focus-visible{outline-offset:-3px}
 @media (max-width:30rem){body{padding:.5rem .5rem 2rem}
