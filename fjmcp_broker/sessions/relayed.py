@@ -183,7 +183,8 @@ class RelayedCall:
         self.modern, self._observer = modern, observer
         late, self._late = self._late, None
         if late is not None:
-            self._finish(late)
+            # The child's own, whatever has become of it since.
+            self._finish(late, has_failed=False)
         elif self._pending is not None:
             token = modern.request.meta.get("progressToken")
             self._pending = self._attachment.readdress(self._pending, modern.id, token)
@@ -273,9 +274,11 @@ class RelayedCall:
         """
         self._pending = None
         self._refuse_open("the call has ended")
+        # A child that was leased for this call alone is stopped by its end.
+        has_failed = self._attachment.has_failed
         if self._observer is not None:
-            self._finish(response)
-        elif self._attachment.has_failed:
+            self._finish(response, has_failed=has_failed)
+        elif has_failed:
             self._end()
         else:
             self._late = response
@@ -285,10 +288,8 @@ class RelayedCall:
 
     # Inside
 
-    def _finish(self, response: Response) -> None:
+    def _finish(self, response: Response, *, has_failed: bool) -> None:
         observer, self._observer = self._observer, None
-        # A child that was leased for this call alone is stopped by its end.
-        has_failed = self._attachment.has_failed
         self._end()
         modern = self.modern
         if has_failed:

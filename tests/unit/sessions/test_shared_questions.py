@@ -220,6 +220,15 @@ class AskingTests(QuestionWorld):
         self.assertTrue(again.answer["result"]["second"])
         self.assertEqual(again.answer["id"], 2)
 
+    def test_answer_that_outlives_its_child(self) -> None:
+        """It is an answer like any other, and the call is not lost."""
+        client = self.asking()
+        self.finish(self.child, late=True)
+        self.child.exit(1)
+        again = self.retry(client, {"q": accepted()})
+        self.assertTrue(again.answer["result"]["late"])
+        self.assertEqual(again.answer["result"]["resultType"], "complete")
+
 
 class StateTests(QuestionWorld):
     """What the client repeats."""
