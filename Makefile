@@ -15,10 +15,19 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 MINUTES ?= 10
 SESSIONS ?= 20
 BENCH ?=
+
+PODMAN ?= podman
+IMAGE ?= localhost/fjmcp-broker
+VERSION = $(shell sed -n 's/^VERSION: Final = "\(.*\)"/\1/p' fjmcp_broker/version.py)
+FORGEJO_MCP_MODULE ?= codeberg.org/goern/forgejo-mcp/v2
+FORGEJO_MCP_VERSION ?= 2.18.0
+ENV_FILE ?= fjmcp-broker.env
+IMAGE_ARGUMENTS ?=
 CONFORMANCE ?=
 
 .PHONY: all demo test test-unit test-real test-browser test-slow conformance chaos soak bench \
-	bench-peers coverage vet lint format docs generate build clean changelog
+	bench-peers coverage vet lint format docs generate build clean changelog \
+	image image-run requirements sbom lint-image check-deploy
 
 all: vet lint test build
 
@@ -34,6 +43,10 @@ $(VENV)/.installed-test: $(VENV)/.installed
 
 $(VENV)/.installed-dev: $(VENV)/.installed-test
 	$(BIN)/python -m pip install --quiet -e '.[test,dev]'
+	touch $@
+
+$(VENV)/.installed-image: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet -e '.[image]'
 	touch $@
 
 $(VENV)/.installed-client: $(VENV)/.installed
@@ -125,6 +138,43 @@ build: $(VENV)/.installed-dev
 	GIT_REVISION="$${GIT_REVISION:-$$(git rev-parse HEAD 2>/dev/null)}" \
 	BUILD_DATE="$${BUILD_DATE:-$$(date -u +%Y-%m-%dT%H:%M:%SZ)}" \
 		$(BIN)/python -m build --outdir dist .
+
+# The docker format knows health checks.
+image:
+	$(PODMAN) build --format docker --tag $(IMAGE):$(VERSION) \
+		--build-arg VERSION=$(VERSION) \
+		--build-arg GIT_REVISION="$${GIT_REVISION:-$$(git rev-parse HEAD 2>/dev/null)}" \
+		--build-arg BUILD_DATE="$${BUILD_DATE:-$$(date -u +%Y-%m-%dT%H:%M:%SZ)}" \
+		--build-arg FORGEJO_MCP_MODULE=$(FORGEJO_MCP_MODULE) \
+		--build-arg FORGEJO_MCP_VERSION=$(FORGEJO_MCP_VERSION) $(IMAGE_ARGUMENTS) .
+
+image-run:
+	$(PODMAN) run --rm --read-only --cap-drop all --security-opt no-new-privileges \
+		--env-file $(ENV_FILE) --volume fjmcp-broker:/data \
+		--publish 127.0.0.1:8080:8080 $(IMAGE):$(VERSION)
+
+# Resolves anew what the image has; versions that are written down already are kept
+# unless REQUIREMENTS=--upgrade. The files name no package index.
+UV_COMPILE = $(BIN)/uv pip compile --quiet --python $(BIN)/python --universal \
+	--python-version 3.11 --generate-hashes --no-header --no-annotate \
+	--no-emit-index-url --no-emit-find-links $(REQUIREMENTS)
+
+requirements: $(VENV)/.installed-image
+	$(UV_COMPILE) setup.cfg --output-file deploy/container/requirements.txt
+	printf 'setuptools>=77\nwheel\n' | $(UV_COMPILE) - \
+		--output-file deploy/container/requirements-build.txt
+
+sbom: $(VENV)/.installed-image
+	$(BIN)/python deploy/container/sbom.py $(FORGEJO_MCP_MODULE) \
+		$(FORGEJO_MCP_VERSION) dist/fjmcp-broker-$(VERSION).cdx.json
+
+lint-image: $(VENV)/.installed-image
+	$(BIN)/hadolint Containerfile
+
+# As root. What is deployed, started for real; see the scripts.
+check-deploy: lint-image
+	PYTHON="$(CURDIR)/$(BIN)/python" tests/deploy/check-container
+	PYTHON="$(CURDIR)/$(BIN)/python" tests/deploy/check-systemd
 
 changelog: $(VENV)/.installed-dev
 	$(BIN)/towncrier build --yes --version "$$($(BIN)/python -c \
