@@ -28,6 +28,9 @@ MAXIMUM_NAME_LENGTH: Final = 256
 MAXIMUM_SHOWN_NAME_LENGTH: Final = 80
 MAXIMUM_TEXT_LENGTH: Final = 2048
 MAXIMUM_LIST_LENGTH: Final = 20
+MAXIMUM_REGISTERED_BYTES: Final = 8 * 1024
+"""Of everything that one registration stores: anybody may make them, and they are kept
+for days."""
 
 KNOWN_SCOPES: Final = frozenset({str(Scope.READ), str(Scope.WRITE)})
 SUPPORTED_AUTH_METHODS: Final = frozenset(
@@ -164,6 +167,13 @@ class ClientMetadata:
         Whether the client authenticates with a secret (RFC 6749 section 2.3.1).
         """
         return self.values["token_endpoint_auth_method"] != AuthMethod.NONE
+
+    @property
+    def size_bytes(self) -> int:
+        """
+        How much is stored of it.
+        """
+        return len(json.dumps(self.values, separators=(",", ":")))
 
 
 def validate_registration(

@@ -20,6 +20,8 @@ PARKED_KEPT_SECONDS: Final = 730 * 3600
 ENDED_GRANT_KEPT_SECONDS: Final = 30 * _DAY
 CLOSED_SESSION_KEPT_SECONDS: Final = 7 * _DAY
 UNUSED_CLIENT_KEPT_SECONDS: Final = 72 * 3600
+#: Can be fetched again, and whoever has a web server can name very many.
+UNUSED_DOCUMENT_KEPT_SECONDS: Final = 2 * 3600
 #: Clients keep their id and cannot recover from a vanished one.
 CLIENT_KEPT_SECONDS: Final = 400 * _DAY
 AUDIT_KEPT_SECONDS: Final = 90 * _DAY
@@ -92,6 +94,7 @@ def collect(
     clients = delete(
         _CLIENTS,
         never=now - UNUSED_CLIENT_KEPT_SECONDS,
+        document=now - UNUSED_DOCUMENT_KEPT_SECONDS,
         before=now - CLIENT_KEPT_SECONDS,
     )
     events = audit.delete_before(connection, now - audit_retention_seconds, limit)
@@ -187,7 +190,9 @@ DELETE FROM grants WHERE grant_id IN (
 _CLIENTS: Final = """
 DELETE FROM clients WHERE client_id IN (
     SELECT client_id FROM clients AS unused WHERE kind != 'static'
-    AND ((last_used_at IS NULL AND created_at <= :never) OR last_used_at <= :before)
+    AND ((last_used_at IS NULL AND created_at <=
+            CASE kind WHEN 'metadata-document' THEN :document ELSE :never END)
+        OR last_used_at <= :before)
     AND NOT EXISTS (SELECT 1 FROM pending_authorizations
         WHERE pending_authorizations.client_id = unused.client_id)
     AND NOT EXISTS (SELECT 1 FROM grants WHERE grants.client_id = unused.client_id)

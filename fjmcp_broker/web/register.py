@@ -8,7 +8,11 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.web.iweb import IRequest
 
-from fjmcp_broker.oauth.clients import Client, validate_registration
+from fjmcp_broker.oauth.clients import (
+    MAXIMUM_REGISTERED_BYTES,
+    Client,
+    validate_registration,
+)
 from fjmcp_broker.oauth.errors import OAuthError
 from fjmcp_broker.oauth.redirect_uris import DEFAULT_APPLICATION_SCHEMES
 from fjmcp_broker.oauth.strict_json import JsonRefused, parse_object
@@ -77,6 +81,11 @@ class RegisterEndpoint:
         metadata = validate_registration(
             document, application_schemes=self._application_schemes
         )
+        if metadata.size_bytes > MAXIMUM_REGISTERED_BYTES:
+            raise OAuthError(
+                ErrorCode.INVALID_CLIENT_METADATA,
+                f"the metadata must have at most {MAXIMUM_REGISTERED_BYTES} bytes",
+            )
         secret = None
         if metadata.wants_secret:
             secret = new_token(CLIENT_SECRET_PREFIX, self._random_bytes)

@@ -185,6 +185,25 @@ class CollectorTests(StoreTestCase):
         self.assertEqual(self.collect(NOW + 72 * 3600).clients, 1)
         self.assertIsNone(self.read(lambda c: clients.find(c, "unused")))
 
+    def test_document_that_nobody_signed_in_with_goes_after_two_hours(self) -> None:
+        """
+        It can be fetched again; whoever has a web server has very many of them.
+        """
+
+        def insert(connection: Connection) -> None:
+            for name in ("https://a.example/1", "https://a.example/2"):
+                clients.insert(connection, rows.client(name, kind="metadata-document"))
+            clients.insert(connection, rows.client("dynamic"))
+            pending.insert(
+                connection,
+                rows.pending(client_id="https://a.example/2", expires_at=NOW + 7200),
+            )
+
+        self.write(insert)
+        self.assertEqual(self.collect(NOW + 7199).clients, 0)
+        self.assertEqual(self.collect(NOW + 7200).clients, 1)
+        self.assertIsNone(self.read(lambda c: clients.find(c, "https://a.example/1")))
+
     def test_client_goes_400_days_after_its_last_use(self) -> None:
         """
         Clients keep their id: it is known for long after the last refresh, not only

@@ -130,6 +130,24 @@ class RegisterTests(SynchronousTestCase):
             answer = self.site.request(method, "/oauth/register")
             self.assertEqual(answer.status, 405)
 
+    def test_large_registrations_are_refused(self) -> None:
+        """Anybody may make them, and they are kept for three days."""
+        uris = [f"https://client.example/{number:x}" for number in range(20)]
+        self.assertEqual(
+            self.post(json.dumps({"redirect_uris": uris}).encode()).status, 201
+        )
+        before = self.site.dump()
+        for large in (
+            {"redirect_uris": [uri + "/" + "x" * 500 for uri in uris]},
+            {"redirect_uris": uris, "contacts": ["\u00fc" * 256] * 20},
+        ):
+            answer = self.post(json.dumps(large).encode())
+            self.assertEqual(answer.status, 400)
+            self.assertEqual(
+                json.loads(answer.body)["error"], "invalid_client_metadata"
+            )
+        self.assertEqual(self.site.dump(), before)
+
     def test_any_body_is_registered_or_refused(self) -> None:
         """No body gives a 5xx, and a refused one leaves no trace."""
         json_values = st.recursive(
