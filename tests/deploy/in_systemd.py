@@ -142,8 +142,8 @@ class UnitFileTests(SynchronousTestCase):
         self.assertLessEqual(exposure, 2.0)
 
 
-class ServiceTests(SynchronousTestCase):
-    """The daemon under systemd."""
+class ServiceCase(SynchronousTestCase):
+    """The daemon under systemd, stopped before each test."""
 
     timeout = 300
     known: ClassVar[dict[str, str]] = {}
@@ -178,6 +178,10 @@ class ServiceTests(SynchronousTestCase):
         @return: the daemon's process id.
         """
         return int(shown("MainPID"))
+
+
+class ServiceTests(ServiceCase):
+    """The daemon as a service."""
 
     def test_started_by_the_first_request(self) -> None:
         """The socket is there first; readiness is what the daemon says it is."""
