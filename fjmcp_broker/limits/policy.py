@@ -2,6 +2,7 @@
 Which request counts against which buckets.
 """
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from enum import StrEnum, unique
 from ipaddress import IPv4Network, IPv6Network
@@ -64,6 +65,9 @@ SITE_FACTOR: Final = 4
 """So many times as much is allowed to all /64 of a /48 together: who has one could
 otherwise use up what all networks share."""
 
+FAMILIAR_SECONDS: Final = 24 * 3600
+"""A network from which somebody has shown a valid token is known for so long."""
+
 _TOGETHER: Final = "together"
 """The key of a bucket that several share; no network is called so."""
 
@@ -99,6 +103,8 @@ class Limiter:
         self._networks = sorted(
             limits.networks, key=lambda network: network.prefixlen, reverse=True
         )
+        self._maximum_familiar = maximum_buckets
+        self._familiar: OrderedDict[str, int] = OrderedDict()
         self._own: dict[tuple[Network, Limited], Buckets | None] = {
             (network, what): None if rate is None else Buckets(rate, 1)
             for network, rates in limits.networks.items()
@@ -114,7 +120,7 @@ class Limiter:
         @param now: whole seconds since the epoch.
         @return: 0: it was counted and may go on; else in how many seconds it could.
         """
-        places = self._places(what, address)
+        places = self._places(what, address, now)
         wait = max(
             (place.buckets.wait_seconds(place.key, now) for place in places), default=0
         )
@@ -131,8 +137,25 @@ class Limiter:
         @param address: as before.
         @param now: whole seconds since the epoch.
         """
-        for place in self._places(what, address):
+        for place in self._places(what, address, now):
             place.buckets.give_back(place.key, now)
+
+    def prove(self, address: Address | None, now: int) -> None:
+        """
+        Somebody has shown a valid token: for a day the requests from there do not
+        count against what all networks share, so that a crowd of others cannot keep
+        users out. The limits of the network itself stay.
+
+        @param address: of the client.
+        @param now: whole seconds since the epoch.
+        """
+        if address is None:
+            return
+        network = client_network(address)
+        self._familiar[network] = now + FAMILIAR_SECONDS
+        self._familiar.move_to_end(network)
+        while len(self._familiar) > self._maximum_familiar:
+            self._familiar.popitem(last=False)
 
     @property
     def remembered(self) -> int:
@@ -143,7 +166,7 @@ class Limiter:
             len(self._each[what]) + len(self._sites[what]) for what in self._each
         )
 
-    def _places(self, what: Limited, address: Address | None) -> list[_Place]:
+    def _places(self, what: Limited, address: Address | None, now: int) -> list[_Place]:
         if address is not None:
             for network in self._networks:
                 if (network, what) in self._own and address in network:
@@ -151,10 +174,14 @@ class Limiter:
                     return [] if own is None else [_Place(own, _TOGETHER)]
         if what not in self._all:
             return []
-        places = [_Place(self._all[what], _TOGETHER)]
-        if address is not None:
-            places.append(_Place(self._each[what], client_network(address)))
-            site = site_network(address)
-            if site is not None:
-                places.append(_Place(self._sites[what], site))
+        together = _Place(self._all[what], _TOGETHER)
+        if address is None:
+            return [together]
+        name = client_network(address)
+        places = [_Place(self._each[what], name)]
+        site = site_network(address)
+        if site is not None:
+            places.append(_Place(self._sites[what], site))
+        if self._familiar.get(name, 0) <= now:
+            places.append(together)
         return places

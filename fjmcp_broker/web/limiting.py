@@ -218,6 +218,13 @@ class RateLimiter:
         now = int(self._clock.seconds())
         self._limiter.give_back(what, self._addresses.of(request), now)
 
+    def prove(self, request: HasClient) -> None:
+        """
+        @param request: it has a valid access token, which was looked up.
+        """
+        now = int(self._clock.seconds())
+        self._limiter.prove(self._addresses.of(request), now)
+
     def check(self, what: Limited, request: IRequest) -> None:
         """
         @param what: a request asks for.

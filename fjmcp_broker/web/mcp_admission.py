@@ -144,6 +144,8 @@ class McpAdmission:
         if self._limiter is not None:
             # A token that had only not been seen yet, or nobody's fault outside.
             self._limiter.give_back(what, request)
+            if request.principal is not None:
+                self._limiter.prove(request)
         return refused
 
     def _judge_origin(self, request: BrokerRequest) -> Refusal | None:

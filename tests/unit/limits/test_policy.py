@@ -4,7 +4,13 @@ from ipaddress import ip_address, ip_network
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from fjmcp_broker.limits.policy import SITE_FACTOR, Limited, Limiter, RateLimits
+from fjmcp_broker.limits.policy import (
+    FAMILIAR_SECONDS,
+    SITE_FACTOR,
+    Limited,
+    Limiter,
+    RateLimits,
+)
 from fjmcp_broker.limits.rates import Rate
 
 NOW = 1_800_000_000
@@ -66,6 +72,37 @@ class LimiterTests(SynchronousTestCase):
         self.assertEqual(found.count(0), 3 * SITE_FACTOR)
         for other in (ALICE, ip_address("2001:db8:2::1"), None):
             self.assertEqual(each.take(Limited.BAD_BEARER, other, NOW), 0, other)
+
+    def test_a_crowd_cannot_keep_users_out(self) -> None:
+        """Where a valid token was shown, what all share does not matter for a day."""
+        each = limiter()
+        each.prove(ALICE, NOW)
+        crowd = [ip_address(f"192.0.2.{n}") for n in range(200)]
+        self.assertEqual(
+            sum(each.take(Limited.BAD_BEARER, one, NOW) == 0 for one in crowd), 6
+        )
+        self.assertGreater(each.take(Limited.BAD_BEARER, BOB, NOW), 0)
+        self.assertGreater(each.take(Limited.BAD_BEARER, None, NOW), 0)
+        # Its own limit stays.
+        self.assertEqual(self.count(each, Limited.BAD_BEARER, ALICE), 3)
+        for later, expected in (
+            (FAMILIAR_SECONDS - 1, True),
+            (FAMILIAR_SECONDS, False),
+        ):
+            for one in crowd:
+                each.take(Limited.BAD_BEARER, one, NOW + later)
+            wait = each.take(Limited.BAD_BEARER, ALICE, NOW + later)
+            self.assertIs(wait == 0, expected)
+
+    def test_familiar_networks_are_bounded(self) -> None:
+        """Whoever came longest ago is forgotten; nobody without an address counts."""
+        each = Limiter(RateLimits({Limited.CODE: Rate(1, 60)}, 1), maximum_buckets=2)
+        each.prove(None, NOW)
+        for one in (ALICE, BOB, ip_address("203.0.113.9")):
+            each.prove(one, NOW)
+        self.assertEqual(each.take(Limited.CODE, None, NOW), 0)
+        self.assertEqual(each.take(Limited.CODE, BOB, NOW), 0)
+        self.assertGreater(each.take(Limited.CODE, ALICE, NOW), 0)
 
     def test_endpoints_do_not_share(self) -> None:
         """Whoever has used up one thing can still do every other."""

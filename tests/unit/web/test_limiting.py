@@ -207,6 +207,21 @@ class StarvationTests(LimitedWorld):
         self.assertEqual({wire.status for wire in wires}, {200})
         self.assertEqual(self.refused, [])
 
+    def test_crowds_do_not_keep_users_out(self) -> None:
+        """
+        Twenty networks use up what all share. Where somebody has shown a valid token,
+        new tokens are looked up and refreshes served all the same.
+        """
+        self.authenticator.uncached = {"alice", "mallory"}
+        headers = {"X-Forwarded-For": ALICE}
+        self.assertEqual(self.send(initialize(), headers=headers).status, 200)
+        for what in (Limited.BAD_BEARER, Limited.REFRESH):
+            for number in range(20):
+                self.ask(what, f"198.51.100.{number}")
+            self.assertEqual(self.ask(what, BOB).status, 429)
+        self.assertEqual(self.send(initialize(), headers=headers).status, 200)
+        self.assertEqual(self.ask(Limited.REFRESH, ALICE).status, 200)
+
     def test_known_tokens_pass_in_a_flood(self) -> None:
         """Whoever is signed in does not notice bad ones from the same network."""
         self.statuses(Limited.BAD_BEARER, ALICE, 9)
