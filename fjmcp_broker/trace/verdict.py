@@ -125,7 +125,7 @@ _SENTENCES: Final = {
         "anew.",
     ),
     (StepName.AUTHORIZE, "no_document"): (
-        "The metadata document that the client's id names could not be used: {detail}.",
+        "The metadata document that the client's id names {detail}.",
         "docs/operations.md, Clients, says what it needs.",
     ),
     (StepName.CONSENT, "not_our_page"): (

@@ -20,7 +20,7 @@ from fjmcp_broker.oauth.tokens import code_challenge
 from fjmcp_broker.store.database import Database
 from fjmcp_broker.store.sealing import Sealer
 from fjmcp_broker.upstream.documents import MetadataDocuments
-from fjmcp_broker.web.app import build_web_resource
+from fjmcp_broker.web.app import Route, build_web_resource
 from fjmcp_broker.web.authorize import AuthorizeEndpoint
 from fjmcp_broker.web.callback import CallbackEndpoint
 from fjmcp_broker.web.clients import ClientDirectory
@@ -135,6 +135,7 @@ class Site:
         public_url: str = PUBLIC_URL,
         has_documents: bool = True,
         wrap: Callable[[Database], Database] = lambda database: database,
+        guard: Callable[[tuple[Route, ...]], tuple[Route, ...]] = lambda routes: routes,
     ) -> None:
         self._test = test
         self.public_url = public_url
@@ -176,7 +177,7 @@ class Site:
         )
         front = FrontPage(public_url, FORGEJO_URL)
         self.resource = build_web_resource(
-            sign_in_routes(front, register, authorize, consent, callback),
+            guard(sign_in_routes(front, register, authorize, consent, callback)),
             OriginPolicy(public_url),
         )
 
