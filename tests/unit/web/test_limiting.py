@@ -15,6 +15,7 @@ from zope.interface import implementer
 from fjmcp_broker.config.addresses import LOOPBACK_PROXIES
 from fjmcp_broker.limits.policy import Limited, Limiter, RateLimits
 from fjmcp_broker.limits.rates import Rate
+from fjmcp_broker.store.errors import StoreUnavailable
 from fjmcp_broker.web.app import Route, build_web_resource
 from fjmcp_broker.web.limiting import (
     ClientAddresses,
@@ -221,6 +222,15 @@ class StarvationTests(LimitedWorld):
             self.assertEqual(self.ask(what, BOB).status, 429)
         self.assertEqual(self.send(initialize(), headers=headers).status, 200)
         self.assertEqual(self.ask(Limited.REFRESH, ALICE).status, 200)
+
+    def test_trouble_with_the_store_proves_nothing(self) -> None:
+        """Who sends anything while a token cannot be looked up gains nothing by it."""
+        self.authenticator.error = StoreUnavailable("busy")
+        self.assertEqual(self.ask(Limited.BAD_BEARER, BOB).status, 503)
+        self.authenticator.error = None
+        for number in range(20):
+            self.ask(Limited.BAD_BEARER, f"198.51.100.{number}")
+        self.assertEqual(self.ask(Limited.BAD_BEARER, BOB).status, 429)
 
     def test_known_tokens_pass_in_a_flood(self) -> None:
         """Whoever is signed in does not notice bad ones from the same network."""
