@@ -2,6 +2,7 @@
 The operator's end: the daemon by its socket, or without one the store itself.
 """
 
+import codecs
 import os
 import socket
 import sqlite3
@@ -20,6 +21,7 @@ from fjmcp_broker.control.protocol import (
     write_request,
 )
 from fjmcp_broker.secret import Secret
+from fjmcp_broker.store import migrations
 from fjmcp_broker.store.lock import StoreLock
 
 ANSWER_SECONDS: Final = 120.0
@@ -129,6 +131,9 @@ def _become_owner(database_path: str) -> None:
         return
     owner = os.stat(database_path)
     if owner.st_uid != 0:
+        # While what is loaded late can be read: roots have software of their own.
+        migrations.embedded()
+        codecs.lookup("ascii")
         os.setgroups([])
         os.setegid(owner.st_gid)
         os.seteuid(owner.st_uid)

@@ -18,6 +18,7 @@ from twisted.internet.threads import deferToThread
 
 from fjmcp_broker.control.protocol import reachable, socket_path
 from fjmcp_broker.store.keys import key_path
+from tests import skip_visibly
 from tests.real.broker_case import BrokerCase
 from tests.real.client import McpClient
 from tests.real.daemon import CLOCK, Daemon, Program, pause, processes
@@ -226,6 +227,25 @@ class OfflineTests(ControlCase):
         await later.until_ready()
         answer = await deferToThread(alice.request, "tools/list")
         self.assertEqual(answer.status, 401)
+
+    async def test_as_root(self) -> None:
+        """Nothing of root's stays where the daemon could not use it."""
+        if os.geteuid() != 0:
+            skip_visibly("commands as root", "the tests do not run as root")
+        daemon, forgejo = await self.launch()
+        await self.session(daemon, forgejo)
+        await daemon.stop()
+        nobody = 65534
+        # Whoever the daemon is can reach its own store.
+        for above in Path(self.directory).parents[:-2]:
+            above.chmod(0o755)
+        for path in (Path(self.directory), *Path(self.directory).iterdir()):
+            os.chown(path, nobody, nobody)
+        os.unlink(f"{self.store}.lock")
+        await self.command("rotate-key")
+        self.assertEqual(len(await self.rows("users", "list")), 1)
+        for path in Path(self.directory).iterdir():
+            self.assertEqual(path.stat().st_uid, nobody, path)
 
     async def test_no_store(self) -> None:
         """A mistyped path makes nothing."""
