@@ -32,7 +32,9 @@ from fjmcp_broker.sessions.events import EventStream
 from fjmcp_broker.sessions.throttle import OutputThrottle
 
 JSON_WINDOW_SECONDS: Final = 0.25
-KEEPALIVE_SECONDS: Final = 15.0
+#: Behind Caddy 2.6 with C{flush_interval -1}, only the second write to a client that
+#: has gone fails with HTTP/2, the fourth with HTTP/1.1: it is noticed within 16 s.
+KEEPALIVE_SECONDS: Final = 4.0
 PAUSE_SECONDS: Final = 5.0
 STALL_SECONDS: Final = 60.0
 """How long a reader may take nothing at all of the message being written."""
