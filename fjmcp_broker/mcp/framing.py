@@ -2,7 +2,9 @@
 Bytes to newline-delimited messages and back (MCP 2025-11-25, transports, stdio).
 
 The framer never looks inside a message. It is linear in the number of bytes however
-they were cut: a line of 100 MiB that comes in pieces of 64 KiB is joined once.
+they were cut. What is there of a line grows in one buffer, which the system moves
+without copying when it is large, and takes back when the line is done; a list of small
+pieces would leave a hole of the line's size in the heap.
 """
 
 from typing import Final
@@ -10,7 +12,6 @@ from typing import Final
 from fjmcp_broker.errors import BrokerError
 
 DEFAULT_MAXIMUM_LINE_BYTES: Final = 128 * 1024 * 1024
-_SMALL_BYTES: Final = 16 * 1024
 
 
 class FramingError(BrokerError):
@@ -32,8 +33,7 @@ class LineFramer:
         @param maximum_bytes: how long a line may be, without its ending.
         """
         self._maximum_bytes = maximum_bytes
-        self._pieces: list[bytes | bytearray] = []
-        self._size = 0
+        self._rest = bytearray()
         self._broken = False
 
     @property
@@ -41,7 +41,7 @@ class LineFramer:
         """
         @return: how many bytes of an unfinished line are held.
         """
-        return self._size
+        return len(self._rest)
 
     def receive(self, data: bytes) -> list[bytes]:
         """
@@ -57,42 +57,27 @@ class LineFramer:
         while (end := data.find(b"\n", start)) >= 0:
             piece = data[start:end]
             start = end + 1
-            if self._pieces:
-                self._pieces.append(piece)
-                # The limit first: nothing is joined that is refused anyway. The ending
+            if self._rest:
+                # The limit first: nothing is copied that is refused anyway. The ending
                 # may still hold one carriage return.
-                self._check(self._size + len(piece) - 1)
-                piece = b"".join(self._pieces)
-                self._pieces = []
-                self._size = 0
+                self._check(len(self._rest) + len(piece) - 1)
+                self._rest += piece
+                piece = bytes(self._rest)
+                self._rest = bytearray()
             if piece.endswith(b"\r"):
                 piece = piece[:-1]
             self._check(len(piece))
             if piece and not piece.isspace():
                 lines.append(piece)
         if start < len(data):
-            rest = data[start:]
-            self._keep(rest)
-            self._size += len(rest)
-            self._check(self._size - 1)
+            self._rest += data[start:]
+            self._check(len(self._rest) - 1)
         return lines
-
-    def _keep(self, rest: bytes) -> None:
-        """Small pieces grow together, so that a dribbling peer costs no more memory."""
-        if len(rest) >= _SMALL_BYTES:
-            self._pieces.append(rest)
-            return
-        last = self._pieces[-1] if self._pieces else None
-        if isinstance(last, bytearray) and len(last) < _SMALL_BYTES:
-            last += rest
-        else:
-            self._pieces.append(bytearray(rest))
 
     def _check(self, size: int) -> None:
         if size > self._maximum_bytes:
             self._broken = True
-            self._pieces = []
-            self._size = 0
+            self._rest = bytearray()
             raise FramingError(f"a line is longer than {self._maximum_bytes} bytes")
 
 

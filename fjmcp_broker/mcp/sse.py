@@ -32,6 +32,25 @@ def encode_event(
     @return: the event, its closing blank line included.
     @raise ValueError: when C{event_id} could not be read back.
     """
+    return b"".join(event_parts(data, event_id, retry_milliseconds=retry_milliseconds))
+
+
+def event_parts(
+    data: bytes,
+    event_id: str | None = None,
+    *,
+    retry_milliseconds: int | None = None,
+) -> list[bytes]:
+    """
+    One event, in pieces that are written one after another: C{data} is not copied if
+    it is one line.
+
+    @param data: as for L{encode_event}.
+    @param event_id: likewise.
+    @param retry_milliseconds: likewise.
+    @return: the event.
+    @raise ValueError: when C{event_id} could not be read back.
+    """
     parts: list[bytes] = []
     if event_id is not None:
         if not event_id or any(mark in event_id for mark in "\r\n\0"):
@@ -45,4 +64,4 @@ def encode_event(
     else:
         parts += (b"data: ", data, b"\n")
     parts.append(b"\n")
-    return b"".join(parts)
+    return parts

@@ -340,6 +340,7 @@ class Attachment:
                 return
             # An answer to somebody, who must not wait for ever.
             message = failure(error.id, "unreadable", "the answer could not be read")
+        del line  # its parts are in the message, and either may be large
         event = self._correlation.receive(message)
         if isinstance(event, Answer):
             self._answer(event)

@@ -259,11 +259,11 @@ class Child(ProcessProtocol):
             self.kill(EndReason.LINE_TOO_LONG)
             return
         token = self._token_bytes
-        for line in lines:
-            if token in line:
-                line = line.replace(token, REDACTED)
+        lines.reverse()
+        while lines:
             try:
-                self._observer.child_line(line)
+                # Kept by nobody here: it may be large, and so are its parts.
+                self._observer.child_line(lines.pop().replace(token, REDACTED))
             except Exception:
                 # Raised further it would close the pipe.
                 self.log.failure("a line of child {child} failed", child=self._name)

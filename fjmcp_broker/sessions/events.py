@@ -9,7 +9,7 @@ from typing import Final, Protocol
 import attrs
 
 from fjmcp_broker.mcp.messages import INTERNAL_ERROR, encode_error
-from fjmcp_broker.mcp.sse import encode_event
+from fjmcp_broker.mcp.sse import encode_event, event_parts
 from fjmcp_broker.sessions.throttle import NoThrottle, OutputThrottle
 
 RETRY_MILLISECONDS: Final = 3000
@@ -48,9 +48,9 @@ class StreamReader(Protocol):
     Writes a stream to a connection.
     """
 
-    def deliver(self, event: bytes) -> None:
+    def deliver(self, *event: bytes) -> None:
         """
-        @param event: the next one.
+        @param event: the next one, whole or in pieces.
         """
 
     def finish(self) -> None:
@@ -246,18 +246,21 @@ class EventStream:
     def _append(self, message: bytes, *, is_answer: bool) -> None:
         if self.is_finished:
             return
-        data = encode_event(message, self._next_id())
+        parts = event_parts(message, self._next_id())
+        event = None
         if self._keeper is not None:
-            event: Event | None = Event(
-                self, self._last, data, self._keeper.now(), is_answer
-            )
-            if len(data) + EVENT_OVERHEAD_BYTES > self._keeper.maximum_bytes:
-                event = self._lost(self._last) if is_answer else None
+            size = sum(map(len, parts)) + EVENT_OVERHEAD_BYTES
+            if size <= self._keeper.maximum_bytes:
+                parts = [b"".join(parts)]
+                now = self._keeper.now()
+                event = Event(self, self._last, parts[0], now, is_answer)
+            elif is_answer:
+                event = self._lost(self._last)
             if event is not None:
                 self._kept.append(event)
                 self._keeper.keep(event)
         if self._reader is not None:
-            self._reader.deliver(data)
+            self._reader.deliver(*parts)
 
     def _lost(self, number: int) -> Event | None:
         if self._request_id is None or self._keeper is None:

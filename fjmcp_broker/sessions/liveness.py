@@ -55,7 +55,9 @@ class Liveness:
         @param line: what the child said.
         """
         self._quiet_since = None
-        self._observer.child_line(line)
+        passed_on = [line]
+        del line  # it may be large: whoever reads it decides how long it is kept
+        self._observer.child_line(passed_on.pop())
 
     def child_ended(self, end: ChildEnd) -> None:
         """

@@ -27,7 +27,7 @@ from twisted.python.failure import Failure
 from twisted.web.server import Request
 from zope.interface import implementer
 
-from fjmcp_broker.mcp.sse import KEEPALIVE, encode_event
+from fjmcp_broker.mcp.sse import KEEPALIVE, event_parts
 from fjmcp_broker.sessions.events import EventStream
 from fjmcp_broker.sessions.throttle import OutputThrottle
 
@@ -172,8 +172,8 @@ class ResponseStream:
             self._begin_events()
         if self._events is not None:
             self._events.send(message)
-        elif self.is_open:
-            self._write(encode_event(message))
+        else:
+            self.deliver(*event_parts(message))
 
     def answer(self, message: bytes, status: int = 200) -> None:
         """
@@ -194,9 +194,9 @@ class ResponseStream:
             self._write(message)
         elif self._events is not None:
             self._events.answer(message)
-        elif self.is_open:
-            self._ending = True
-            self._write(encode_event(message))
+        else:
+            self.deliver(*event_parts(message))
+            self.finish()
 
     def end(self) -> None:
         """
@@ -213,12 +213,18 @@ class ResponseStream:
 
     # Towards what is kept
 
-    def deliver(self, event: bytes) -> None:
+    def deliver(self, *event: bytes) -> None:
         """
-        @param event: the next one of the stream.
+        @param event: the next one of the stream, whole or in pieces.
         """
-        if self.is_open:
-            self._write(event)
+        if not self.is_open:
+            return
+        if self._is_idle and sum(map(len, event)) > _SLICE_BYTES:
+            for piece in event:
+                if self.is_open:
+                    self._write(piece)
+        else:
+            self._write(b"".join(event))
 
     def finish(self) -> None:
         """Nothing follows: the request is finished when everything is written."""
@@ -267,14 +273,17 @@ class ResponseStream:
 
     # Writing
 
-    def _write(self, data: bytes) -> None:
-        if (
+    @property
+    def _is_idle(self) -> bool:
+        return (
             not self._paused
             and self._current is None
             and not self._waiting
             and not self._backlog
-            and len(data) <= _SLICE_BYTES
-        ):
+        )
+
+    def _write(self, data: bytes) -> None:
+        if self._is_idle and len(data) <= _SLICE_BYTES:
             self._request.write(data)
             if self._ending:
                 self._pump()
@@ -310,14 +319,7 @@ class ResponseStream:
             self._request.write(bytes(piece))
         if self._cut is not None and self._buffered <= self._maximum:
             self._release()
-        if (
-            self._ending
-            and not self._paused
-            and self._current is None
-            and not self._waiting
-            and not self._backlog
-            and self._mode is not _Mode.CLOSED
-        ):
+        if self._ending and self._is_idle and self._mode is not _Mode.CLOSED:
             self._close(is_complete=True)
             self._request.unregisterProducer()
             self._request.finish()

@@ -68,7 +68,8 @@ class JsonObject:
         values = {} if replaced is None else dict(replaced)
         data = self.data
         position = data.index(b"{") + 1
-        pieces: list[bytes] = [data[:position]]
+        view = memoryview(data)  # a member may be large
+        pieces: list[bytes | memoryview] = [view[:position]]
         first = True
         for span in self.spans.values():
             position = span.after
@@ -79,15 +80,15 @@ class JsonObject:
             first = False
             value = values.pop(span.name, None)
             if value is None:
-                pieces.append(data[span.start : span.after])
+                pieces.append(view[span.start : span.after])
             else:
-                pieces.append(data[span.start : span.value_start])
-                pieces += (value, data[span.end : span.after])
+                pieces.append(view[span.start : span.value_start])
+                pieces += (value, view[span.end : span.after])
         for name, value in values.items():
             comma = b"" if first else b","
             pieces += (comma, msgspec.json.encode(name), b":", value)
             first = False
-        pieces.append(data[position:])
+        pieces.append(view[position:])
         return b"".join(pieces)
 
 

@@ -63,6 +63,24 @@ class StreamTests(SynchronousTestCase):
         """The client leaves."""
         self.connection.depart()
 
+    def test_large_events_in_pieces(self) -> None:
+        """A message too large to be kept arrives as one event, also when its reader
+        stops in the middle of it."""
+        large = b'{"text":"%b"}' % (b"x" * 6_000_000)
+        for kept in (False, True):
+            for pauses in (False, True):
+                stream = self.stream(kept=kept)
+                stream.send(b"{}")
+                if pauses:
+                    stream.pauseProducing()
+                stream.answer(large)
+                if pauses:
+                    self.assertLess(len(self.text()), 1000)
+                    stream.resumeProducing()
+                self.assertEqual(self.events(), [{}, json.loads(large)])
+                self.assertTrue(self.text().endswith(b"}\n\n"))
+                self.assertTrue(self.request.finished)
+
     def test_answer_within_the_window(self) -> None:
         """One JSON document with its length."""
         stream = self.stream()
