@@ -105,6 +105,12 @@ def parser() -> argparse.ArgumentParser:
     )
     health.add_argument("url", metavar="URL", nargs="?", type=_health_url)
     health.set_defaults(run=_healthcheck)
+
+    server = commands.add_parser(
+        "server", help="run the daemon: twistd --nodaemon --pidfile= fjmcp"
+    )
+    server.add_argument("--config", metavar="FILE", help="the TOML file")
+    server.set_defaults(run=_server)
     return top
 
 
@@ -206,3 +212,14 @@ def _healthcheck(arguments: argparse.Namespace) -> int:
     except (OSError, ValueError, HTTPException) as error:
         sys.stderr.write(f"{url}: {getattr(error, 'reason', error)}\n")
     return 1
+
+
+def _server(arguments: argparse.Namespace) -> int:
+    # Installs the reactor, which no other command wants.
+    from twisted.scripts.twistd import run as run_twistd
+
+    options = [] if arguments.config is None else ["--config", arguments.config]
+    # twistd reads no other list than this one.
+    sys.argv[1:] = ["--nodaemon", "--pidfile=", "fjmcp", *options]
+    run_twistd()
+    return 0

@@ -9,7 +9,7 @@ from pathlib import Path
 from twisted.trial.unittest import TestCase
 
 from fjmcp_broker.version import VERSION
-from tests.real.daemon import Daemon, Program, pause
+from tests.real.daemon import Daemon, Program, free_port, pause
 
 RUNNERS = {
     "twistd -n": ("twistd", "-n", "--pidfile=", "fjmcp"),
@@ -79,6 +79,36 @@ class ProblemTests(CommandLineCase):
         self.assertEqual((right.exit_code, right.errors), (0, b""))
         wrong = await self.run_program("fjmcp-broker", "check-config")
         self.assertEqual((wrong.exit_code, wrong.output), (1, b""))
+
+
+class ServerTests(CommandLineCase):
+    """C{fjmcp-broker server}, for who starts every service in that form."""
+
+    async def test_runs_the_daemon(self) -> None:
+        """In the foreground, by a file; PORT beats it. SIGTERM ends it."""
+        file = Path(self.directory, "broker.toml")
+        file.write_text('[server]\nlisten_addr = "127.0.0.1:1"\n')
+        port = free_port()
+        daemon = Daemon.launch(
+            SETTINGS | {"FJMCP_BROKER_LISTEN": "", "PORT": str(port)},
+            port=port,
+            runner=("fjmcp-broker", "server", "--config", str(file)),
+            directory=self.directory,
+        )
+        await daemon.until_ready()
+        await daemon.stop()
+        self.assertEqual(daemon.exit_code, 0, daemon.text)
+        self.assertIn(f"listening on 0.0.0.0:{port}", daemon.text)
+        self.assertFalse(Path(self.directory, "twistd.pid").exists())
+
+    async def test_problems(self) -> None:
+        """The same message and status as the others."""
+        program = await self.run_program(
+            "fjmcp-broker", "server", "--config", "no.toml"
+        )
+        self.assertEqual(program.exit_code, 1)
+        self.assertIn("no.toml: cannot be read", program.text)
+        self.assertNotIn("Traceback", program.text)
 
 
 class HelpTests(CommandLineCase):
