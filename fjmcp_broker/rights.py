@@ -30,3 +30,14 @@ class Policy(StrEnum):
     FULL = "full"
     READ_ONLY = "read-only"
     READ_ONLY_REQUESTED = "read-only-requested"
+
+
+def allows_as_much(policy: str, other: str) -> bool:
+    """
+    @param policy: a value of L{Policy}; any other counts as read-only.
+    @param other: likewise, but any other counts as full.
+    @return: whether a grant with the first may do all that one with the other may. A
+        client that steps up goes on with what it has begun; nothing goes the other way.
+    """
+    reading = (Policy.READ_ONLY, Policy.READ_ONLY_REQUESTED)
+    return policy == Policy.FULL or other in reading

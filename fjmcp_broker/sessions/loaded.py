@@ -10,6 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from fjmcp_broker.logs import background
 from fjmcp_broker.oauth.bearer import Principal
+from fjmcp_broker.rights import allows_as_much
 from fjmcp_broker.sessions.errors import SessionGone
 from fjmcp_broker.sessions.ledger import ISessionLedger, StoredSession
 from fjmcp_broker.sessions.session import Session
@@ -83,13 +84,12 @@ class Shelf:
 
         @param session: of the same user and another grant.
         @param principal: who presents its id.
-        @raise SessionGone: it is one of another client or policy.
+        @raise SessionGone: it is one of another client, or of a grant that may do more.
         @raise StoreError: the move could not be written down.
         """
         while session.grant_id != principal.grant_id:
-            if (session.client_id, session.policy) != (
-                principal.client_id,
-                principal.policy,
+            if session.client_id != principal.client_id or not allows_as_much(
+                principal.policy, session.policy
             ):
                 raise SessionGone("there is no such session")
             before = session.grant_id
@@ -100,6 +100,7 @@ class Shelf:
                 raise SessionGone("there is no such session")
             if moved:
                 session.grant_id = principal.grant_id
+                session.policy = principal.policy
             elif session.grant_id == before:
                 raise SessionGone("there is no such session")
             # Else somebody was faster, and may be the next to lose it.

@@ -178,8 +178,8 @@ class SessionRegistry(ChildKeeper):
         @param session_id: from the client.
         @param principal: who presents it.
         @return: the session, which belongs to the principal's grant from now on.
-        @raise SessionGone: nobody's, a closed one, or one of another client or policy
-            of the same user.
+        @raise SessionGone: nobody's, a closed one, or one of the same user's but of
+            another client or of a grant that may do more.
         @raise SessionForbidden: another user's.
         @raise Stopping: the daemon is going down.
         @raise StoreError: the row cannot be read, or the move to another grant could

@@ -47,7 +47,7 @@ class Session:
     @ivar grant_id: the grant that it belongs to now.
     @ivar user_id: whose it is.
     @ivar client_id: the client that opened it.
-    @ivar policy: of the grant that opened it.
+    @ivar policy: of the grant that it belongs to.
     @ivar revision: whose rules it follows.
     @ivar catalogue: what is known of the tools of its child.
     """

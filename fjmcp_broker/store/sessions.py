@@ -177,8 +177,8 @@ def move(
     connection: Connection, session_digest: bytes, from_grant: str, to_grant: str
 ) -> bool:
     """
-    Let another grant adopt a session. That it may (same user, client and policy,
-    live) is the caller's to check, in the same transaction.
+    Let another grant adopt a session. That it may (same user and client, a policy
+    that allows as much, live) is the caller's to check, in the same transaction.
 
     @param connection: in a transaction that may write.
     @param session_digest: of the session.

@@ -37,6 +37,7 @@ class McpClient:
     refresh_token: str = ""
     session_id: str | None = None
     number: int = 0
+    redirect_uri: str = REDIRECT_URI
 
     def register(self) -> None:
         """
@@ -46,7 +47,7 @@ class McpClient:
             "POST",
             f"{self.url}/oauth/register",
             json.dumps(
-                {"client_name": "Test", "redirect_uris": [REDIRECT_URI]}
+                {"client_name": "Test", "redirect_uris": [self.redirect_uri]}
                 | {"token_endpoint_auth_method": "none"}
             ).encode(),
             {"Content-Type": "application/json"},
@@ -71,7 +72,7 @@ class McpClient:
         query = {
             "response_type": "code",
             "client_id": self.client_id,
-            "redirect_uri": REDIRECT_URI,
+            "redirect_uri": self.redirect_uri,
             "state": secrets.token_urlsafe(8),
             "code_challenge": _challenge(verifier),
             "code_challenge_method": "S256",
@@ -82,7 +83,7 @@ class McpClient:
         returned = sign_in(
             self.browser,
             f"{self.url}/oauth/authorize?{urlencode(query)}",
-            REDIRECT_URI,
+            self.redirect_uri,
             login,
             password,
             decision=decision,
@@ -94,7 +95,7 @@ class McpClient:
             grant_type="authorization_code",
             code=parameters["code"][0],
             code_verifier=verifier,
-            redirect_uri=REDIRECT_URI,
+            redirect_uri=self.redirect_uri,
         )
 
     def token(self, **parameters: str) -> dict[str, Any]:

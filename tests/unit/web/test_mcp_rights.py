@@ -58,8 +58,31 @@ class OwnershipTests(McpWorld):
         self.check_refused("client", 404)
 
     def test_another_policy(self) -> None:
-        """A read-only grant does not take over a session that may write, or back."""
+        """A read-only grant does not take over a session that may write."""
         self.check_refused("policy", 404)
+
+    def test_stepping_up(self) -> None:
+        """
+        A client that was allowed to read goes on in its session when it is allowed
+        more, and its old token has no part in it from then on.
+        """
+        for number, policy in enumerate(
+            (Policy.READ_ONLY, Policy.READ_ONLY_REQUESTED), start=10
+        ):
+            reading = principal(number, policy=policy)
+            writing = principal(number, f"g_more_{number}")
+            self.authenticator.principals |= {"reading": reading, "writing": writing}
+            session = self.open("reading")
+            message = request(1, name="create_issue")
+            self.assertEqual(self.send(message, session, token="reading").status, 403)
+            stepped = self.send(message, session, token="writing")
+            self.assertEqual(stepped.status, 200)
+            grants = self.ledger.grants
+            self.assertEqual(grants[key_of(session)], writing.grant_id)
+            for method in ("tools/list", "tools/call"):
+                old = self.send(request(2, method), session, token="reading")
+                self.assertEqual(old.status, 404)
+            self.assertEqual(grants[key_of(session)], writing.grant_id)
 
     def test_ended_grant(self) -> None:
         """One that has ended since its token was looked up adopts nothing."""
