@@ -29,6 +29,9 @@ MAXIMUM_CONCERNED: Final = 50
 RELATED_SECONDS: Final = 600
 """So long before an attempt began, a request may have belonged to it."""
 
+MAXIMUM_KEYS: Final = 20
+"""Of one attempt: each click on the consent page makes another one."""
+
 _TRACE_ID_BYTES: Final = 5
 
 
@@ -74,7 +77,8 @@ class Book:
         self._attempts: OrderedDict[str, Attempt] = OrderedDict()
         self._networks: Counter[str] = Counter()
         self._by_key: dict[str, str] = {}
-        self._keys: dict[str, set[str]] = {}
+        # In the order in which they came.
+        self._keys: dict[str, dict[str, None]] = {}
         self._waiting_grants: dict[str, str] = {}
         self._seen: OrderedDict[str, deque[Sighting]] = OrderedDict()
         self._changed: set[str] = set()
@@ -124,9 +128,14 @@ class Book:
         @param trace_id: of an attempt; one that is not kept any more is passed over.
         @param key: by which the next step will ask for it.
         """
-        if trace_id in self._attempts:
-            self._by_key[key] = trace_id
-            self._keys[trace_id].add(key)
+        if trace_id not in self._attempts:
+            return
+        self.untie(key)
+        keys = self._keys[trace_id]
+        if len(keys) >= MAXIMUM_KEYS:
+            self.untie(next(iter(keys)))
+        self._by_key[key] = trace_id
+        keys[key] = None
 
     def untie(self, key: str) -> None:
         """
@@ -134,7 +143,7 @@ class Book:
         """
         trace_id = self._by_key.pop(key, None)
         if trace_id is not None:
-            self._keys[trace_id].discard(key)
+            del self._keys[trace_id][key]
 
     def add(self, trace_id: str, step: Step, **facts: Any) -> None:
         """
@@ -227,7 +236,7 @@ class Book:
         self._removed.discard(trace_id)
         self._attempts[trace_id] = attempt
         self._networks[attempt.network] += 1
-        self._keys[trace_id] = set()
+        self._keys[trace_id] = {}
         self._changed.add(trace_id)
         if attempt.pending_id is not None:
             self.tie(trace_id, pending_key(attempt.pending_id))
@@ -265,8 +274,7 @@ class Book:
         if not self._networks[attempt.network]:
             del self._networks[attempt.network]
         for key in self._keys.pop(trace_id):
-            if self._by_key.get(key) == trace_id:
-                del self._by_key[key]
+            del self._by_key[key]
         if attempt.grant_id is not None:
             self._waiting_grants.pop(attempt.grant_id, None)
         self._changed.discard(trace_id)

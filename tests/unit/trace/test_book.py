@@ -18,6 +18,7 @@ from fjmcp_broker.trace.attempts import (
     steps_to_json,
 )
 from fjmcp_broker.trace.book import (
+    MAXIMUM_KEYS,
     MAXIMUM_NETWORKS_SEEN,
     RELATED_SECONDS,
     Book,
@@ -100,6 +101,20 @@ class RingTests(BookCase):
         self.book.tie(first, pending_key("p"))
         self.book.add(first, step(StepName.REQUEST))
         self.assertIsNone(self.book.find(pending_key("p")))
+
+    def test_keys_are_bounded(self) -> None:
+        """Whoever clicks for ever loses the oldest ways back; a key has one end."""
+        trace_id = self.book.begin(HERE, NOW)
+        for number in range(100):
+            self.book.tie(trace_id, pending_key(str(number)))
+        self.assertEqual(len(self.book._by_key), MAXIMUM_KEYS)
+        self.assertEqual(self.book.find(pending_key("99")), trace_id)
+        other = self.book.begin(HERE, NOW)
+        self.book.tie(other, pending_key("99"))
+        self.assertEqual(self.book.find(pending_key("99")), other)
+        for _ in range(8):
+            self.book.begin(HERE, NOW)
+        self.assertEqual(self.book._by_key, {})
 
     def test_attempts_age(self) -> None:
         """Nobody asks after a month."""
