@@ -70,7 +70,8 @@ test-slow: $(VENV)/.installed-dev
 	$(BIN)/python $(WARNINGS) -m twisted.trial --reporter=text \
 		--temp-directory=_trial_temp_slow tests.slow.test_packaging \
 		tests.slow.test_durability tests.slow.test_rotation tests.slow.test_chaos \
-		tests.slow.test_prometheus tests.slow.test_doctor_proxies
+		tests.slow.test_prometheus tests.slow.test_doctor_proxies \
+		tests.slow.test_proxies tests.slow.test_proxy_failures
 
 # The pages in Debian's Chromium; pictures go to _screenshots.
 test-browser: $(VENV)/.installed-test

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import ssl
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -60,13 +61,22 @@ class Storage:
         self.client = client_info
 
 
+def browser_with_tls() -> Browser:
+    """
+    @return: a browser that trusts whom the SDK trusts, C{SSL_CERT_FILE} included.
+    """
+    browser = Browser()
+    browser.trust(ssl.create_default_context())
+    return browser
+
+
 class Person:
     """Whoever sits at the browser: visits the address, returns with the answer."""
 
     def __init__(self, login: str, password: str, decision: str) -> None:
         self._arguments = (login, password)
         self._decision = decision
-        self._browser = Browser()
+        self._browser = browser_with_tls()
         self._returned = ""
         self.sign_ins = 0
         self.secrets: list[str] = []
@@ -278,7 +288,7 @@ def after_revocation(broker: str, form: str, access_token: str) -> dict[str, Any
     """
     Revoke the refresh token, then try the access token once more.
     """
-    browser = Browser()
+    browser = browser_with_tls()
     revoked = browser.request(
         "POST",
         f"{broker}/oauth/revoke",

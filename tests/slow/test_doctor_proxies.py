@@ -1,12 +1,9 @@
 """
-The doctor in front of real reverse proxies, set up well and badly. Debian's C{caddy}
-and C{nginx} are looked for on C{PATH} and where Debian puts servers.
+The doctor in front of real reverse proxies, set up well and badly.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,9 +11,10 @@ from twisted.internet.threads import deferToThread
 
 from fjmcp_broker.doctor.examine import examine
 from fjmcp_broker.doctor.findings import Finding
-from tests import skip_visibly
+from tests.deploy.proxies import CADDY_2_6, NGINX
 from tests.real.broker_case import BrokerCase
 from tests.real.daemon import CLOCK, Daemon, Program, free_port, pause
+from tests.slow.proxy_case import program
 
 FORWARDED = "proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;"
 ALL_WELL = {
@@ -26,17 +24,6 @@ ALL_WELL = {
     "challenge": "ok",
     "streaming": "ok",
 }
-
-
-def program(name: str) -> str:
-    """
-    @return: the path of a server; without it the test is skipped.
-    """
-    path = os.environ.get("PATH", "") + os.pathsep + "/usr/sbin"
-    found = shutil.which(name, path=path)
-    if found is None:
-        skip_visibly(f"the doctor behind {name}", f"{name} is not installed")
-    return found
 
 
 class ProxyTests(BrokerCase):
@@ -87,7 +74,7 @@ class ProxyTests(BrokerCase):
         @param extra: lines for its location.
         @return: starts nginx.
         """
-        binary = program("nginx")
+        binary = program(NGINX)
 
         def start(front: int, back: int) -> Program:
             folder = self.directory
@@ -106,7 +93,7 @@ class ProxyTests(BrokerCase):
 
     async def test_caddy(self) -> None:
         """As it comes."""
-        binary = program("caddy")
+        binary = program(CADDY_2_6)
 
         def start(front: int, back: int) -> Program:
             path = Path(self.directory, "Caddyfile")
