@@ -273,6 +273,29 @@ class ContainerTests(SynchronousTestCase):
         client.browser = Browser(timeout_seconds=SECONDS)
         self.assertIn("alice", json.dumps(client.call(TOOL)))
 
+    def test_backup_and_restore(self) -> None:
+        """As the page says: saved while it runs, put back while none runs."""
+        self.start()
+        client = McpClient(URL)
+        client.sign_in("alice", self.known["alice"])
+        podman("exec", NAME, "fjmcp-broker", "backup", "--keep=7", "/data/backups/")
+        files = podman("exec", NAME, "ls", "/data/backups").split()
+        self.assertEqual(len(files), 1)
+        restore = ("fjmcp-broker", "restore", f"/data/backups/{files[0]}")
+        self.assertRaises(AssertionError, podman, "exec", NAME, *restore)
+        self.end()
+        podman(
+            *("run", "--rm", "--network=none", *LIMITS, "--read-only"),
+            *(f"--env-file={self.environment}", f"--volume={NAME}:/data"),
+            *(f"--entrypoint={restore[0]}", OLD, *restore[1:]),
+        )
+        self.start()
+        self.addCleanup(self.end)
+        client.browser = Browser(timeout_seconds=SECONDS)
+        client.sign_in("alice", self.known["alice"])
+        client.initialize()
+        self.assertIn("alice", json.dumps(client.call(TOOL)))
+
     def journey(self, mode: str) -> dict[str, Any]:
         """
         The official client signs in, lists, calls; the container is replaced by one of
