@@ -174,7 +174,11 @@ lint-image: $(VENV)/.installed-image
 
 # As root. What is deployed, started for real; see the scripts.
 check-deploy: lint-image
-	PYTHON="$(CURDIR)/$(BIN)/python" tests/deploy/check-container
+	mkdir -p build
+	rm -f build/image.tar
+	FJMCP_DEPLOY_SAVE="$(CURDIR)/build/image.tar" \
+		PYTHON="$(CURDIR)/$(BIN)/python" tests/deploy/check-container
+	tests/deploy/check-quadlet build/image.tar
 	PYTHON="$(CURDIR)/$(BIN)/python" tests/deploy/check-systemd
 
 changelog: $(VENV)/.installed-dev
