@@ -84,11 +84,13 @@ class LineFramer:
 def frame(message: bytes) -> bytes:
     """
     One message as a line. Outside of strings JSON may hold line ends, which are
-    insignificant, and inside of strings it cannot; so each becomes a space.
+    insignificant, and inside of strings it cannot; so each becomes a space. Many
+    programs take a carriage return for the end of a line, too.
 
     @param message: one JSON message, already checked to be JSON.
     @return: the message on a single line, with its ending.
     """
-    if b"\n" in message:
-        message = message.replace(b"\n", b" ")
+    for end in (b"\n", b"\r"):
+        if end in message:
+            message = message.replace(end, b" ")
     return message + b"\n"

@@ -23,7 +23,7 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from fjmcp_broker.mcp.framing import FramingError, LineFramer
+from fjmcp_broker.mcp.framing import FramingError, LineFramer, frame
 from fjmcp_broker.secret import Secret
 from fjmcp_broker.sessions.ending import ChildEnd, ChildObserver, EndReason
 from fjmcp_broker.sessions.errors import ChildBusy, ChildCannotStart, ChildGone
@@ -167,13 +167,13 @@ class Child(ProcessProtocol):
         """
         Write one message to the child's standard input.
 
-        @param message: one line of JSON without line end.
+        @param message: JSON; white space in it may be a client's.
         @raise ChildGone: it has ended or is being stopped.
         @raise ChildBusy: too much is waiting to be read by it; nothing was queued.
         """
         if not self.usable:
             raise ChildGone("the child has ended")
-        if not self._stdin.write(message + b"\n"):
+        if not self._stdin.write(frame(message)):
             raise ChildBusy("the child does not read its input")
 
     def pause_output(self, who: object) -> None:

@@ -1,5 +1,6 @@
 """Bytes to lines."""
 
+import json
 import sys
 import time
 
@@ -122,8 +123,15 @@ class FrameTests(SynchronousTestCase):
     def test_line_ends_between_values_become_spaces(self) -> None:
         """A client may pretty-print; the child reads line by line."""
         line = frame(b'{\n "a": 1\r\n}')
-        self.assertEqual(line, b'{  "a": 1\r }\n')
+        self.assertEqual(line, b'{  "a": 1  }\n')
         self.assertEqual(len(LineFramer().receive(line)), 1)
+
+    def test_nothing_inside_is_a_line(self) -> None:
+        """However a program tells lines, one that hides in a message is none."""
+        for end in (b"\n", b"\r", b"\r\n", b"\n\r"):
+            line = frame(b'{"a":' + end + b'{"method":"x"}' + end + b"}")
+            self.assertEqual(len(line.splitlines()), 1)
+            self.assertEqual(json.loads(line), {"a": {"method": "x"}})
 
     def test_one_line_is_kept(self) -> None:
         """Nothing but the ending is added."""

@@ -120,6 +120,11 @@ class ChildTests(SynchronousTestCase):
         self.child.send(b"two")
         self.assertEqual(self.process.written, b"one\ntwo\n")
 
+    def test_a_message_is_one_line(self) -> None:
+        """A request that stands on a line of its own inside would pass unjudged."""
+        self.child.send(b'{"a":\n{"method":"x"}\r}')
+        self.assertEqual(self.process.written, b'{"a": {"method":"x"} }\n')
+
     def test_a_full_queue_refuses(self) -> None:
         """A child that does not read gets no more than the limit; nothing is cut."""
         self.child = self.make(maximum_queued_bytes=100)
