@@ -90,6 +90,8 @@ def restore(
         )
     try:
         with trouble_named(f"the backup {backup_path} cannot be restored"):
+            # Also when it is refused now: the daemon has to open it later.
+            _give_to_owner(lock.path, os.path.realpath(path))
             return _restore(backup_path, os.path.realpath(path), now, expected)
     finally:
         lock.release()
@@ -108,8 +110,7 @@ def _restore(
             store.execute("PRAGMA synchronous = FULL")
             with transaction(store):
                 suspended, codes, sign_ins = _outdate(store, now)
-        for each in (partial, f"{path}.lock"):
-            _give_to_owner(each, path)
+        _give_to_owner(partial, path)
         aside = _put_aside(path, now)
         os.replace(partial, path)
     finally:

@@ -21,9 +21,11 @@ from fjmcp_broker.store.errors import StoreRefused
 from fjmcp_broker.store.instance import Instance
 from fjmcp_broker.store.keys import key_path
 from fjmcp_broker.store.migrations import embedded
+from fjmcp_broker.store.preflight import prepare
 from fjmcp_broker.store.restoring import Expected, Restored, restore
 from fjmcp_broker.store.sealing import Sealer
 from fjmcp_broker.store.upstream_tokens import UpstreamSet
+from tests.real.store_dump import DATA, KEY
 from tests.unit.store import rows
 
 from .stores import HOLDER, NOW, OURS, PreflightTestCase, unprivileged
@@ -259,8 +261,32 @@ class RestoreTests(BackupCase):
             return
         os.chown(self.path, 65533, 65532)
         self.restore()
-        status = os.stat(self.path)
-        self.assertEqual((status.st_uid, status.st_gid), (65533, 65532))
+        for path in (self.path, f"{self.path}.lock"):
+            status = os.stat(path)
+            self.assertEqual((status.st_uid, status.st_gid), (65533, 65532))
+        os.unlink(f"{self.path}.lock")
+        Path(self.target).write_bytes(b"swordfish " * 1000)
+        self.assertRaises(StoreRefused, self.restore)
+        self.assertEqual(os.stat(f"{self.path}.lock").st_uid, 65533)
+
+    def test_backup_of_an_older_version(self) -> None:
+        """The daemon brings it up to date, and nobody's tokens are used."""
+        old, new = f"{self.folder}/v1.db", f"{self.folder}/again.db"
+        with closing(sqlite3.connect(old)) as made:
+            made.executescript((DATA / "store-v1.sql").read_text())
+        done = self.restore(backup_path=old, path=new, expected=None)
+        self.assertEqual((done.contents.schema, done.suspended), (1, 2))
+        assert done.contents.instance is not None
+        prepare(new, [Secret(KEY)], Instance(*done.contents.instance), NOW)
+        self.assertEqual(
+            self.value("SELECT count(*) FROM schema_migrations", new), len(embedded())
+        )
+        self.assertEqual(
+            self.value(
+                "SELECT count(*) FROM upstream_tokens WHERE state = 'usable'", new
+            ),
+            0,
+        )
 
     def test_running_daemon(self) -> None:
         """It would go on with the old file."""
