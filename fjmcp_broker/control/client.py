@@ -2,7 +2,6 @@
 The operator's end: the daemon by its socket, or without one the store itself.
 """
 
-import codecs
 import os
 import socket
 import sqlite3
@@ -21,7 +20,6 @@ from fjmcp_broker.control.protocol import (
     write_request,
 )
 from fjmcp_broker.secret import Secret
-from fjmcp_broker.store import migrations
 from fjmcp_broker.store.lock import StoreLock
 
 ANSWER_SECONDS: Final = 120.0
@@ -60,9 +58,9 @@ def administration(
             with connected:
                 yield _Conversation(connected).ask
             return
-        _become_owner(database_path)
         lock = StoreLock(database_path)
         if lock.try_acquire():
+            _give_to_daemon(lock.path, database_path)
             try:
                 with OfflineStore(database_path, lock, configured_keys) as store:
                     yield store.perform
@@ -122,18 +120,11 @@ class _Conversation:
         return read_answer(line)
 
 
-def _become_owner(database_path: str) -> None:
+def _give_to_daemon(path: str, database_path: str) -> None:
     """
-    As root, be who the daemon is: a file that root makes beside the store would keep
-    the daemon from starting.
+    A file that root has made beside the store would keep the daemon from starting.
+    What SQLite makes, it gives to the owner of the store by itself.
     """
-    if os.geteuid() != 0:
-        return
-    owner = os.stat(database_path)
-    if owner.st_uid != 0:
-        # While what is loaded late can be read: roots have software of their own.
-        migrations.embedded()
-        codecs.lookup("ascii")
-        os.setgroups([])
-        os.setegid(owner.st_gid)
-        os.seteuid(owner.st_uid)
+    if os.geteuid() == 0:
+        owner = os.stat(database_path)
+        os.chown(path, owner.st_uid, owner.st_gid)

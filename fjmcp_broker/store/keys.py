@@ -113,6 +113,10 @@ def write_keys(path: str, keys: Sequence[bytes]) -> None:
         # Left by a crash; nobody has ever read it.
         Path(beside).unlink(missing_ok=True)
         _write(beside, keys, os.O_EXCL)
+        if os.geteuid() == 0:
+            # It is the daemon that has to read it.
+            owner = os.stat(path if os.path.exists(path) else Path(path).parent)
+            os.chown(beside, owner.st_uid, owner.st_gid)
         os.replace(beside, path)
         _sync_folder(path)
     except OSError as error:
