@@ -28,6 +28,7 @@ class Kind(StrEnum):
     @cvar USER_SUSPENDED: has to sign in at Forgejo again.
     @cvar REVOKE: an administrator ended grants.
     @cvar ROTATE_KEY: an administrator had everything sealed anew.
+    @cvar RESTORE: an administrator put a backup in the place of the store.
     @cvar EVENTS_LOST: so many events before this one could not be written.
     """
 
@@ -37,6 +38,7 @@ class Kind(StrEnum):
     USER_SUSPENDED = "user_suspended"
     REVOKE = "revoke"
     ROTATE_KEY = "rotate_key"
+    RESTORE = "restore"
     EVENTS_LOST = "events_lost"
 
 

@@ -12,12 +12,14 @@ from collections.abc import Sequence
 from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 import attrs
 
 from fjmcp_broker.secret import Secret
 
 from . import instance as instances
+from .audit import AuditEvent, Kind, insert_many
 from .backup import Contents, copy, look_into, read_only, sync_folder, trouble_named
 from .connection import transaction
 from .errors import StoreRefused
@@ -26,7 +28,9 @@ from .keys import key_path, load_or_create_keys
 from .lock import StoreLock
 from .sealing import Sealer
 
-_COMPANIONS = ("-wal", "-shm")
+_COMPANIONS: Final = ("-wal", "-shm")
+#: The first versions had none.
+_HAS_AUDIT: Final = "SELECT 1 FROM sqlite_schema WHERE name = 'audit_events'"
 
 
 @attrs.frozen
@@ -147,10 +151,14 @@ def _check(
 
 def _outdate(store: sqlite3.Connection, now: int) -> tuple[int, int, int]:
     """
-    Take away what can only be used once.
+    Take away what can only be used once, and note that it was done.
 
     @return: how many users, codes and sign-ins were concerned.
     """
+    if store.execute(_HAS_AUDIT).fetchone() is not None:
+        actor = f"uid {os.getuid()}"
+        event = AuditEvent(at=now, kind=Kind.RESTORE, outcome="ok", actor=actor)
+        insert_many(store, [event])
     suspended = store.execute(
         "UPDATE upstream_tokens SET state = 'needs_sign_in', updated_at = ?", (now,)
     ).rowcount

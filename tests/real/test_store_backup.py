@@ -213,6 +213,10 @@ class RestoreTests(BackupCase):
         self.assertEqual(
             self.value("SELECT count(*) FROM grants WHERE revoked_at IS NULL"), 1
         )
+        self.assertEqual(
+            self.value("SELECT kind || ' by ' || actor FROM audit_events"),
+            f"restore by uid {os.getuid()}",
+        )
         self.assertEqual(os.stat(self.path).st_mode & 0o777, 0o600)
         self.assertEqual(self.prepare(), self.prepare())
         # The backup itself can be used again.
