@@ -105,6 +105,14 @@ class Chromium:
             context.close()
 
 
+def brightest(color: str) -> int:
+    """
+    @param color: C{rgb(...)}, as the browser computes it.
+    @return: the greatest of the three.
+    """
+    return max(int(value) for value in re.findall(r"\d+", color)[:3])
+
+
 @attrs.define
 class Examiner:
     """
@@ -138,7 +146,7 @@ class Examiner:
                     wrong = axe.complaints(page, self.source)
                     self.found += [f"{told}: {each}" for each in wrong]
         background = page.evaluate("getComputedStyle(document.body).backgroundColor")
-        if max(map(int, re.findall(r"\d+", background)[:3])) > 60:
+        if background.startswith("rgba") or brightest(background) > 60:
             self.found.append(f"{name}: light in the dark, {background}")
 
     def _measure(self, page: Page, told: str) -> None:

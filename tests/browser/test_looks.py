@@ -9,7 +9,7 @@ import re
 
 from playwright.sync_api import Page, expect
 
-from tests.browser.chromium import Chromium, Examiner, screenshots
+from tests.browser.chromium import Chromium, Examiner, executable, screenshots
 from tests.browser.test_sign_in import outline
 from tests.browser.world import (
     DOCUMENT,
@@ -21,6 +21,33 @@ from tests.browser.world import (
 
 LONG_NAME = "Assistant" * 9
 LONG_HOST = "a-subdomain-with-a-rather-long-name-of-its-own.example.com"
+
+
+BAD = (
+    "<!DOCTYPE html><html lang=en><title>Bad</title><main><h1>Bad</h1>"
+    "<p style='color:#bbb;background:#fff'>pale</p><input>"
+    "<div style='width:900px'>wide</div></main>"
+)
+
+
+class ExaminerTests(BrowserCase):
+    """Whoever looks at pages is able to find something."""
+
+    async def test_a_bad_page(self) -> None:
+        """Pale text, a field without a name, sideways scrolling, light in the dark."""
+        self.hosts = {}
+        examiner = Examiner()
+
+        def use(chromium: Chromium) -> None:
+            with chromium.window() as page:
+                page.set_content(BAD)
+                examiner.look(page, "bad")
+
+        executable()
+        await self.browse(use)
+        found = "\n".join(examiner.found)
+        for words in ("color-contrast", "label", "pixels wide on 320", "light in"):
+            self.assertIn(words, found)
 
 
 class ConsentTests(BrowserCase):

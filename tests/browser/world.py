@@ -70,6 +70,7 @@ class BrowserCase(BrokerCase):
 
     daemon: Daemon
     forgejo: RunningForgejo
+    hosts: dict[str, int]
 
     async def begin(self, **more: str) -> None:
         """
