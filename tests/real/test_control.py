@@ -23,6 +23,7 @@ from tests.real.broker_case import BrokerCase
 from tests.real.client import McpClient
 from tests.real.daemon import CLOCK, Daemon, Program, pause, processes
 from tests.real.forgejo import RunningForgejo
+from tests.real.modern import VERSION, call
 
 
 class ControlCase(BrokerCase):
@@ -99,6 +100,31 @@ class ListTests(ControlCase):
             text = await self.command(name, "list")
             self.assertEqual(len(text.splitlines()), 3, text)
         self.assertIn("who_am_i", await self.command("audit", "--since", "5m"))
+
+    async def test_stateless_clients(self) -> None:
+        """They have no sessions, but children; revoking ends those, too."""
+        daemon, forgejo = await self.launch()
+        client = McpClient(daemon.url)
+        await deferToThread(client.sign_in, "alice", forgejo.password("alice"))
+        body = json.dumps(call(1, "who_am_i")).encode()
+        headers = {
+            **client.headers(),
+            "MCP-Protocol-Version": VERSION,
+            "Mcp-Method": "tools/call",
+            "Mcp-Name": "who_am_i",
+        }
+        answer = await daemon.fetch("POST", "/mcp", body, headers)
+        self.assertIn("alice", answer.text)
+        for who in ("alice", "1"):
+            (row,) = await self.rows("sessions", "list", "--user", who)
+            self.assertEqual((row["login"], row["state"]), ("alice", "live"))
+        await self.command("sessions", "list")
+        (event,) = [e for e in await self.rows("audit") if e["kind"] == "tool_call"]
+        self.assertEqual(event["session"], row["session"])
+        await self.command("revoke", "--grant", row["grant_id"])
+        await self.until_children(0, daemon, forgejo)
+        answer = await daemon.fetch("POST", "/mcp", body, headers)
+        self.assertEqual(answer.status, 401)
 
     async def test_wrong_questions(self) -> None:
         """One line each, status 1."""
