@@ -1,0 +1,21 @@
+"""Tests of what only the daemon does to its process."""
+
+import gc
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from fjmcp_broker.tap import leave_out_of_collections
+
+
+class CollectionTests(SynchronousTestCase):
+    """The garbage collector of a daemon."""
+
+    def test_what_was_there_first(self) -> None:
+        """It passes over what the daemon began with; new rings are still found."""
+        self.addCleanup(gc.unfreeze)
+        leave_out_of_collections()
+        self.assertGreater(gc.get_freeze_count(), 10_000)
+        ring: list[object] = []
+        ring.append(ring)
+        del ring
+        self.assertGreaterEqual(gc.collect(), 1)
