@@ -8,6 +8,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
+from twisted.web.http_headers import Headers
 
 LINGER_SECONDS: Final = 2.0
 """How long what was refused is still read and thrown away: a connection that is closed
@@ -97,11 +98,12 @@ class BrokerChannel(HTTPChannel):
         if self._receivedHeaderCount >= self.maxHeaders:
             self._refuse(431)
             return False
-        name, _, value = line.partition(b":")
-        if name.lower() == b"content-length":
+        if line[:1] in b"cC":
+            name, _, value = line.partition(b":")
             digits = value.strip(b" \t")
-            if len(digits) > _LENGTH_DIGITS and digits.isdigit():
-                line = b"Content-Length: " + b"9" * _LENGTH_DIGITS
+            if name.lower() == b"content-length" and len(digits) > _LENGTH_DIGITS:
+                if digits.isdigit():
+                    line = b"Content-Length: " + b"9" * _LENGTH_DIGITS
         accepted: bool = super().headerReceived(line)
         return accepted
 
@@ -117,6 +119,25 @@ class BrokerChannel(HTTPChannel):
         # Most requests come as a whole and never see a timer.
         if self._receiving and self._deadline is None and self.transport is not None:
             self._deadline = self.callLater(self._seconds(), self._too_slow)
+
+    def writeHeaders(  # noqa: N802 - Twisted's
+        self, version: bytes, code: bytes, reason: bytes, headers: Headers
+    ) -> None:
+        """
+        Twisted's own hands dozens of pieces to the transport, which looks at each.
+
+        @param version: of HTTP.
+        @param code: the status.
+        @param reason: its phrase.
+        @param headers: of the answer.
+        """
+        lines = [b"%b %b %b\r\n" % (version, code, reason)]
+        for name, values in headers.getAllRawHeaders():
+            for value in values:
+                lines.append(b"%b: %b\r\n" % (name, value))
+        lines.append(b"\r\n")
+        transport: Any = self.transport
+        transport.write(b"".join(lines))
 
     def lineReceived(self, line: bytes) -> bool | None:
         """

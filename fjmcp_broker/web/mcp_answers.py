@@ -4,6 +4,7 @@ HTTP statuses.
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 from secrets import token_hex
 from typing import Final
 
@@ -54,6 +55,9 @@ ACCEPTED: Final = Refusal(202, {}, b"")
 SHORT_RETRY_SECONDS: Final = 2
 RETRY_SECONDS: Final = 5
 LONG_RETRY_SECONDS: Final = 30
+
+_REMEMBERED: Final = 64
+"""So many values of a header that nearly all clients repeat are read only once."""
 
 
 def refusal(
@@ -233,6 +237,7 @@ def _trouble(error: Exception, id: bytes, request_id: str) -> Refusal:
     )
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def accepted_formats(header: bytes | None) -> Formats | None:
     """
     What a client accepts. The specification wants both formats in every C{Accept}
@@ -258,6 +263,7 @@ def accepted_formats(header: bytes | None) -> Formats | None:
     return Formats.EVENTS if events else None
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def is_json(header: bytes | None) -> bool:
     """
     @param header: C{Content-Type}, controlled by the client.

@@ -4,6 +4,7 @@ pages of other sites.
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from twisted.web.iweb import IRequest
@@ -71,6 +72,7 @@ class OriginPolicy:
         return origin in self._origins
 
 
+@lru_cache(maxsize=64)
 def _split_origin(text: str) -> tuple[str, str, int] | None:
     """
     Scheme, host and port of an origin; C{None} when it is not one (C{null} too).
