@@ -76,51 +76,28 @@ class Proxy:
             return False
         return re.search(rf"\b{re.escape(self.version)}\b", said) is not None
 
-    def get(self) -> None:
+    def get(self, apt: list[str], directory: str) -> None:
         """
         Take the program out of its package.
 
+        @param apt: the command, for the suite.
+        @param directory: for the package.
         @raise CannotGetError: it cannot be had here.
         """
-        if not _SOURCES.exists() or not _KEYRING.exists():
-            raise CannotGetError("this is no Debian with the usual sources")
-        mirror = re.search(r"^URIs: *(\S+)", _SOURCES.read_text(), re.MULTILINE)
-        if mirror is None:
-            raise CannotGetError(f"no mirror in {_SOURCES}")
-        with tempfile.TemporaryDirectory() as directory:
-            sources = Path(directory, "sources.list")
-            sources.write_text(
-                f"deb [signed-by={_KEYRING}] {mirror[1]} {self.suite} main\n"
-            )
-            for folder in ("lists/partial", "cache/archives/partial"):
-                Path(directory, folder).mkdir(parents=True)
-            apt = [
-                "apt-get",
-                "-qq",
-                *_options(
-                    {
-                        "Dir::Etc::sourcelist": str(sources),
-                        "Dir::Etc::sourceparts": "/dev/null",
-                        "Dir::State::lists": f"{directory}/lists",
-                        "Dir::Cache": f"{directory}/cache",
-                        "APT::Sandbox::User": "root",
-                    }
-                ),
-            ]
-            _run([*apt, "update"], directory)
-            _run([*apt, "download", self.name], directory)
-            packages = list(Path(directory).glob("*.deb"))
-            if len(packages) != 1:
-                raise CannotGetError("apt brought no package")
-            _run(["dpkg-deb", "-x", str(packages[0]), f"{directory}/tree"])
-            program = Path(directory, "tree", self.path)
-            if not program.is_file() or not self._is(str(program)):
-                raise CannotGetError(f"{packages[0].name} does not have it")
-            self.cached().parent.mkdir(parents=True, exist_ok=True)
-            # A rename, so that tests that run meanwhile never see half a file.
-            new = f"{self.cached()}.new-{os.getpid()}"
-            shutil.copy2(program, new)
-            os.replace(new, self.cached())
+        _run([*apt, "download", self.name], directory)
+        packages = list(Path(directory).glob(f"{self.name}_*.deb"))
+        if len(packages) != 1:
+            raise CannotGetError("apt brought no package")
+        tree = Path(directory, self.name)
+        _run(["dpkg-deb", "-x", str(packages[0]), str(tree)])
+        program = tree / self.path
+        if not program.is_file() or not self._is(str(program)):
+            raise CannotGetError(f"{packages[0].name} does not have it")
+        self.cached().parent.mkdir(parents=True, exist_ok=True)
+        # A rename, so that tests that run meanwhile never see half a file.
+        new = f"{self.cached()}.new-{os.getpid()}"
+        shutil.copy2(program, new)
+        os.replace(new, self.cached())
 
 
 CADDY_2_6: Final = Proxy("caddy", "2.6", "bookworm", "usr/bin/caddy")
@@ -129,10 +106,34 @@ NGINX: Final = Proxy("nginx", "1.22", "bookworm", "usr/sbin/nginx")
 ALL: Final = (CADDY_2_6, CADDY_2_11, NGINX)
 
 
-def _options(values: dict[str, str]) -> list[str]:
-    return [
-        part for name, value in values.items() for part in ("-o", f"{name}={value}")
-    ]
+def _apt_for(suite: str, directory: str) -> list[str]:
+    """
+    @return: an apt-get that knows one suite of Debian, and nothing of this machine's.
+    @raise CannotGetError: the suite cannot be had here.
+    """
+    if not _SOURCES.exists() or not _KEYRING.exists():
+        raise CannotGetError("this is no Debian with the usual sources")
+    mirror = re.search(r"^URIs: *(\S+)", _SOURCES.read_text(), re.MULTILINE)
+    if mirror is None:
+        raise CannotGetError(f"no mirror in {_SOURCES}")
+    sources = Path(directory, "sources.list")
+    sources.write_text(f"deb [signed-by={_KEYRING}] {mirror[1]} {suite} main\n")
+    for folder in ("lists/partial", "cache/archives/partial"):
+        Path(directory, folder).mkdir(parents=True)
+    options = {
+        "Dir::Etc::sourcelist": str(sources),
+        "Dir::Etc::sourceparts": "/dev/null",
+        "Dir::State::lists": f"{directory}/lists",
+        "Dir::Cache": f"{directory}/cache",
+        "APT::Sandbox::User": "root",
+        # Packages alone: translations and the rest are most of the time.
+        "Acquire::Languages": "none",
+    }
+    apt = ["apt-get", "-qq"]
+    for name, value in options.items():
+        apt += ["-o", f"{name}={value}"]
+    _run([*apt, "update"], directory)
+    return apt
 
 
 def _run(command: list[str], directory: str | None = None) -> str:
@@ -163,14 +164,24 @@ def main() -> int:
     """
     @return: the exit status.
     """
+    missing = [proxy for proxy in ALL if proxy.find() is None]
+    for suite in sorted({proxy.suite for proxy in missing}):
+        wanted = [proxy for proxy in missing if proxy.suite == suite]
+        with tempfile.TemporaryDirectory() as directory:
+            try:
+                apt = _apt_for(suite, directory)
+            except CannotGetError as error:
+                for proxy in wanted:
+                    sys.stdout.write(f"SKIPPED {proxy}: {error}\n")
+                continue
+            for proxy in wanted:
+                try:
+                    proxy.get(apt, directory)
+                except CannotGetError as error:
+                    sys.stdout.write(f"SKIPPED {proxy}: {error}\n")
     for proxy in ALL:
-        try:
-            if proxy.find() is None:
-                proxy.get()
-        except CannotGetError as error:
-            sys.stdout.write(f"SKIPPED {proxy}: {error}\n")
-            continue
-        sys.stdout.write(f"{proxy}: {proxy.find()}\n")
+        if (found := proxy.find()) is not None:
+            sys.stdout.write(f"{proxy}: {found}\n")
     return 0
 
 
