@@ -21,13 +21,15 @@ IMAGE ?= localhost/fjmcp-broker
 VERSION = $(shell sed -n 's/^VERSION: Final = "\(.*\)"/\1/p' fjmcp_broker/version.py)
 FORGEJO_MCP_MODULE ?= codeberg.org/goern/forgejo-mcp/v2
 FORGEJO_MCP_VERSION ?= 2.18.0
+VERSION_TAG = $(VERSION)
 ENV_FILE ?= fjmcp-broker.env
+CONFIG ?= srv/fjmcp-broker.toml
 IMAGE_ARGUMENTS ?=
 CONFORMANCE ?=
 
 .PHONY: all demo test test-unit test-real test-browser test-slow conformance chaos soak bench \
 	bench-peers coverage vet lint format docs generate build clean changelog \
-	image image-run requirements sbom lint-image check-deploy
+	image docker devserver image-run requirements sbom lint-image check-deploy
 
 all: vet lint test build
 
@@ -142,12 +144,20 @@ build: $(VENV)/.installed-dev
 
 # The docker format knows health checks.
 image:
-	$(PODMAN) build --format docker --tag $(IMAGE):$(VERSION) \
+	$(PODMAN) build --format docker --tag $(IMAGE):$(VERSION_TAG) \
 		--build-arg VERSION=$(VERSION) \
 		--build-arg GIT_REVISION="$${GIT_REVISION:-$$(git rev-parse HEAD 2>/dev/null)}" \
 		--build-arg BUILD_DATE="$${BUILD_DATE:-$$(date -u +%Y-%m-%dT%H:%M:%SZ)}" \
 		--build-arg FORGEJO_MCP_MODULE=$(FORGEJO_MCP_MODULE) \
 		--build-arg FORGEJO_MCP_VERSION=$(FORGEJO_MCP_VERSION) $(IMAGE_ARGUMENTS) .
+
+# For the Metacircular platform, whose names these two are.
+docker:
+	$(MAKE) image IMAGE=fjmcp-broker VERSION_TAG=v$(VERSION) \
+		IMAGE_ARGUMENTS="--target metacircular $(IMAGE_ARGUMENTS)"
+
+devserver: $(VENV)/.installed
+	$(BIN)/fjmcp-broker server --config $(CONFIG)
 
 image-run:
 	$(PODMAN) run --rm --read-only --cap-drop all --security-opt no-new-privileges \

@@ -52,6 +52,20 @@ def podman(*arguments: str) -> str:
     return done.stdout
 
 
+def logs() -> str:
+    """
+    @return: what the container has written on both outputs.
+    """
+    return subprocess.run(  # noqa: S603 - a command of this test
+        [*PODMAN, "logs", NAME],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+        check=True,
+    ).stdout
+
+
 def inspected(what: str, name: str = NAME) -> Any:
     """
     @return: a part of what podman knows of a container or an image.
@@ -194,7 +208,7 @@ class ContainerTests(SynchronousTestCase):
         )
         while not self.answers():
             if time.monotonic() - began > SECONDS:
-                self.fail(podman("logs", NAME))
+                self.fail(logs())
             time.sleep(0.02)
         return time.monotonic() - began
 
@@ -327,13 +341,13 @@ class ContainerTests(SynchronousTestCase):
             if line == "STEP upgrade\n":
                 break
         else:
-            self.fail("".join(said) + podman("logs", NAME))
+            self.fail("".join(said) + logs())
         self.end()
         self.start(NEW)
         health = Browser().request("GET", f"{URL}/healthz").text
         self.assertEqual(json.loads(health)["revision"], "newer")
         output, errors = client.communicate("done\n", timeout=60)
-        self.assertEqual(client.returncode, 0, errors + podman("logs", NAME))
+        self.assertEqual(client.returncode, 0, errors + logs())
         seen: dict[str, Any] = json.loads(output)
         self.end()
         return seen
