@@ -218,7 +218,7 @@ class _Composition:
                 ),
                 Part("instruments", self._instruments.start, self._instruments.stop),
                 Part("timers", self._periodic.start, self._periodic.stop),
-                Part("listener", self._listeners.start, self._listeners.stop),
+                Part("listener", self._listeners.start, self._stop_listening),
                 Part("announcement", start=self._announce),
             ],
             clock=reactor,
@@ -364,6 +364,10 @@ class _Composition:
             await self._documents.stop(MARGIN_SECONDS / 2)
         await self._upstream.stop(float(self._config.server.shutdown_timeout_seconds))
         await self._http.close()
+
+    async def _stop_listening(self) -> None:
+        await self._listeners.stop()
+        await self._site.settle()
 
     async def _stop_sessions(self) -> None:
         deadline = float(self._config.server.shutdown_timeout_seconds)

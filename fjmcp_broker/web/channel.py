@@ -69,6 +69,13 @@ class BrokerChannel(HTTPChannel):
         else:
             self.loseConnection()
 
+    def close_unused(self) -> None:
+        """
+        Close the connection if it is between two requests.
+        """
+        if not (self._handling or self._receiving):
+            self.loseConnection()
+
     @property
     def is_handling(self) -> bool:
         """
@@ -173,6 +180,8 @@ class BrokerChannel(HTTPChannel):
         self._receiving = False
         self._handling = True
         self._cancel_deadline()
+        if self.site.is_settling:
+            self.persistent = 0
         super().allContentReceived()
 
     def requestDone(self, request: Any) -> None:  # noqa: N802 - Twisted's

@@ -11,6 +11,7 @@ from typing import Any, Final, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 from twisted.logger import Logger, LogLevel
 from twisted.web.http import Request
 from twisted.web.resource import IResource
@@ -23,6 +24,9 @@ from fjmcp_broker.web.channel import BrokerChannel
 from fjmcp_broker.web.cors import answer_all, is_open_to_all
 from fjmcp_broker.web.errors import RETRY_AFTER_SECONDS
 from fjmcp_broker.web.request import BrokerRequest, IAdmission, Refusal
+
+SETTLE_SECONDS: Final = 0.25
+"""How long a connection that was accepted last has for its request."""
 
 IDLE_SECONDS: Final = 75.0
 DEFAULT_BODY_BYTES: Final = 64 * 1024
@@ -116,6 +120,7 @@ class BrokerSite(Site):
     @ivar instance: random; part of every request id.
     @ivar channels: the open connections, the oldest first.
     @ivar maximum_connections: how many there may be.
+    @ivar is_settling: whether no connection is to have another request.
     @ivar log_every_request: whether successful calls on the MCP endpoint and readings
         of the metrics are logged too, at debug level.
     """
@@ -158,6 +163,7 @@ class BrokerSite(Site):
         self.instance = secrets.token_hex(3)
         self.channels: dict[BrokerChannel, None] = {}
         self.maximum_connections = connections_to_spare()
+        self.is_settling = False
         self._draining = False
         self._drained: Deferred[None] | None = None
         self._number = 0
@@ -180,6 +186,18 @@ class BrokerSite(Site):
         @return: the L{IAdmission}.
         """
         return self._admissions.get(path, self._default)
+
+    async def settle(self) -> None:
+        """
+        Nothing more is accepted: serve for a moment what has connected already, and
+        let each connection end behind its answer. A client that was accepted last
+        would be refused otherwise, and a newer daemon would have served it.
+        """
+        self.is_settling = True
+        if self.channels:
+            await deferLater(self.reactor, SETTLE_SECONDS, lambda: None)
+            for channel in list(self.channels):
+                channel.close_unused()
 
     async def drain(self, seconds: float) -> None:
         """

@@ -1,5 +1,6 @@
 """The site: its other paths, its log, its end."""
 
+import json
 import resource
 from typing import Any
 
@@ -51,6 +52,49 @@ class DrainTests(McpWorld):
         self.clock.advance(10)
         self.successResultOf(drained)
         self.assertTrue(wire.aborted)
+
+
+class SettleTests(McpWorld):
+    """Nothing more is accepted."""
+
+    def settle(self) -> "Deferred[None]":
+        """Begin."""
+        return Deferred.fromCoroutine(self.site.settle())
+
+    def test_nobody_is_there(self) -> None:
+        """Then there is nothing to wait for."""
+        self.successResultOf(self.settle())
+
+    def test_accepted_last(self) -> None:
+        """Its request is answered, and it ends behind the answer."""
+        self.manual.add("x")
+        session = self.open()
+        wire = self.connect()
+        settled = self.settle()
+        self.assertNoResult(settled)
+        self.clock.advance(0.1)
+        body = json.dumps(request(1, "x")).encode()
+        wire.protocol.dataReceived(self.raw(body, session))
+        self.assertFalse(wire.disconnecting)
+        self.reply(self.spawner.processes[0], 2, {})
+        self.assertEqual(wire.json["id"], 1)
+        self.assertTrue(wire.disconnecting)
+        self.clock.advance(0.2)
+        self.successResultOf(settled)
+
+    def test_says_nothing(self) -> None:
+        """It is closed; not one in the middle of a request, nor of an answer."""
+        self.manual.add("x")
+        session = self.open()
+        idle, half = self.connect(), self.connect()
+        half.protocol.dataReceived(self.raw(b"")[:40])
+        busy = self.send(request(1, "x"), session)
+        settled = self.settle()
+        self.clock.advance(0.3)
+        self.successResultOf(settled)
+        self.assertTrue(idle.disconnecting)
+        self.assertFalse(half.disconnecting)
+        self.assertFalse(busy.disconnecting)
 
 
 class CrowdTests(McpWorld):
