@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet.threads import deferToThread
 
 from tests import skip_visibly
+from tests.deploy.programs import PROMTOOL
 from tests.real.broker_case import BrokerCase
 from tests.real.browser import Browser
 from tests.real.client import McpClient
 from tests.real.daemon import Daemon, free_port
-
-PROMTOOL = shutil.which(
-    "promtool",
-    path=os.environ.get("FJMCP_TEST_PROMETHEUS_DIR", "")
-    + os.pathsep
-    + os.environ.get("PATH", ""),
-)
 
 
 class MetricsTests(BrokerCase):
@@ -98,12 +90,15 @@ class MetricsTests(BrokerCase):
 
     async def test_promtool(self) -> None:
         """Prometheus' own linter has nothing to say."""
-        if not PROMTOOL:
-            skip_visibly("metrics with promtool", "promtool is not installed")
+        promtool = PROMTOOL.find()
+        if promtool is None:
+            skip_visibly(
+                "metrics with promtool", "run python tests/deploy/programs.py first"
+            )
         _, _, text = await self.worked_with()
         done = await deferToThread(
             subprocess.run,
-            [PROMTOOL, "check", "metrics"],
+            [promtool, "check", "metrics"],
             input=text.encode(),
             capture_output=True,
         )

@@ -15,7 +15,7 @@ from typing import Any, Final, cast
 from twisted.internet.threads import deferToThread
 
 from tests import skip_visibly
-from tests.deploy.proxies import Proxy
+from tests.deploy.programs import DebianProgram
 from tests.real.certificates import write_certificate
 from tests.real.client import McpClient
 from tests.real.daemon import Daemon, Program, free_port, pause
@@ -25,14 +25,14 @@ DEPLOY: Final = Path(__file__).parent.parent.parent / "deploy"
 NAME: Final = "mcp.example.org"
 
 
-def program(proxy: Proxy) -> str:
+def program(proxy: DebianProgram) -> str:
     """
     @return: its path; without it the test is skipped.
     """
     found = proxy.find()
     if found is None:
         skip_visibly(
-            f"deployment behind {proxy}", "run python tests/deploy/proxies.py first"
+            f"deployment behind {proxy}", "run python tests/deploy/programs.py first"
         )
     return found
 
@@ -104,7 +104,9 @@ class ProxyCase(ModernCase):
         }
         await self.start()
 
-    async def launch_proxy(self, proxy: Proxy, *edits: tuple[str, str]) -> Program:
+    async def launch_proxy(
+        self, proxy: DebianProgram, *edits: tuple[str, str]
+    ) -> Program:
         """
         Start a proxy, stopped with the test.
 

@@ -11,7 +11,7 @@ from twisted.internet.threads import deferToThread
 
 from fjmcp_broker.doctor.examine import examine
 from fjmcp_broker.doctor.findings import Finding
-from tests.deploy.proxies import CADDY_2_6, NGINX
+from tests.deploy.programs import CADDY_2_6, NGINX
 from tests.real.broker_case import BrokerCase
 from tests.real.daemon import CLOCK, Daemon, Program, free_port, pause
 from tests.slow.proxy_case import program

@@ -1,15 +1,12 @@
 """
 The dashboard and the alerts in front of a real Prometheus that scrapes a real daemon.
 
-Debian's package C{prometheus} has both programs. They are looked for on C{PATH} and in
-the directory that C{FJMCP_TEST_PROMETHEUS_DIR} names.
+L{tests.deploy.programs} gets both programs out of Debian's package C{prometheus}.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -19,6 +16,7 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests import skip_visibly
+from tests.deploy.programs import PROMETHEUS, PROMTOOL, DebianProgram
 from tests.real.broker_case import BrokerCase
 from tests.real.browser import Browser
 from tests.real.daemon import CLOCK, Program, free_port, pause
@@ -28,14 +26,16 @@ DASHBOARD = DEPLOY / "grafana" / "fjmcp-broker.json"
 RULES = DEPLOY / "prometheus"
 
 
-def program(name: str) -> str:
+def program(wanted: DebianProgram) -> str:
     """
     @return: the path of one of Prometheus' programs; without it the test is skipped.
     """
-    path = os.environ.get("FJMCP_TEST_PROMETHEUS_DIR", "") + os.pathsep
-    found = shutil.which(name, path=path + os.environ.get("PATH", ""))
+    found = wanted.find()
     if found is None:
-        skip_visibly(f"dashboard and alerts with {name}", f"{name} is not installed")
+        skip_visibly(
+            f"dashboard and alerts with {wanted}",
+            "run python tests/deploy/programs.py first",
+        )
     return found
 
 
@@ -55,7 +55,7 @@ class RuleTests(SynchronousTestCase):
     def test_alerts(self) -> None:
         """Prometheus' own test of them."""
         done = subprocess.run(  # noqa: S603 - a fixed command
-            [program("promtool"), "test", "rules", "fjmcp-broker.test.yml"],
+            [program(PROMTOOL), "test", "rules", "fjmcp-broker.test.yml"],
             cwd=RULES,
             capture_output=True,
             text=True,
@@ -91,7 +91,7 @@ class DashboardTests(BrokerCase):
 
     async def test_dashboard(self) -> None:
         """After a sign-in and some calls, none is empty."""
-        binary = program("prometheus")
+        binary = program(PROMETHEUS)
         metrics, port = free_port(), free_port()
         daemon, forgejo = await self.launch(PORT_METRICS=str(metrics))
         config = Path(self.directory, "prometheus.yml")

@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.deploy.proxies import CADDY_2_6, CADDY_2_11, NGINX, Proxy
+from tests.deploy.programs import CADDY_2_6, CADDY_2_11, NGINX, DebianProgram
 from tests.real.daemon import Program, pause
 from tests.real.modern import VERSION, call, said
 from tests.slow.proxy_case import (
@@ -37,7 +37,7 @@ STEPS = 5
 class Guarantees:
     """What every proxy must keep; a mixin, so that each has its own results."""
 
-    proxy: Proxy
+    proxy: DebianProgram
 
     async def test_journey(self: Any) -> None:
         """

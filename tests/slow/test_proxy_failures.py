@@ -10,7 +10,7 @@ import socket
 import time
 from contextlib import closing
 
-from tests.deploy.proxies import CADDY_2_11, NGINX
+from tests.deploy.programs import CADDY_2_11, NGINX
 from tests.real.daemon import Program
 from tests.slow.proxy_case import Curl, ProxyCase, header_arguments, program
 

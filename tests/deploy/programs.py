@@ -1,8 +1,8 @@
 """
-The reverse proxies that the pages name, in the versions that they name: programs out of
-Debian's packages, in a cache outside of the checkout and nowhere else::
+The reverse proxies that the pages name, in the versions that they name, and Prometheus:
+programs out of Debian's packages, in a cache outside of the checkout and nowhere else::
 
-    python tests/deploy/proxies.py
+    python tests/deploy/programs.py
 
 gets what is missing through apt, without installing anything. Where that cannot work
 (no Debian, another processor, no mirror) it says C{SKIPPED NAME VERSION: REASON}.
@@ -31,20 +31,24 @@ class CannotGetError(Exception):
 
 
 @attrs.frozen
-class Proxy:
+class DebianProgram:
     """
     A program under test.
 
-    @ivar name: of the package and of the program.
+    @ivar name: of the program.
     @ivar version: how its version begins.
     @ivar suite: of Debian, that has it.
     @ivar path: of the program within the package.
+    @ivar flag: makes it say its version.
+    @ivar package: its package, where that has another name.
     """
 
     name: str
     version: str
     suite: str
     path: str
+    flag: str
+    package: str = ""
 
     def __str__(self) -> str:
         return f"{self.name} {self.version}"
@@ -69,9 +73,8 @@ class Proxy:
         return None
 
     def _is(self, program: str) -> bool:
-        flag = "version" if self.name == "caddy" else "-v"
         try:
-            said = _run([program, flag])
+            said = _run([program, self.flag])
         except CannotGetError:
             return False
         return re.search(rf"\b{re.escape(self.version)}\b", said) is not None
@@ -84,8 +87,9 @@ class Proxy:
         @param directory: for the package.
         @raise CannotGetError: it cannot be had here.
         """
-        _run([*apt, "download", self.name], directory)
-        packages = list(Path(directory).glob(f"{self.name}_*.deb"))
+        package = self.package or self.name
+        _run([*apt, "download", package], directory)
+        packages = list(Path(directory).glob(f"{package}_*.deb"))
         if len(packages) != 1:
             raise CannotGetError("apt brought no package")
         tree = Path(directory, self.name)
@@ -100,10 +104,18 @@ class Proxy:
         os.replace(new, self.cached())
 
 
-CADDY_2_6: Final = Proxy("caddy", "2.6", "bookworm", "usr/bin/caddy")
-CADDY_2_11: Final = Proxy("caddy", "2.11", "trixie-backports", "usr/bin/caddy")
-NGINX: Final = Proxy("nginx", "1.22", "bookworm", "usr/sbin/nginx")
-ALL: Final = (CADDY_2_6, CADDY_2_11, NGINX)
+CADDY_2_6: Final = DebianProgram("caddy", "2.6", "bookworm", "usr/bin/caddy", "version")
+CADDY_2_11: Final = DebianProgram(
+    "caddy", "2.11", "trixie-backports", "usr/bin/caddy", "version"
+)
+NGINX: Final = DebianProgram("nginx", "1.22", "bookworm", "usr/sbin/nginx", "-v")
+PROMETHEUS: Final = DebianProgram(
+    "prometheus", "2.42", "bookworm", "usr/bin/prometheus", "--version"
+)
+PROMTOOL: Final = DebianProgram(
+    "promtool", "2.42", "bookworm", "usr/bin/promtool", "--version", "prometheus"
+)
+ALL: Final = (CADDY_2_6, CADDY_2_11, NGINX, PROMETHEUS, PROMTOOL)
 
 
 def _apt_for(suite: str, directory: str) -> list[str]:
@@ -164,24 +176,24 @@ def main() -> int:
     """
     @return: the exit status.
     """
-    missing = [proxy for proxy in ALL if proxy.find() is None]
-    for suite in sorted({proxy.suite for proxy in missing}):
-        wanted = [proxy for proxy in missing if proxy.suite == suite]
+    missing = [program for program in ALL if program.find() is None]
+    for suite in sorted({program.suite for program in missing}):
+        wanted = [program for program in missing if program.suite == suite]
         with tempfile.TemporaryDirectory() as directory:
             try:
                 apt = _apt_for(suite, directory)
             except CannotGetError as error:
-                for proxy in wanted:
-                    sys.stdout.write(f"SKIPPED {proxy}: {error}\n")
+                for program in wanted:
+                    sys.stdout.write(f"SKIPPED {program}: {error}\n")
                 continue
-            for proxy in wanted:
+            for program in wanted:
                 try:
-                    proxy.get(apt, directory)
+                    program.get(apt, directory)
                 except CannotGetError as error:
-                    sys.stdout.write(f"SKIPPED {proxy}: {error}\n")
-    for proxy in ALL:
-        if (found := proxy.find()) is not None:
-            sys.stdout.write(f"{proxy}: {found}\n")
+                    sys.stdout.write(f"SKIPPED {program}: {error}\n")
+    for program in ALL:
+        if (found := program.find()) is not None:
+            sys.stdout.write(f"{program}: {found}\n")
     return 0
 
 
