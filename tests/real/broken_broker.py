@@ -93,12 +93,12 @@ def ignore_owners() -> None:
     """
     Whoever presents a session's id may use it.
     """
-    everybody: dict[int, Principal] = {}
+    everybody: dict[str, Principal] = {}
     patched: Any = SessionRegistry
     find = patched.find
 
     async def find_anybodys(self: Any, session_id: str, principal: Principal) -> Any:
-        everybody[principal.user_id] = principal
+        everybody[principal.grant_id] = principal
         try:
             return await find(self, session_id, principal)
         except SessionForbidden:

@@ -6,6 +6,7 @@ import http.client
 import json
 import queue
 import random
+import re
 import sys
 import time
 from collections import Counter
@@ -30,6 +31,7 @@ LOGINS: Final = ("alice", "bob")
 IDS: Final = (1, "1", 0, "0", -1, "")
 """Of the requests of every session."""
 PROGRESS_TOKEN: Final = 1
+STOLEN: Final = re.compile("(alice|bob) used a session of (alice|bob): 200 ")
 
 
 @attrs.frozen
@@ -249,6 +251,7 @@ class IsolationTests(BrokerCase):
     async def test_it_would_be_seen(self) -> None:
         """A broker that does not ask whose a session is is found out."""
         callers = await self.call(300, "ignore-owners")
-        self.assertTrue(callers.problems)
-        for problem in callers.problems:
-            self.assertRegex(problem, "^(alice|bob) used a session of .*: 200 ")
+        self.assertGreater(callers.counts["refused"], 0)
+        # What is stolen may also be in the way of its owner's calls, by its id.
+        stolen = [each for each in callers.problems if STOLEN.match(each)]
+        self.assertTrue(stolen, callers.problems)
