@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 from playwright.sync_api import Page, expect
 
 from tests.browser.chromium import PHONE, Chromium, Examiner
-from tests.browser.world import BACK, CLIENT, DOCUMENT, FORGEJO, WEBSITE, BrowserCase
+from tests.browser.world import BACK, CLIENT, DOCUMENT, WEBSITE, BrowserCase
 
 
 def answer(page: Page) -> dict[str, str]:
@@ -79,12 +79,7 @@ class ButtonTests(BrowserCase):
                 )
                 page.keyboard.press("Shift+Tab")
                 page.keyboard.press("Enter")
-                page.wait_for_url(f"https://{FORGEJO}/**")
-                page.keyboard.type("alice")
-                page.keyboard.press("Tab")
-                page.keyboard.type(self.forgejo.password("alice"))
-                page.keyboard.press("Enter")
-                page.get_by_role("button", name="Authorize").press("Enter")
+                self.sign_in(page)
                 self.assertIn("code", answer(page))
 
         await self.browse(use)
