@@ -33,8 +33,8 @@ from fjmcp_broker.oauth.vocabulary import (
     ErrorCode,
 )
 from fjmcp_broker.secret import Secret
-from fjmcp_broker.sessions.ending import ChildEnd, ChildObserver, EndReason
-from fjmcp_broker.sessions.waiting import Resident
+from fjmcp_broker.sessions.children.roles import Resident
+from fjmcp_broker.sessions.processes.ending import ChildEnd, ChildObserver, EndReason
 from fjmcp_broker.store.database import Database
 from fjmcp_broker.store.errors import StoreUnavailable
 from fjmcp_broker.timers import steady_timer

@@ -8,10 +8,10 @@ from typing import Any, Final
 
 from fjmcp_broker.clocks import LifetimeClock
 from fjmcp_broker.config import Config
-from fjmcp_broker.sessions.liveness import LOOK_SECONDS
+from fjmcp_broker.sessions.children.liveness import LOOK_SECONDS
 from fjmcp_broker.sessions.registry import SessionRegistry
-from fjmcp_broker.sessions.replay import Replays
 from fjmcp_broker.sessions.rotation import Rotation
+from fjmcp_broker.sessions.streams.replay import Replays
 from fjmcp_broker.store.collector import collect
 from fjmcp_broker.store.database import Database
 from fjmcp_broker.store.upstream_tokens import dormant

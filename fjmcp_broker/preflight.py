@@ -27,7 +27,7 @@ from fjmcp_broker.config import Config
 from fjmcp_broker.config.addresses import ListenAddress
 from fjmcp_broker.errors import BrokerError
 from fjmcp_broker.oauth.access import AccessRules
-from fjmcp_broker.sessions.spawn import ChildSettings
+from fjmcp_broker.sessions.processes.spawn import ChildSettings
 from fjmcp_broker.store.instance import Instance
 from fjmcp_broker.store.preflight import prepare
 from fjmcp_broker.store.static_clients import synchronise

@@ -39,18 +39,18 @@ from fjmcp_broker.preflight import (
 from fjmcp_broker.process import OrderlyExit
 from fjmcp_broker.reload import Certificate, Operator, Reloader
 from fjmcp_broker.secret import Secret
-from fjmcp_broker.sessions.child import Child
-from fjmcp_broker.sessions.ending import ChildObserver
-from fjmcp_broker.sessions.population import Limits
-from fjmcp_broker.sessions.profiles import (
+from fjmcp_broker.sessions.children.population import Limits
+from fjmcp_broker.sessions.children.profiles import (
     ChildProfiles,
     ProgramIdentity,
     StoredProfiles,
 )
+from fjmcp_broker.sessions.processes.child import Child
+from fjmcp_broker.sessions.processes.ending import ChildObserver
+from fjmcp_broker.sessions.processes.spawn import Launcher, protect_memory
 from fjmcp_broker.sessions.registry import SessionRegistry
-from fjmcp_broker.sessions.replay import Replays
 from fjmcp_broker.sessions.rows import SessionRows
-from fjmcp_broker.sessions.spawn import Launcher, protect_memory
+from fjmcp_broker.sessions.streams.replay import Replays
 from fjmcp_broker.store.errors import StoreError
 from fjmcp_broker.store.keys import load_or_create_keys
 from fjmcp_broker.store.lock import StoreLock

@@ -9,7 +9,7 @@ from twisted.internet.interfaces import IReactorProcess
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from fjmcp_broker.sessions.spawn import Launcher
+from fjmcp_broker.sessions.processes.spawn import Launcher
 
 LAUNCHER = Launcher(("/setpriv",), ("/setsid",), ("/env", "-C"))
 """As if every helper program were there; nothing executes them."""

@@ -16,7 +16,7 @@ from fjmcp_broker.control import commands
 from fjmcp_broker.control.commands import REVOKE, ROTATE_KEY, SESSIONS
 from fjmcp_broker.control.protocol import Request
 from fjmcp_broker.secret import Secret
-from fjmcp_broker.sessions.waiting import Resident
+from fjmcp_broker.sessions.children.roles import Resident
 from fjmcp_broker.store import administration
 from fjmcp_broker.store.audit import AuditEvent, Kind
 from fjmcp_broker.store.database import Database

@@ -7,7 +7,7 @@ import attrs
 
 from fjmcp_broker.mcp.messages import NULL, Request, Response, encode_request, parse
 from fjmcp_broker.oauth.vocabulary import Policy
-from fjmcp_broker.sessions.waiting import Waiter
+from fjmcp_broker.sessions.children.waiting import Waiter
 
 MAXIMUM_SUBSCRIPTIONS = 1000
 """A client may ask for more, but a new child is not told of those."""

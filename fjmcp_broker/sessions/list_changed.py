@@ -17,7 +17,7 @@ import attrs
 import msgspec
 
 from fjmcp_broker.mcp.messages import Request, encode_notification
-from fjmcp_broker.sessions.backoff import Backoff
+from fjmcp_broker.sessions.processes.backoff import Backoff
 
 MAXIMUM_SIGHTS: Final = 10_000
 

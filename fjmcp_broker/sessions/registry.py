@@ -27,6 +27,10 @@ from fjmcp_broker.mcp.versions import (
     revision_of_session,
 )
 from fjmcp_broker.oauth.bearer import Principal
+from fjmcp_broker.sessions.children.keeper import ChildFactory, ChildKeeper
+from fjmcp_broker.sessions.children.population import DEFAULT_LIMITS, Limits
+from fjmcp_broker.sessions.children.profiles import ChildProfiles
+from fjmcp_broker.sessions.children.roles import Resident
 from fjmcp_broker.sessions.errors import (
     InitializeRefused,
     SessionForbidden,
@@ -34,17 +38,13 @@ from fjmcp_broker.sessions.errors import (
     Stopping,
 )
 from fjmcp_broker.sessions.handshake import Identity, Told
-from fjmcp_broker.sessions.keeper import ChildFactory, ChildKeeper
 from fjmcp_broker.sessions.ledger import ISessionLedger, StoredSession
 from fjmcp_broker.sessions.list_changed import Sights
 from fjmcp_broker.sessions.loaded import Shelf
 from fjmcp_broker.sessions.notes import Notes
-from fjmcp_broker.sessions.population import DEFAULT_LIMITS, Limits
-from fjmcp_broker.sessions.profiles import ChildProfiles
+from fjmcp_broker.sessions.processes.spawn import remove_stale_working_directories
 from fjmcp_broker.sessions.session import Session
-from fjmcp_broker.sessions.shared import SharedSession, SharedSessions
-from fjmcp_broker.sessions.spawn import remove_stale_working_directories
-from fjmcp_broker.sessions.waiting import Resident
+from fjmcp_broker.sessions.stateless.shared import SharedSession, SharedSessions
 from fjmcp_broker.store.sealing import Sealer
 from fjmcp_broker.upstream.interfaces import IUpstreamTokens
 

@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from fjmcp_broker.errors import BrokerError
-from fjmcp_broker.sessions.population import Population
+from fjmcp_broker.sessions.children.population import Population
 from fjmcp_broker.upstream.interfaces import UpstreamAccessToken
 
 LEAD_SECONDS: Final = 120

@@ -3,10 +3,11 @@ One legacy session: what a client sees behind its C{Mcp-Session-Id}, and the rel
 between that client and the session's children.
 
 The session is the lasting thing. Its children come and go
-(L{fjmcp_broker.sessions.children}); the client notices nothing but time.
+(L{fjmcp_broker.sessions.children.succession}); the client notices nothing but time.
 """
 
 from functools import partial
+from typing import Protocol
 
 from fjmcp_broker.mcp.correlation import (
     CANCELLED,
@@ -25,16 +26,34 @@ from fjmcp_broker.mcp.messages import (
     encode_result,
 )
 from fjmcp_broker.mcp.policy import ToolCatalogue
-from fjmcp_broker.sessions.attachment import INITIALIZED, Attachment
-from fjmcp_broker.sessions.child import Child
-from fjmcp_broker.sessions.children import Children
+from fjmcp_broker.sessions.children.attachment import INITIALIZED, Attachment
+from fjmcp_broker.sessions.children.roles import ChildrenKeeper
+from fjmcp_broker.sessions.children.succession import Children
+from fjmcp_broker.sessions.children.waiting import Listener, Waiter
 from fjmcp_broker.sessions.errors import ChildGone, SessionGone
 from fjmcp_broker.sessions.handshake import TELLING, WatchedWaiter, telling_params
 from fjmcp_broker.sessions.ledger import StoredSession
 from fjmcp_broker.sessions.list_changed import Sight
-from fjmcp_broker.sessions.waiting import Listener, SessionOwner, Waiter
+from fjmcp_broker.sessions.processes.child import Child
 
 __all__ = ["INITIALIZED", "Session"]
+
+
+class SessionOwner(ChildrenKeeper, Protocol):
+    """
+    What a session needs of the registry, and tells it.
+    """
+
+    def session_told(self, session: "Session") -> None:
+        """
+        @param session: its client changed what a new child has to be told.
+        """
+
+    def session_ended(self, session: "Session", reason: str) -> None:
+        """
+        @param session: it has been closed.
+        @param reason: short, for the store and the log.
+        """
 
 
 class Session:

@@ -24,8 +24,8 @@ from fjmcp_broker.mcp.messages import (
 from fjmcp_broker.mcp.versions import META_VERSION, Era, era
 from fjmcp_broker.oauth.bearer import Principal
 from fjmcp_broker.sessions.registry import SessionRegistry
-from fjmcp_broker.sessions.replay import Replays
 from fjmcp_broker.sessions.session import Session
+from fjmcp_broker.sessions.streams.replay import Replays
 from fjmcp_broker.web.bearer import BearerAuthenticator, authorization_header
 from fjmcp_broker.web.cors import mcp_preflight
 from fjmcp_broker.web.limiting import SessionLimiter

@@ -32,7 +32,7 @@ from fjmcp_broker.sessions.errors import (
     Stopping,
     TooManySessions,
 )
-from fjmcp_broker.sessions.stream import Formats
+from fjmcp_broker.sessions.streams.stream import Formats
 from fjmcp_broker.store.errors import StoreError
 from fjmcp_broker.upstream.errors import (
     SignInNeeded,

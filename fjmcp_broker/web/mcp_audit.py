@@ -11,7 +11,7 @@ from fjmcp_broker.mcp.messages import NULL, Request, Response, text_of
 from fjmcp_broker.mcp.modern.answers import failed
 from fjmcp_broker.mcp.modern.edits import members_of
 from fjmcp_broker.oauth.bearer import Principal
-from fjmcp_broker.sessions.shared import digest_of_grant
+from fjmcp_broker.sessions.stateless.shared import digest_of_grant
 from fjmcp_broker.store.audit import AuditEvent, Kind
 from fjmcp_broker.store.trail import AuditTrail
 

@@ -23,7 +23,7 @@ from fjmcp_broker.oauth.bearer import Principal
 from fjmcp_broker.sessions.errors import SessionError, SessionGone
 from fjmcp_broker.sessions.registry import SessionRegistry
 from fjmcp_broker.sessions.session import INITIALIZED, Session
-from fjmcp_broker.sessions.stream import Formats
+from fjmcp_broker.sessions.streams.stream import Formats
 from fjmcp_broker.web.bearer import BearerAuthenticator, authorization_header
 from fjmcp_broker.web.mcp_answers import (
     ACCEPTED,

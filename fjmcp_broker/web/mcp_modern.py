@@ -27,10 +27,10 @@ from fjmcp_broker.mcp.modern.requests import (
 )
 from fjmcp_broker.mcp.policy import Refused, decide
 from fjmcp_broker.oauth.bearer import Principal
-from fjmcp_broker.sessions.calls import Lease
 from fjmcp_broker.sessions.errors import ChildGone, SessionGone
 from fjmcp_broker.sessions.registry import SessionRegistry
-from fjmcp_broker.sessions.stream import Formats
+from fjmcp_broker.sessions.stateless.calls import Lease
+from fjmcp_broker.sessions.streams.stream import Formats
 from fjmcp_broker.web.bearer import BearerAuthenticator, authorization_header
 from fjmcp_broker.web.mcp_answers import (
     ACCEPTED,

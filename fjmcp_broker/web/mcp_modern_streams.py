@@ -15,11 +15,11 @@ from twisted.logger import Logger
 from fjmcp_broker.mcp.messages import Response, encode
 from fjmcp_broker.mcp.modern.listening import LISTEN, ended
 from fjmcp_broker.mcp.modern.requests import ModernRequest
-from fjmcp_broker.sessions.calls import Call
-from fjmcp_broker.sessions.child import Child
-from fjmcp_broker.sessions.ours import failure
-from fjmcp_broker.sessions.stream import Formats, ResponseStream
-from fjmcp_broker.sessions.throttle import PresentChild
+from fjmcp_broker.sessions.children.ours import failure
+from fjmcp_broker.sessions.processes.child import Child
+from fjmcp_broker.sessions.processes.throttle import PresentChild
+from fjmcp_broker.sessions.stateless.calls import Call
+from fjmcp_broker.sessions.streams.stream import Formats, ResponseStream
 from fjmcp_broker.web.mcp_waiters import Edit, edited
 from fjmcp_broker.web.request import BrokerRequest
 

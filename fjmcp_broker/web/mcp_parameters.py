@@ -27,7 +27,7 @@ from fjmcp_broker.mcp.modern.parameter_headers import (
 )
 from fjmcp_broker.mcp.modern.requests import ModernRequest
 from fjmcp_broker.mcp.versions import FIRST_MODERN
-from fjmcp_broker.sessions.calls import Lease
+from fjmcp_broker.sessions.stateless.calls import Lease
 
 LIST: Final = "tools/list"
 FRESH_SECONDS: Final = 300.0

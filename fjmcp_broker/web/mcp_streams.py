@@ -9,11 +9,15 @@ from typing import Final
 from twisted.internet.interfaces import IReactorTime
 
 from fjmcp_broker.mcp.versions import check_header, is_modern, primes_streams
-from fjmcp_broker.sessions.events import EventStream
-from fjmcp_broker.sessions.replay import Replays, names_call
+from fjmcp_broker.sessions.processes.throttle import (
+    NoThrottle,
+    OutputThrottle,
+    PresentChild,
+)
 from fjmcp_broker.sessions.session import Session
-from fjmcp_broker.sessions.stream import Formats, ResponseStream
-from fjmcp_broker.sessions.throttle import NoThrottle, OutputThrottle, PresentChild
+from fjmcp_broker.sessions.streams.events import EventStream
+from fjmcp_broker.sessions.streams.replay import Replays, names_call
+from fjmcp_broker.sessions.streams.stream import Formats, ResponseStream
 from fjmcp_broker.web.mcp_answers import accepted_formats, not_allowed, refusal
 from fjmcp_broker.web.request import BrokerRequest, Refusal
 

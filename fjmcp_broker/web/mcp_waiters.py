@@ -11,7 +11,7 @@ import attrs
 from fjmcp_broker.mcp.messages import Request, Response, encode
 from fjmcp_broker.mcp.policy import Policy, ToolCatalogue, overlay
 from fjmcp_broker.oauth.bearer import Principal
-from fjmcp_broker.sessions.stream import ResponseStream
+from fjmcp_broker.sessions.streams.stream import ResponseStream
 from fjmcp_broker.web.mcp_audit import ToolCall
 
 Edit = Callable[[bytes], bytes]

@@ -21,8 +21,8 @@ from twisted.scripts.twistd import run
 from fjmcp_broker.mcp.messages import Request
 from fjmcp_broker.oauth.bearer import Principal
 from fjmcp_broker.oauth.tokens import Successor
+from fjmcp_broker.sessions.children.greeting import Greeter
 from fjmcp_broker.sessions.errors import SessionForbidden, SessionGone
-from fjmcp_broker.sessions.greeting import Greeter
 from fjmcp_broker.sessions.handshake import Told
 from fjmcp_broker.sessions.registry import SessionRegistry
 from fjmcp_broker.store import token_endpoint, tokens

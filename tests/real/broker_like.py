@@ -10,9 +10,9 @@ import sys
 from twisted.internet import reactor
 
 from fjmcp_broker.secret import Secret
-from fjmcp_broker.sessions.child import Child
-from fjmcp_broker.sessions.ending import ChildEnd
-from fjmcp_broker.sessions.spawn import ChildSettings, Launcher
+from fjmcp_broker.sessions.processes.child import Child
+from fjmcp_broker.sessions.processes.ending import ChildEnd
+from fjmcp_broker.sessions.processes.spawn import ChildSettings, Launcher
 
 
 class Quiet:

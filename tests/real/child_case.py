@@ -14,9 +14,9 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from fjmcp_broker.secret import Secret
-from fjmcp_broker.sessions.child import Child
-from fjmcp_broker.sessions.ending import ChildEnd
-from fjmcp_broker.sessions.spawn import ChildSettings, Launcher
+from fjmcp_broker.sessions.processes.child import Child
+from fjmcp_broker.sessions.processes.ending import ChildEnd
+from fjmcp_broker.sessions.processes.spawn import ChildSettings, Launcher
 
 reactor: Any = _reactor  # a module to mypy
 HERE = Path(__file__).parent

@@ -11,9 +11,9 @@ from twisted.internet.task import deferLater
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from zope.interface import implementer
 
-from fjmcp_broker.sessions.ending import ChildEnd, EndReason
 from fjmcp_broker.sessions.errors import ChildBusy
-from fjmcp_broker.sessions.spawn import Launcher
+from fjmcp_broker.sessions.processes.ending import ChildEnd, EndReason
+from fjmcp_broker.sessions.processes.spawn import Launcher
 from tests.real.child_case import ChildTestCase, alive, reactor, until
 
 

@@ -12,7 +12,7 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SkipTest, TestCase
 
-from fjmcp_broker.sessions.spawn import remove_stale_working_directories
+from fjmcp_broker.sessions.processes.spawn import remove_stale_working_directories
 from tests.real.child_case import HERE, LAUNCHER, ChildTestCase, alive, reactor, until
 
 
@@ -137,7 +137,8 @@ class MemoryProtectionTests(TestCase):
         """The flag is set; run in a process of its own, since it cannot be undone."""
         collector = _Collector(3)
         code = (
-            "from fjmcp_broker.sessions.spawn import protect_memory; import ctypes;"
+            "from fjmcp_broker.sessions.processes.spawn import protect_memory;"
+            "import ctypes;"
             "print(int(protect_memory()), ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), 7)"
         )
         reactor.spawnProcess(

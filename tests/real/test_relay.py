@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 
-from fjmcp_broker.sessions.population import Limits
+from fjmcp_broker.sessions.children.population import Limits
 from fjmcp_broker.upstream.errors import (
     SignInNeeded,
     UpstreamMisconfigured,

@@ -11,10 +11,10 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 
 from fjmcp_broker.secret import Secret
-from fjmcp_broker.sessions.child import Child
-from fjmcp_broker.sessions.ending import ChildObserver
-from fjmcp_broker.sessions.spawn import ChildSettings
-from fjmcp_broker.sessions.stream import PAUSE_SECONDS
+from fjmcp_broker.sessions.processes.child import Child
+from fjmcp_broker.sessions.processes.ending import ChildObserver
+from fjmcp_broker.sessions.processes.spawn import ChildSettings
+from fjmcp_broker.sessions.streams.stream import PAUSE_SECONDS
 from tests.real.relay import LAUNCHER, Answer, RelayTestCase, call, reactor
 
 MEGABYTE = 1024 * 1024

@@ -12,7 +12,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.threads import deferToThread
 
-from fjmcp_broker.sessions.shared import MAXIMUM_SPARE
+from fjmcp_broker.sessions.stateless.shared import MAXIMUM_SPARE
 from tests.real import real_forgejo_mcp
 from tests.real.client import McpClient
 from tests.real.daemon import Daemon

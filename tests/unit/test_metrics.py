@@ -16,7 +16,7 @@ from fjmcp_broker.observing import (
     LoopDelay,
     RequestCounter,
 )
-from fjmcp_broker.sessions.ending import ChildEnd, EndReason
+from fjmcp_broker.sessions.processes.ending import ChildEnd, EndReason
 from fjmcp_broker.store.errors import StoreUnavailable
 from tests.unit.store.memory import InlineReactor, InlineThreadPool
 

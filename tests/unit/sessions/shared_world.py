@@ -10,9 +10,9 @@ from fjmcp_broker.mcp.messages import Request, Response, encode, parse
 from fjmcp_broker.mcp.modern.requests import ModernRequest, RequestHeaders, judge
 from fjmcp_broker.mcp.policy import ToolCatalogue
 from fjmcp_broker.oauth.bearer import Principal
-from fjmcp_broker.sessions.calls import Call, Lease
-from fjmcp_broker.sessions.profiles import ChildProfiles
+from fjmcp_broker.sessions.children.profiles import ChildProfiles
 from fjmcp_broker.sessions.registry import SessionRegistry
+from fjmcp_broker.sessions.stateless.calls import Call, Lease
 from fjmcp_broker.store.sealing import Sealer
 from tests.fakes import FakeProcess
 from tests.relay_stubs import principal

@@ -10,10 +10,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from fjmcp_broker.secret import Secret
-from fjmcp_broker.sessions.child import DRAIN_SECONDS, Child
-from fjmcp_broker.sessions.ending import ChildEnd, EndReason
 from fjmcp_broker.sessions.errors import ChildBusy, ChildCannotStart, ChildGone
-from fjmcp_broker.sessions.spawn import ChildSettings
+from fjmcp_broker.sessions.processes.child import DRAIN_SECONDS, Child
+from fjmcp_broker.sessions.processes.ending import ChildEnd, EndReason
+from fjmcp_broker.sessions.processes.spawn import ChildSettings
 from tests.fakes import LAUNCHER, FakeProcess, FakeSpawner
 
 

@@ -4,8 +4,8 @@ import json
 from typing import Any
 
 from fjmcp_broker.mcp.modern.profiles import ChildEra
-from fjmcp_broker.sessions.greeting import PROBE_SECONDS
-from fjmcp_broker.sessions.profiles import ChildProfiles
+from fjmcp_broker.sessions.children.greeting import PROBE_SECONDS
+from fjmcp_broker.sessions.children.profiles import ChildProfiles
 from tests.fakes import FakeProcess
 from tests.unit.sessions.test_waking import WakingWorld
 from tests.unit.web.mcp_world import initialize

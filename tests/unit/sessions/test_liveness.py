@@ -6,8 +6,8 @@ from pathlib import Path
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from fjmcp_broker.sessions import liveness
-from fjmcp_broker.sessions.liveness import (
+from fjmcp_broker.sessions.children import liveness
+from fjmcp_broker.sessions.children.liveness import (
     LOOK_SECONDS,
     PING_SECONDS,
     STOPPED_SECONDS,

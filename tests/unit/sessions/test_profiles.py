@@ -6,7 +6,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from fjmcp_broker.mcp.modern.profiles import ChildEra, ChildProfile
-from fjmcp_broker.sessions.profiles import (
+from fjmcp_broker.sessions.children.profiles import (
     ChildProfiles,
     ProgramIdentity,
     program_identity,

@@ -9,8 +9,8 @@ from twisted.internet.defer import Deferred
 from zope.interface.verify import verifyClass
 
 from fjmcp_broker.logs import background
+from fjmcp_broker.sessions.children.population import Limits
 from fjmcp_broker.sessions.ledger import ISessionLedger
-from fjmcp_broker.sessions.population import Limits
 from fjmcp_broker.sessions.rows import SessionRows
 from fjmcp_broker.store.errors import StoreUnavailable
 from tests.fakes import FakeProcess

@@ -7,15 +7,15 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from fjmcp_broker.sessions.events import EVENT_OVERHEAD_BYTES, EventStream
-from fjmcp_broker.sessions.replay import (
+from fjmcp_broker.sessions.processes.throttle import NoThrottle
+from fjmcp_broker.sessions.streams.events import EVENT_OVERHEAD_BYTES, EventStream
+from fjmcp_broker.sessions.streams.replay import (
     MAXIMUM_LISTENERS,
     OWED_SECONDS,
     READ_SECONDS,
     Replays,
 )
-from fjmcp_broker.sessions.stream import PAUSE_SECONDS, Formats, ResponseStream
-from fjmcp_broker.sessions.throttle import NoThrottle
+from fjmcp_broker.sessions.streams.stream import PAUSE_SECONDS, Formats, ResponseStream
 from tests.unit.sessions.stream_case import Connection, Throttle
 
 ALL = list(HealthCheck)

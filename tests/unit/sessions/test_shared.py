@@ -3,9 +3,9 @@
 from twisted.internet.defer import Deferred
 
 from fjmcp_broker.mcp.modern.profiles import ChildEra
+from fjmcp_broker.sessions.children.population import Limits
 from fjmcp_broker.sessions.errors import SessionGone, Stopping, TooManySessions
-from fjmcp_broker.sessions.population import Limits
-from fjmcp_broker.sessions.workplace import DOUBT_SECONDS
+from fjmcp_broker.sessions.stateless.workplace import DOUBT_SECONDS
 from fjmcp_broker.upstream.errors import SignInNeeded
 from tests.relay_stubs import principal
 from tests.unit.sessions.shared_world import INFO, SharedWorld, modern

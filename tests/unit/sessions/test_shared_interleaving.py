@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 
 from fjmcp_broker.mcp.messages import Notification, Request, Response, parse
-from fjmcp_broker.sessions.population import Limits
+from fjmcp_broker.sessions.children.population import Limits
 from fjmcp_broker.sessions.session import Session
-from fjmcp_broker.sessions.workplace import DOUBT_SECONDS
+from fjmcp_broker.sessions.stateless.workplace import DOUBT_SECONDS
 from tests.fakes import FakeProcess
 from tests.unit.sessions.shared_world import (
     EVERYTHING,

@@ -6,7 +6,7 @@ from twisted.internet.defer import Deferred
 
 from fjmcp_broker.mcp.correlation import TooManyPendingError
 from fjmcp_broker.mcp.modern.errors import ModernError
-from fjmcp_broker.sessions.subscriptions import MAXIMUM_STREAMS
+from fjmcp_broker.sessions.stateless.subscriptions import MAXIMUM_STREAMS
 from tests.fakes import FakeProcess
 from tests.unit.sessions.shared_world import Client, SharedWorld, modern
 

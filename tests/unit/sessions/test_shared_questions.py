@@ -5,9 +5,9 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from fjmcp_broker.mcp.modern.errors import ModernError
+from fjmcp_broker.sessions.children.population import Limits
 from fjmcp_broker.sessions.errors import TooManySessions
-from fjmcp_broker.sessions.population import Limits
-from fjmcp_broker.sessions.workplace import DOUBT_SECONDS
+from fjmcp_broker.sessions.stateless.workplace import DOUBT_SECONDS
 from tests.fakes import FakeProcess
 from tests.relay_stubs import principal
 from tests.unit.sessions.shared_world import (

@@ -6,7 +6,7 @@ import tempfile
 from twisted.trial.unittest import SynchronousTestCase
 
 from fjmcp_broker.secret import Secret
-from fjmcp_broker.sessions.spawn import (
+from fjmcp_broker.sessions.processes.spawn import (
     ChildSettings,
     ChildSettingsError,
     Launcher,

@@ -7,7 +7,7 @@ from twisted.logger import ILogObserver, LogEvent, Logger, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from fjmcp_broker.sessions.stderr import LineBudget, StderrLines, StderrLog
+from fjmcp_broker.sessions.processes.stderr import LineBudget, StderrLines, StderrLog
 
 SECRET = b"abcdefghijklmnop"
 

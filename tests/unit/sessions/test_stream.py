@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from fjmcp_broker.sessions.replay import Replays
-from fjmcp_broker.sessions.stream import (
+from fjmcp_broker.sessions.streams.replay import Replays
+from fjmcp_broker.sessions.streams.stream import (
     KEEPALIVE_SECONDS,
     PAUSE_SECONDS,
     STALL_SECONDS,

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from fjmcp_broker.sessions.stream import (
+from fjmcp_broker.sessions.streams.stream import (
     KEEPALIVE_SECONDS,
     MAXIMUM_BUFFERED_BYTES,
     PAUSE_SECONDS,

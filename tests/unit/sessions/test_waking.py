@@ -7,8 +7,8 @@ from twisted.internet.defer import Deferred
 
 from fjmcp_broker.mcp.messages import Request
 from fjmcp_broker.secret import Secret
+from fjmcp_broker.sessions.children.population import Limits
 from fjmcp_broker.sessions.list_changed import Sight, Sights
-from fjmcp_broker.sessions.population import Limits
 from fjmcp_broker.sessions.rotation import Rotation
 from fjmcp_broker.store.errors import StoreUnavailable
 from fjmcp_broker.upstream.errors import SignInNeeded, UpstreamUnavailable

@@ -6,8 +6,8 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from fjmcp_broker.sessions.backoff import Backoff
 from fjmcp_broker.sessions.errors import ChildBusy, ChildCannotStart
+from fjmcp_broker.sessions.processes.backoff import Backoff
 from fjmcp_broker.store.errors import StoreUnavailable
 from fjmcp_broker.upstream.errors import UpstreamUnavailable
 from tests.relay_stubs import key_of

@@ -16,12 +16,12 @@ from twisted.web.pages import notFound
 from fjmcp_broker.mcp.policy import ToolCatalogue
 from fjmcp_broker.oauth.vocabulary import Policy
 from fjmcp_broker.secret import Secret
-from fjmcp_broker.sessions.child import Child
-from fjmcp_broker.sessions.ending import ChildObserver
-from fjmcp_broker.sessions.population import Limits
+from fjmcp_broker.sessions.children.population import Limits
+from fjmcp_broker.sessions.processes.child import Child
+from fjmcp_broker.sessions.processes.ending import ChildObserver
+from fjmcp_broker.sessions.processes.spawn import ChildSettings
 from fjmcp_broker.sessions.registry import SessionRegistry
-from fjmcp_broker.sessions.replay import Replays
-from fjmcp_broker.sessions.spawn import ChildSettings
+from fjmcp_broker.sessions.streams.replay import Replays
 from fjmcp_broker.web.mcp import McpEndpoint
 from fjmcp_broker.web.mcp_admission import McpAdmission
 from fjmcp_broker.web.origins import OriginPolicy

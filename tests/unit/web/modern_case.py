@@ -11,10 +11,10 @@ from fjmcp_broker.mcp.modern.profiles import ChildProfile
 from fjmcp_broker.mcp.modern.requests import ModernRequest
 from fjmcp_broker.mcp.policy import ToolCatalogue
 from fjmcp_broker.oauth.bearer import Principal
-from fjmcp_broker.sessions.calls import CallObserver
 from fjmcp_broker.sessions.errors import SessionGone
 from fjmcp_broker.sessions.registry import Opened
 from fjmcp_broker.sessions.session import Session
+from fjmcp_broker.sessions.stateless.calls import CallObserver
 from fjmcp_broker.web.mcp import McpEndpoint
 from fjmcp_broker.web.root import Root
 from tests.unit.web.mcp_world import McpWorld, Wire

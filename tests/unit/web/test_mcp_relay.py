@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fjmcp_broker.sessions.population import Limits
+from fjmcp_broker.sessions.children.population import Limits
 from fjmcp_broker.web import mcp_waiters
 from tests.unit.web.mcp_world import McpWorld, initialize, request
 

@@ -20,10 +20,10 @@ from fjmcp_broker.mcp.modern.profiles import (
     judge_probe,
     probe,
 )
-from fjmcp_broker.sessions.attachment import Attachment
+from fjmcp_broker.sessions.children.attachment import Attachment
+from fjmcp_broker.sessions.children.profiles import ChildProfiles
+from fjmcp_broker.sessions.children.waiting import Opening
 from fjmcp_broker.sessions.errors import ChildCannotStart, ChildGone
-from fjmcp_broker.sessions.profiles import ChildProfiles
-from fjmcp_broker.sessions.waiting import Opening
 from fjmcp_broker.version import VERSION
 
 PROBE_SECONDS: Final = 2.0

@@ -34,11 +34,11 @@ from fjmcp_broker.mcp.modern.translation import (
     wants_log,
 )
 from fjmcp_broker.mcp.policy import ToolCatalogue
-from fjmcp_broker.sessions.attachment import Attachment
-from fjmcp_broker.sessions.calls import Call, CallObserver
-from fjmcp_broker.sessions.child import Child
-from fjmcp_broker.sessions.parked import ParkedCalls
-from fjmcp_broker.sessions.waiting import Waiter
+from fjmcp_broker.sessions.children.attachment import Attachment
+from fjmcp_broker.sessions.children.waiting import Waiter
+from fjmcp_broker.sessions.processes.child import Child
+from fjmcp_broker.sessions.stateless.calls import Call, CallObserver
+from fjmcp_broker.sessions.stateless.parked import ParkedCalls
 
 TOGETHER_SECONDS: Final = 0.05
 """Questions that come within this time go to the client in one answer."""

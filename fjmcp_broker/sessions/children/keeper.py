@@ -11,13 +11,13 @@ from twisted.internet.interfaces import IReactorTime
 
 from fjmcp_broker.mcp.lifecycle import State
 from fjmcp_broker.secret import Secret
-from fjmcp_broker.sessions.child import Child
-from fjmcp_broker.sessions.ending import ChildObserver
+from fjmcp_broker.sessions.children.population import Limits, Population
+from fjmcp_broker.sessions.children.profiles import ChildProfiles
+from fjmcp_broker.sessions.children.roles import Resident
 from fjmcp_broker.sessions.errors import Stopping
-from fjmcp_broker.sessions.population import Limits, Population
-from fjmcp_broker.sessions.profiles import ChildProfiles
-from fjmcp_broker.sessions.stopping import Partings, at_most
-from fjmcp_broker.sessions.waiting import Resident
+from fjmcp_broker.sessions.processes.child import Child
+from fjmcp_broker.sessions.processes.ending import ChildObserver
+from fjmcp_broker.sessions.processes.stopping import Partings, at_most
 from fjmcp_broker.upstream.interfaces import IUpstreamTokens, UpstreamAccessToken
 
 MINIMUM_TOKEN_LIFE_SECONDS: Final = 120

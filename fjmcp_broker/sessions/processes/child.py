@@ -25,9 +25,9 @@ from twisted.python.failure import Failure
 
 from fjmcp_broker.mcp.framing import FramingError, LineFramer, frame
 from fjmcp_broker.secret import Secret
-from fjmcp_broker.sessions.ending import ChildEnd, ChildObserver, EndReason
 from fjmcp_broker.sessions.errors import ChildBusy, ChildCannotStart, ChildGone
-from fjmcp_broker.sessions.spawn import (
+from fjmcp_broker.sessions.processes.ending import ChildEnd, ChildObserver, EndReason
+from fjmcp_broker.sessions.processes.spawn import (
     ChildSettings,
     Launcher,
     child_environment,
@@ -35,8 +35,8 @@ from fjmcp_broker.sessions.spawn import (
     remove_working_directory,
     send_to_group,
 )
-from fjmcp_broker.sessions.stderr import REDACTED, StderrLog
-from fjmcp_broker.sessions.stdin import StdinQueue
+from fjmcp_broker.sessions.processes.stderr import REDACTED, StderrLog
+from fjmcp_broker.sessions.processes.stdin import StdinQueue
 
 DRAIN_SECONDS: Final = 1.0
 """How long pipes may stay open after the child is gone: a process that left its group

@@ -6,12 +6,16 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
 from fjmcp_broker.mcp.messages import Request, Response
-from fjmcp_broker.sessions.attachment import Attachment
-from fjmcp_broker.sessions.backoff import Backoff
-from fjmcp_broker.sessions.greeting import Greeter
-from fjmcp_broker.sessions.liveness import Liveness
-from fjmcp_broker.sessions.waiting import AttachmentOwner, ChildrenKeeper, Resident
-from fjmcp_broker.sessions.waking import PATIENCE_SECONDS
+from fjmcp_broker.sessions.children.attachment import Attachment
+from fjmcp_broker.sessions.children.greeting import Greeter
+from fjmcp_broker.sessions.children.liveness import Liveness
+from fjmcp_broker.sessions.children.roles import (
+    AttachmentOwner,
+    ChildrenKeeper,
+    Resident,
+)
+from fjmcp_broker.sessions.children.waking import PATIENCE_SECONDS
+from fjmcp_broker.sessions.processes.backoff import Backoff
 from fjmcp_broker.upstream.interfaces import UpstreamAccessToken
 
 

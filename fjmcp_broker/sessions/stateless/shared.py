@@ -19,13 +19,12 @@ from fjmcp_broker.mcp.modern.request_state import Sealing
 from fjmcp_broker.mcp.modern.requests import ModernRequest
 from fjmcp_broker.mcp.policy import ToolCatalogue
 from fjmcp_broker.oauth.bearer import Principal
-from fjmcp_broker.sessions.calls import Call, CallObserver, Lease
 from fjmcp_broker.sessions.errors import SessionGone
 from fjmcp_broker.sessions.handshake import Identity
 from fjmcp_broker.sessions.list_changed import Sight, Sights
-from fjmcp_broker.sessions.parked import ParkedCall, ParkedCalls
-from fjmcp_broker.sessions.waiting import WorkplaceOwner
-from fjmcp_broker.sessions.workplace import Workplace
+from fjmcp_broker.sessions.stateless.calls import Call, CallObserver, Lease
+from fjmcp_broker.sessions.stateless.parked import ParkedCall, ParkedCalls
+from fjmcp_broker.sessions.stateless.workplace import Workplace, WorkplaceOwner
 
 MAXIMUM_SPARE: Final = 2
 """So many children are kept for the next requests that want one for themselves."""

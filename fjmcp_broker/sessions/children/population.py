@@ -9,8 +9,8 @@ from typing import Final
 import attrs
 
 from fjmcp_broker.mcp.lifecycle import State
+from fjmcp_broker.sessions.children.roles import Resident
 from fjmcp_broker.sessions.errors import ChildGone, TooManySessions
-from fjmcp_broker.sessions.waiting import Resident
 from fjmcp_broker.upstream.errors import SignInNeeded
 
 RETRY_AFTER_SECONDS: Final = 10

@@ -10,7 +10,7 @@ import attrs
 
 from fjmcp_broker.mcp.messages import INTERNAL_ERROR, encode_error
 from fjmcp_broker.mcp.sse import encode_event, event_parts
-from fjmcp_broker.sessions.throttle import NoThrottle, OutputThrottle
+from fjmcp_broker.sessions.processes.throttle import NoThrottle, OutputThrottle
 
 RETRY_MILLISECONDS: Final = 3000
 EVENT_OVERHEAD_BYTES: Final = 600

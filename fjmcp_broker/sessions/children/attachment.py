@@ -31,15 +31,12 @@ from fjmcp_broker.mcp.messages import (
     encode_notification,
     parse_child_line,
 )
-from fjmcp_broker.sessions.child import Child
-from fjmcp_broker.sessions.ending import ChildEnd
+from fjmcp_broker.sessions.children.ours import OurWaiter, Unreadable, failure
+from fjmcp_broker.sessions.children.roles import AttachmentOwner, ChildHearer
+from fjmcp_broker.sessions.children.waiting import Waiter
 from fjmcp_broker.sessions.errors import ChildBusy, ChildGone
-from fjmcp_broker.sessions.ours import OurWaiter, Unreadable, failure
-from fjmcp_broker.sessions.waiting import (
-    AttachmentOwner,
-    ChildHearer,
-    Waiter,
-)
+from fjmcp_broker.sessions.processes.child import Child
+from fjmcp_broker.sessions.processes.ending import ChildEnd
 
 INITIALIZED: Final = "notifications/initialized"
 _OURS: Final = b"ours"

@@ -12,26 +12,31 @@ from twisted.logger import Logger
 from fjmcp_broker.logs import background
 from fjmcp_broker.mcp.lifecycle import Change, State, make_lifecycle
 from fjmcp_broker.mcp.messages import Response
-from fjmcp_broker.sessions.attachment import Attachment
-from fjmcp_broker.sessions.backoff import Backoff
-from fjmcp_broker.sessions.ending import EXPIRED, UNMISSED, ChildEnd, EndReason, Parting
+from fjmcp_broker.sessions.children.attachment import Attachment
+from fjmcp_broker.sessions.children.greeting import StartAgain
+from fjmcp_broker.sessions.children.roles import ChildrenKeeper, Resident
+from fjmcp_broker.sessions.children.starting import Starter
+from fjmcp_broker.sessions.children.waking import Waking
 from fjmcp_broker.sessions.errors import (
     ChildCannotStart,
     InitializeRefused,
     SessionGone,
 )
-from fjmcp_broker.sessions.greeting import StartAgain
 from fjmcp_broker.sessions.handshake import Told
-from fjmcp_broker.sessions.starting import Starter
-from fjmcp_broker.sessions.waiting import ChildrenKeeper, Resident
-from fjmcp_broker.sessions.waking import Waking
+from fjmcp_broker.sessions.processes.backoff import Backoff
+from fjmcp_broker.sessions.processes.ending import (
+    EXPIRED,
+    UNMISSED,
+    ChildEnd,
+    EndReason,
+    Parting,
+)
 
 DRAIN_MARGIN_SECONDS: Final = 10.0
 """So long before its token expires, a child is used no more."""
 
 FRESH_SECONDS: Final = 15.0
-"""A token that expires sooner is replaced before the next call: beyond the margin,
-so that the call has a chance to end in time."""
+"""Beyond the margin: with less left, a call has no chance to end in time."""
 
 
 class Children:

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from typing import Protocol
 
-from fjmcp_broker.sessions.child import Child
+from fjmcp_broker.sessions.processes.child import Child
 
 
 class OutputThrottle(Protocol):
     """
-    What L{fjmcp_broker.sessions.child.Child} offers to a stream.
+    What L{fjmcp_broker.sessions.processes.child.Child} offers to a stream.
     """
 
     def pause_output(self, who: object) -> None:

@@ -1,66 +1,25 @@
-"""Who waits for a session's answers, and who hears of its end."""
+"""What sessions, their children and those who keep them are to one another."""
 
 from typing import TYPE_CHECKING, Protocol
 
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
 from fjmcp_broker.mcp.correlation import ChildNotification, ChildRequest
-from fjmcp_broker.mcp.messages import Response
+from fjmcp_broker.mcp.lifecycle import State
 from fjmcp_broker.secret import Secret
-from fjmcp_broker.sessions.child import Child
-from fjmcp_broker.sessions.ending import ChildEnd, ChildObserver
-from fjmcp_broker.sessions.profiles import ChildProfiles
+from fjmcp_broker.sessions.children.profiles import ChildProfiles
+from fjmcp_broker.sessions.processes.child import Child
+from fjmcp_broker.sessions.processes.ending import ChildEnd, ChildObserver
 from fjmcp_broker.upstream.interfaces import UpstreamAccessToken
 
 if TYPE_CHECKING:
-    from fjmcp_broker.sessions.attachment import Attachment
-    from fjmcp_broker.sessions.children import Children
-    from fjmcp_broker.sessions.session import Session
-
-
-class Waiter(Protocol):
-    """
-    Who waits for the answer to one request.
-    """
-
-    @property
-    def takes_messages(self) -> bool:
-        """
-        @return: whether messages before the answer still reach the client.
-        """
-
-    def notified(self, message: bytes) -> None:
-        """
-        @param message: a notification or a question that belongs to the request.
-        """
-
-    def answered(self, response: Response) -> None:
-        """
-        @param response: the answer, under the client's id; nothing follows.
-        """
-
-    def cancelled(self) -> None:
-        """The client took its request back; nothing follows."""
-
-
-class Listener(Protocol):
-    """
-    A client's open GET stream: takes what belongs to no request.
-    """
-
-    def send(self, message: bytes) -> None:
-        """
-        @param message: a notification or question of the child.
-        """
-
-    def end(self) -> None:
-        """A newer stream has taken its place, or the session was closed."""
+    from fjmcp_broker.sessions.children.attachment import Attachment
 
 
 class AttachmentOwner(Protocol):
     """
-    Who keeps the children of a session: L{fjmcp_broker.sessions.children.Children}.
+    Who keeps the children of a session:
+    L{fjmcp_broker.sessions.children.succession.Children}.
     """
 
     def answered(self, attachment: "Attachment") -> None:
@@ -110,6 +69,59 @@ class ChildHearer(Protocol):
         """
 
 
+class Household(Protocol):
+    """
+    The children of a session, as the limits, the timers and the stop see them:
+    L{fjmcp_broker.sessions.children.succession.Children}.
+    """
+
+    @property
+    def state(self) -> State:
+        """
+        @return: of the whole.
+        """
+
+    @property
+    def is_idle(self) -> bool:
+        """
+        @return: whether there is a child that nobody would miss.
+        """
+
+    @property
+    def is_busy(self) -> bool:
+        """
+        @return: whether somebody waits for an answer or a child.
+        """
+
+    @property
+    def used_at(self) -> float:
+        """
+        @return: seconds since the epoch, of the last use.
+        """
+
+    @property
+    def expires_at(self) -> int | None:
+        """
+        @return: when the token of the child expires, C{None} without a child.
+        """
+
+    def look(self) -> None:
+        """Give up children that will not answer."""
+
+    def rotate(self) -> None:
+        """Replace the child, if there is one, by one with the newest token."""
+
+    def sleep(
+        self, reason: str, told: str = "", *, at_once: bool = False, error: Exception
+    ) -> None:
+        """
+        @param reason: short, for the log and C{data.reason} of those who wait.
+        @param told: one sentence for them.
+        @param at_once: kill the children instead of letting them finish.
+        @param error: for those who wait for a child.
+        """
+
+
 class Resident(ChildHearer, Protocol):
     """
     A session of either kind, as those see it who look after its children.
@@ -128,7 +140,7 @@ class Resident(ChildHearer, Protocol):
         """
 
     @property
-    def children(self) -> "Children":
+    def children(self) -> Household:
         """
         @return: its children.
         """
@@ -224,60 +236,3 @@ class ChildrenKeeper(Protocol):
         """
         @param session: one request less is in flight.
         """
-
-
-class SessionOwner(ChildrenKeeper, Protocol):
-    """
-    What a session needs of the registry, and tells it.
-    """
-
-    def session_told(self, session: "Session") -> None:
-        """
-        @param session: its client changed what a new child has to be told.
-        """
-
-    def session_ended(self, session: "Session", reason: str) -> None:
-        """
-        @param session: it has been closed.
-        @param reason: short, for the store and the log.
-        """
-
-
-class WorkplaceOwner(ChildrenKeeper, Protocol):
-    """
-    What a place for requests of the stateless revisions needs of the registry.
-    """
-
-    def workplace_ended(self, place: Resident) -> None:
-        """
-        @param place: is no more.
-        """
-
-
-class Opening:
-    """
-    Waits for the answer to a request of our own.
-
-    @ivar response: fires with it.
-    """
-
-    takes_messages = False
-
-    def __init__(self) -> None:
-        """No answer yet."""
-        self.response: Deferred[Response] = Deferred()
-
-    def notified(self, message: bytes) -> None:
-        """
-        @param message: dropped; nothing may come before the answer to initialize.
-        """
-
-    def answered(self, response: Response) -> None:
-        """
-        @param response: the child is there, or refused, or gone.
-        """
-        if not self.response.called:
-            self.response.callback(response)
-
-    def cancelled(self) -> None:
-        """Cannot happen: L{Correlation} never cancels initialize."""

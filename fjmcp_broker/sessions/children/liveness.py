@@ -10,17 +10,15 @@ that waits for a person's answer owes nothing.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from fjmcp_broker.mcp.modern.profiles import DISCOVER
-from fjmcp_broker.sessions.ending import ChildEnd, ChildObserver, EndReason
-from fjmcp_broker.sessions.greeting import STATELESS_PARAMS
-
-if TYPE_CHECKING:
-    from fjmcp_broker.sessions.attachment import Attachment
+from fjmcp_broker.sessions.children.attachment import Attachment
+from fjmcp_broker.sessions.children.greeting import STATELESS_PARAMS
+from fjmcp_broker.sessions.processes.ending import ChildEnd, ChildObserver, EndReason
 
 LOOK_SECONDS: Final = 5.0
 STOPPED_SECONDS: Final = 10.0
@@ -65,7 +63,7 @@ class Liveness:
         """
         self._observer.child_ended(end)
 
-    def look(self, attachment: "Attachment") -> None:
+    def look(self, attachment: Attachment) -> None:
         """
         To be called every now and then. Kills a child that will not answer.
 

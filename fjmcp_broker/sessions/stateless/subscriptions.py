@@ -35,11 +35,11 @@ from fjmcp_broker.mcp.modern.listening import (
 )
 from fjmcp_broker.mcp.modern.requests import ModernRequest
 from fjmcp_broker.mcp.modern.translation import code_of
-from fjmcp_broker.sessions.attachment import Attachment
-from fjmcp_broker.sessions.calls import CallObserver
-from fjmcp_broker.sessions.child import Child
+from fjmcp_broker.sessions.children.attachment import Attachment
+from fjmcp_broker.sessions.children.waiting import Waiter
 from fjmcp_broker.sessions.errors import ChildBusy, ChildGone
-from fjmcp_broker.sessions.waiting import Waiter
+from fjmcp_broker.sessions.processes.child import Child
+from fjmcp_broker.sessions.stateless.calls import CallObserver
 
 MAXIMUM_STREAMS: Final = 100
 """So many may be open for one grant."""

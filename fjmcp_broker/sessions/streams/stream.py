@@ -9,9 +9,10 @@ Whoever reads too slowly neither fills the memory nor holds up the child for lon
 beyond the message that is being written a few MiB wait here; then the child's output
 is paused for a few seconds, and then the stream is cut.
 
-A stream whose events are kept (L{fjmcp_broker.sessions.events.EventStream}) goes on
-without its connection: whoever sends into the answer sends into what is kept, too, and
-another connection may read on.
+A stream whose events are kept
+(L{fjmcp_broker.sessions.streams.events.EventStream}) goes on without its connection:
+whoever sends into the answer sends into what is kept, too, and another connection may
+read on.
 
 This object is the only one that finishes its HTTP request.
 """
@@ -28,8 +29,8 @@ from twisted.web.server import Request
 from zope.interface import implementer
 
 from fjmcp_broker.mcp.sse import KEEPALIVE, event_parts
-from fjmcp_broker.sessions.events import EventStream
-from fjmcp_broker.sessions.throttle import OutputThrottle
+from fjmcp_broker.sessions.processes.throttle import OutputThrottle
+from fjmcp_broker.sessions.streams.events import EventStream
 
 JSON_WINDOW_SECONDS: Final = 0.25
 #: Behind Caddy 2.6 with C{flush_interval -1}, only the second write to a client that

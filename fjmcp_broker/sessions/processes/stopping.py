@@ -7,8 +7,8 @@ from twisted.internet.defer import Deferred, TimeoutError, gatherResults
 from twisted.internet.interfaces import IReactorTime
 
 from fjmcp_broker.logs import background
-from fjmcp_broker.sessions.child import Child
-from fjmcp_broker.sessions.ending import ChildEnd
+from fjmcp_broker.sessions.processes.child import Child
+from fjmcp_broker.sessions.processes.ending import ChildEnd
 
 T = TypeVar("T")
 

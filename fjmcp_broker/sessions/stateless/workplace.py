@@ -32,24 +32,36 @@ from fjmcp_broker.mcp.modern.profiles import (
 )
 from fjmcp_broker.mcp.modern.requests import ModernRequest
 from fjmcp_broker.mcp.policy import ToolCatalogue
-from fjmcp_broker.sessions.attachment import Attachment
-from fjmcp_broker.sessions.calls import Call, CallObserver
-from fjmcp_broker.sessions.children import Children
+from fjmcp_broker.sessions.children.attachment import Attachment
+from fjmcp_broker.sessions.children.greeting import STATELESS_PARAMS
+from fjmcp_broker.sessions.children.ours import OurWaiter
+from fjmcp_broker.sessions.children.roles import ChildrenKeeper, Resident
+from fjmcp_broker.sessions.children.succession import Children
+from fjmcp_broker.sessions.children.waiting import Opening
 from fjmcp_broker.sessions.errors import ChildGone, SessionGone
-from fjmcp_broker.sessions.greeting import STATELESS_PARAMS
 from fjmcp_broker.sessions.handshake import Identity, Told
 from fjmcp_broker.sessions.list_changed import Sight
-from fjmcp_broker.sessions.ours import OurWaiter
-from fjmcp_broker.sessions.parked import ParkedCalls
-from fjmcp_broker.sessions.relayed import LOG_MESSAGE, RelayedCall
-from fjmcp_broker.sessions.stopping import at_most
-from fjmcp_broker.sessions.subscriptions import Subscriptions
-from fjmcp_broker.sessions.waiting import Opening, WorkplaceOwner
+from fjmcp_broker.sessions.processes.stopping import at_most
+from fjmcp_broker.sessions.stateless.calls import Call, CallObserver
+from fjmcp_broker.sessions.stateless.parked import ParkedCalls
+from fjmcp_broker.sessions.stateless.relayed import LOG_MESSAGE, RelayedCall
+from fjmcp_broker.sessions.stateless.subscriptions import Subscriptions
 from fjmcp_broker.version import VERSION
 
 LOG_LEVEL_SECONDS: Final = 2.0
 DOUBT_SECONDS: Final = 30.0
 """So long after a request was given up, the child may still be speaking of it."""
+
+
+class WorkplaceOwner(ChildrenKeeper, Protocol):
+    """
+    What a place for requests of the stateless revisions needs of the registry.
+    """
+
+    def workplace_ended(self, place: Resident) -> None:
+        """
+        @param place: is no more.
+        """
 
 
 class Home(Protocol):

@@ -8,7 +8,7 @@ from typing import Protocol
 from fjmcp_broker.mcp.messages import Response
 from fjmcp_broker.mcp.modern.requests import ModernRequest
 from fjmcp_broker.mcp.policy import ToolCatalogue
-from fjmcp_broker.sessions.child import Child
+from fjmcp_broker.sessions.processes.child import Child
 
 
 class CallObserver(Protocol):

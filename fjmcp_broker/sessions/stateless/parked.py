@@ -22,7 +22,7 @@ from fjmcp_broker.mcp.modern.request_state import (
 )
 from fjmcp_broker.mcp.modern.requests import ModernRequest
 from fjmcp_broker.mcp.policy import ToolCatalogue
-from fjmcp_broker.sessions.calls import Call, CallObserver
+from fjmcp_broker.sessions.stateless.calls import Call, CallObserver
 
 NONCE_BYTES = 16
 

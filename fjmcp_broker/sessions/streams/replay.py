@@ -16,8 +16,8 @@ from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
 
-from fjmcp_broker.sessions.events import Event, EventStream
-from fjmcp_broker.sessions.throttle import OutputThrottle
+from fjmcp_broker.sessions.processes.throttle import OutputThrottle
+from fjmcp_broker.sessions.streams.events import Event, EventStream
 
 SESSION_BYTES: Final = 5 * 1024 * 1024
 TOTAL_BYTES: Final = 64 * 1024 * 1024

@@ -1,0 +1,1 @@
+"""The children of a session: started, greeted, supervised, replaced."""

@@ -1,0 +1,1 @@
+"""Child processes: started, spoken to in lines, watched, stopped and reaped."""

@@ -1,0 +1,1 @@
+"""The implicit sessions of the stateless revisions, and the calls on them."""
