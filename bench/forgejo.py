@@ -11,7 +11,7 @@ from twisted.internet import reactor as _reactor
 from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.web.server import Site
 
-from fjmcp_broker.demo.forgejo import StandInForgejo
+from fjmcp_broker.demo.forgejo.stand_in import StandInForgejo
 
 reactor: Any = _reactor  # a module to mypy
 

@@ -28,7 +28,7 @@ from twisted.web.server import Site
 from fjmcp_broker import logs
 from fjmcp_broker.config.load import load
 from fjmcp_broker.config.problems import ConfigError
-from fjmcp_broker.demo.forgejo import StandInForgejo
+from fjmcp_broker.demo.forgejo.stand_in import StandInForgejo
 from fjmcp_broker.errors import BrokerError
 from fjmcp_broker.version import VERSION
 

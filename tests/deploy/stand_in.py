@@ -18,7 +18,7 @@ from twisted.internet import reactor as _reactor
 from twisted.internet.ssl import DefaultOpenSSLContextFactory
 from twisted.web.server import Site
 
-from fjmcp_broker.demo.forgejo import StandInForgejo
+from fjmcp_broker.demo.forgejo.stand_in import StandInForgejo
 from tests.real.certificates import write_certificate
 
 reactor: Any = _reactor  # a module to mypy

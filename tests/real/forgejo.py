@@ -11,7 +11,7 @@ from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.internet.interfaces import IListeningPort, IReactorTime
 from twisted.web.server import Site
 
-from fjmcp_broker.demo.forgejo import StandInForgejo
+from fjmcp_broker.demo.forgejo.stand_in import StandInForgejo
 
 
 class HasCleanups(Protocol):

@@ -8,8 +8,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from fjmcp_broker.demo.child import main
-from fjmcp_broker.demo.child_test_tools import TestTools
+from fjmcp_broker.demo.child.program import main
+from fjmcp_broker.demo.child.test_tools import TestTools
 
 LOGINS: dict[str, str] = {}
 

@@ -20,8 +20,8 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 from twisted.web.server import Site
 
-from fjmcp_broker.demo.forgejo import StandInForgejo
-from fjmcp_broker.demo.forgejo_faults import Fault
+from fjmcp_broker.demo.forgejo.faults import Fault
+from fjmcp_broker.demo.forgejo.stand_in import StandInForgejo
 from tests.real import real_forgejo_mcp
 from tests.real.certificates import own_certificate
 

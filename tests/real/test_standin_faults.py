@@ -364,7 +364,7 @@ class WeightTests(DrivenTestCase):
     async def test_standard_library_only(self) -> None:
         """Starting it imports nothing that was installed: it starts often."""
         script = (
-            "import sys, fjmcp_broker.demo.child;"
+            "import sys, fjmcp_broker.demo.child.program;"
             "print(sorted(name for name, module in sys.modules.items()"
             " if 'site-packages' in (getattr(module, '__file__', None) or '')))"
         )

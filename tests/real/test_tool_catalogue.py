@@ -13,7 +13,7 @@ from twisted.trial.unittest import TestCase
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request, Site
 
-from fjmcp_broker.demo.forgejo import StandInForgejo
+from fjmcp_broker.demo.forgejo.stand_in import StandInForgejo
 from fjmcp_broker.mcp.catalogue import ToolCatalogue
 from fjmcp_broker.mcp.policy import overlay
 from tests.real.real_forgejo_mcp import RealForgejoMcp, ToolError, require

@@ -23,7 +23,7 @@ from twisted.web.iweb import IRequest
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
-from fjmcp_broker.demo.forgejo import StandInForgejo
+from fjmcp_broker.demo.forgejo.stand_in import StandInForgejo
 from fjmcp_broker.oauth.forgejo_scopes import DEFAULT_SCOPES
 from fjmcp_broker.secret import Secret
 from fjmcp_broker.upstream.errors import UpstreamMisconfigured, UpstreamUnavailable

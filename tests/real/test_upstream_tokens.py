@@ -11,7 +11,7 @@ from twisted.logger import ILogObserver, globalLogPublisher
 from twisted.trial.unittest import TestCase
 from twisted.web.server import Site
 
-from fjmcp_broker.demo.forgejo import StandInForgejo
+from fjmcp_broker.demo.forgejo.stand_in import StandInForgejo
 from fjmcp_broker.oauth.forgejo_scopes import DEFAULT_SCOPES
 from fjmcp_broker.secret import Secret
 from fjmcp_broker.store import preflight, upstream_tokens

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from fjmcp_broker.demo.child_api import ForgejoApi, ForgejoError, escape
-from fjmcp_broker.demo.child_options import Options
-from fjmcp_broker.demo.child_tools import ForgejoTools, Tool, ToolError, text_result
+from fjmcp_broker.demo.child.api import ForgejoApi, ForgejoError, escape
+from fjmcp_broker.demo.child.options import Options
+from fjmcp_broker.demo.child.tools import ForgejoTools, Tool, ToolError, text_result
 
 
 class RecordingApi(ForgejoApi):

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.web.client import ResponseNeverReceived
 from twisted.web.iweb import IResponse
 
-from fjmcp_broker.demo.forgejo import StandInForgejo
+from fjmcp_broker.demo.forgejo.stand_in import StandInForgejo
 from tests.unit.demo.browser import StandInTestCase, in_memory
 
 

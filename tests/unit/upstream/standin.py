@@ -10,7 +10,7 @@ from treq.client import HTTPClient
 from treq.testing import StubTreq
 from twisted.internet.task import Clock
 
-from fjmcp_broker.demo.forgejo import StandInForgejo
+from fjmcp_broker.demo.forgejo.stand_in import StandInForgejo
 from fjmcp_broker.oauth.forgejo_scopes import DEFAULT_SCOPES
 from fjmcp_broker.secret import Secret
 from fjmcp_broker.upstream.forgejo import Forgejo, ForgejoSettings

@@ -9,13 +9,13 @@ from typing import Any, Final
 import attrs
 from klein import Response
 
-from fjmcp_broker.demo.forgejo_core import ForgejoCore
-from fjmcp_broker.demo.forgejo_http import json_answer
-from fjmcp_broker.demo.forgejo_scopes import permitted, required_scopes
-from fjmcp_broker.demo.forgejo_shapes import Shapes
-from fjmcp_broker.demo.forgejo_state import User
-from fjmcp_broker.demo.forgejo_tokens import ACCESS, InvalidTokenError
-from fjmcp_broker.demo.forgejo_world import Repository, World
+from fjmcp_broker.demo.forgejo.core import ForgejoCore
+from fjmcp_broker.demo.forgejo.http import json_answer
+from fjmcp_broker.demo.forgejo.scopes import permitted, required_scopes
+from fjmcp_broker.demo.forgejo.shapes import Shapes
+from fjmcp_broker.demo.forgejo.state import User
+from fjmcp_broker.demo.forgejo.tokens import ACCESS, InvalidTokenError
+from fjmcp_broker.demo.forgejo.world import Repository, World
 
 PREFIX: Final = "/api/v1"
 DEFAULT_PAGE: Final = 30

@@ -8,17 +8,17 @@ from urllib.parse import urlsplit
 from klein import Klein, Response
 from twisted.web.iweb import IRequest
 
-from fjmcp_broker.demo import forgejo_http as http
-from fjmcp_broker.demo.forgejo_core import ForgejoCore
-from fjmcp_broker.demo.forgejo_http import (
+from fjmcp_broker.demo.forgejo import http
+from fjmcp_broker.demo.forgejo.core import ForgejoCore
+from fjmcp_broker.demo.forgejo.http import (
     page,
     redirect,
     serve,
     text_answer,
     with_parameters,
 )
-from fjmcp_broker.demo.forgejo_sessions import RETURN_COOKIE, BrowserSessions
-from fjmcp_broker.demo.forgejo_state import Application, User
+from fjmcp_broker.demo.forgejo.sessions import RETURN_COOKIE, BrowserSessions
+from fjmcp_broker.demo.forgejo.state import Application, User
 
 
 class Pages:

@@ -5,13 +5,13 @@ The stand-in's API: the instance, users and repositories, with real state.
 from klein import Klein, Response
 from twisted.web.iweb import IRequest
 
-from fjmcp_broker.demo import forgejo_http as http
-from fjmcp_broker.demo.forgejo_api_contents import content_routes
-from fjmcp_broker.demo.forgejo_api_issues import issue_routes
-from fjmcp_broker.demo.forgejo_api_rest import everything_else
-from fjmcp_broker.demo.forgejo_core import ForgejoCore
-from fjmcp_broker.demo.forgejo_http import json_answer, serve
-from fjmcp_broker.demo.forgejo_router import (
+from fjmcp_broker.demo.forgejo import http
+from fjmcp_broker.demo.forgejo.api_contents import content_routes
+from fjmcp_broker.demo.forgejo.api_issues import issue_routes
+from fjmcp_broker.demo.forgejo.api_rest import everything_else
+from fjmcp_broker.demo.forgejo.core import ForgejoCore
+from fjmcp_broker.demo.forgejo.http import json_answer, serve
+from fjmcp_broker.demo.forgejo.router import (
     PREFIX,
     ApiCall,
     ApiError,
@@ -20,9 +20,9 @@ from fjmcp_broker.demo.forgejo_router import (
     not_found,
     presented_token,
 )
-from fjmcp_broker.demo.forgejo_samples import Samples
-from fjmcp_broker.demo.forgejo_shapes import Shapes
-from fjmcp_broker.demo.forgejo_world import World
+from fjmcp_broker.demo.forgejo.samples import Samples
+from fjmcp_broker.demo.forgejo.shapes import Shapes
+from fjmcp_broker.demo.forgejo.world import World
 
 routes = Routes()
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from fjmcp_broker.demo.child_api import ForgejoApi, ForgejoError, escape
+from fjmcp_broker.demo.child.api import ForgejoApi, ForgejoError, escape
 
 Arguments = dict[str, Any]
 

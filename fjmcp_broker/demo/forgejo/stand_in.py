@@ -20,17 +20,17 @@ from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
-from fjmcp_broker.demo import forgejo_http as http
-from fjmcp_broker.demo.forgejo_api import Api
-from fjmcp_broker.demo.forgejo_controls import Controls
-from fjmcp_broker.demo.forgejo_core import ForgejoCore
-from fjmcp_broker.demo.forgejo_http import page, text_answer
-from fjmcp_broker.demo.forgejo_oauth import OAuthEndpoints
-from fjmcp_broker.demo.forgejo_pages import Pages
-from fjmcp_broker.demo.forgejo_panel import Panel
-from fjmcp_broker.demo.forgejo_site import SitePages
-from fjmcp_broker.demo.forgejo_state import Application
-from fjmcp_broker.demo.forgejo_world import World, demo_world
+from fjmcp_broker.demo.forgejo import http
+from fjmcp_broker.demo.forgejo.api import Api
+from fjmcp_broker.demo.forgejo.controls import Controls
+from fjmcp_broker.demo.forgejo.core import ForgejoCore
+from fjmcp_broker.demo.forgejo.http import page, text_answer
+from fjmcp_broker.demo.forgejo.oauth import OAuthEndpoints
+from fjmcp_broker.demo.forgejo.pages import Pages
+from fjmcp_broker.demo.forgejo.panel import Panel
+from fjmcp_broker.demo.forgejo.site import SitePages
+from fjmcp_broker.demo.forgejo.state import Application
+from fjmcp_broker.demo.forgejo.world import World, demo_world
 
 OAUTH_PATHS = (
     "/login/oauth/access_token",

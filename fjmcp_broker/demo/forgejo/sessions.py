@@ -9,9 +9,9 @@ from klein import Response
 from twisted.web.iweb import IRequest
 from twisted.web.server import Request
 
-from fjmcp_broker.demo.forgejo_core import ForgejoCore
-from fjmcp_broker.demo.forgejo_http import redirect
-from fjmcp_broker.demo.forgejo_state import User, WebSession
+from fjmcp_broker.demo.forgejo.core import ForgejoCore
+from fjmcp_broker.demo.forgejo.http import redirect
+from fjmcp_broker.demo.forgejo.state import User, WebSession
 
 SESSION_COOKIE: Final = b"i_like_gitea"
 RETURN_COOKIE: Final = b"redirect_to"

@@ -6,10 +6,10 @@ from base64 import b64decode
 
 from klein import Response
 
-from fjmcp_broker.demo.forgejo_http import json_answer, text_answer
-from fjmcp_broker.demo.forgejo_router import ApiCall, ApiError, Routes, not_found
-from fjmcp_broker.demo.forgejo_shapes import NO_SHA
-from fjmcp_broker.demo.forgejo_world import Repository, content_digest
+from fjmcp_broker.demo.forgejo.http import json_answer, text_answer
+from fjmcp_broker.demo.forgejo.router import ApiCall, ApiError, Routes, not_found
+from fjmcp_broker.demo.forgejo.shapes import NO_SHA
+from fjmcp_broker.demo.forgejo.world import Repository, content_digest
 
 content_routes = Routes()
 

@@ -10,11 +10,11 @@ from hmac import compare_digest
 from klein import Klein, Response
 from twisted.web.iweb import IRequest
 
-from fjmcp_broker.demo import forgejo_http as http
-from fjmcp_broker.demo.forgejo_core import ForgejoCore
-from fjmcp_broker.demo.forgejo_http import json_answer, serve, text_answer
-from fjmcp_broker.demo.forgejo_state import Application, Grant, User
-from fjmcp_broker.demo.forgejo_tokens import (
+from fjmcp_broker.demo.forgejo import http
+from fjmcp_broker.demo.forgejo.core import ForgejoCore
+from fjmcp_broker.demo.forgejo.http import json_answer, serve, text_answer
+from fjmcp_broker.demo.forgejo.state import Application, Grant, User
+from fjmcp_broker.demo.forgejo.tokens import (
     ACCESS,
     MINIMUM_LENGTH,
     REFRESH,

@@ -9,9 +9,9 @@ from typing import Any, Final
 import attrs
 from klein import Response
 
-from fjmcp_broker.demo.forgejo_controls import Controls
-from fjmcp_broker.demo.forgejo_faults import Fault
-from fjmcp_broker.demo.forgejo_http import json_answer
+from fjmcp_broker.demo.forgejo.controls import Controls
+from fjmcp_broker.demo.forgejo.faults import Fault
+from fjmcp_broker.demo.forgejo.http import json_answer
 
 PREFIX: Final = "/-/controls/"
 

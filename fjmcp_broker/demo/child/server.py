@@ -11,19 +11,19 @@ import threading
 import time
 from typing import Any, NoReturn
 
-from fjmcp_broker.demo.child_api import ForgejoApi
-from fjmcp_broker.demo.child_options import Options
-from fjmcp_broker.demo.child_stateless import (
+from fjmcp_broker.demo.child.api import ForgejoApi
+from fjmcp_broker.demo.child.options import Options
+from fjmcp_broker.demo.child.stateless import (
     InputRequired,
     Stateless,
     ask,
     completed,
     is_stateless,
 )
-from fjmcp_broker.demo.child_steps import Steps
-from fjmcp_broker.demo.child_test_tools import Conversation, TestTools
-from fjmcp_broker.demo.child_tools import ForgejoTools, Tool, ToolError, text_result
-from fjmcp_broker.demo.child_wire import Wire, log, write_stderr
+from fjmcp_broker.demo.child.steps import Steps
+from fjmcp_broker.demo.child.test_tools import Conversation, TestTools
+from fjmcp_broker.demo.child.tools import ForgejoTools, Tool, ToolError, text_result
+from fjmcp_broker.demo.child.wire import Wire, log, write_stderr
 
 REVISIONS = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")
 REVISION_WHEN_ABSENT = "2025-03-26"

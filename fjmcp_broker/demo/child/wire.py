@@ -8,7 +8,7 @@ import threading
 import time
 from typing import Any
 
-from fjmcp_broker.demo.child_options import Options
+from fjmcp_broker.demo.child.options import Options
 
 STDOUT = 1
 STDERR = 2
@@ -16,7 +16,7 @@ PIECE = 65536
 RED, YELLOW, BLUE, PLAIN = "\x1b[31m", "\x1b[33m", "\x1b[34m", "\x1b[0m"
 STACK = (
     "fjmcp_broker/demo/child.call\n"
-    "\t/src/fjmcp_broker/demo/child.py:1\n"
+    "\t/src/fjmcp_broker/demo/child/program.py:1\n"
     "runtime.main\n"
     "\t/src/runtime/proc.py:290"
 )

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import quote
 
-from fjmcp_broker.demo.forgejo_core import ForgejoCore
-from fjmcp_broker.demo.forgejo_state import User
-from fjmcp_broker.demo.forgejo_world import (
+from fjmcp_broker.demo.forgejo.core import ForgejoCore
+from fjmcp_broker.demo.forgejo.state import User
+from fjmcp_broker.demo.forgejo.world import (
     DEFAULT_BRANCH,
     Comment,
     Commit,

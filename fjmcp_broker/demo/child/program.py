@@ -40,19 +40,18 @@ It misbehaves on request. The variables, each with the prefix C{STANDIN_CHILD_}:
   - C{HONOUR_CANCEL}: a cancelled C{slow} ends at once, as in forgejo-mcp 2.34.
   - C{LEDGER}: path of a file; one line of JSON for every C{tools/call}, with
     C{name}, C{id}, C{key} (the argument of that name) and C{pid}.
-  - C{STEPS}: path of a directory; see L{fjmcp_broker.demo.child_steps}.
+  - C{STEPS}: path of a directory; see L{fjmcp_broker.demo.child.steps}.
 """
 
 import os
 import signal
-import sys
 import threading
 import time
 
-from fjmcp_broker.demo.child_api import ForgejoApi, ForgejoError
-from fjmcp_broker.demo.child_options import Options
-from fjmcp_broker.demo.child_server import Server
-from fjmcp_broker.demo.child_wire import log, write_stderr
+from fjmcp_broker.demo.child.api import ForgejoApi, ForgejoError
+from fjmcp_broker.demo.child.options import Options
+from fjmcp_broker.demo.child.server import Server
+from fjmcp_broker.demo.child.wire import log, write_stderr
 
 USAGE = (
     "Usage of fjmcp-standin-child:\n"
@@ -121,7 +120,3 @@ def open_descriptors() -> list[int]:
             continue
         found.append(int(name))
     return sorted(found)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

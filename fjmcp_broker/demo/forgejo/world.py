@@ -8,7 +8,7 @@ from typing import Final
 
 import attrs
 
-from fjmcp_broker.demo.forgejo_state import ForgejoState, User
+from fjmcp_broker.demo.forgejo.state import ForgejoState, User
 
 DEFAULT_BRANCH: Final = "main"
 

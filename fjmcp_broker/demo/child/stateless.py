@@ -6,8 +6,8 @@ C{STANDIN_CHILD_ERA}.
 import threading
 from typing import Any
 
-from fjmcp_broker.demo.child_options import Options
-from fjmcp_broker.demo.child_wire import Wire
+from fjmcp_broker.demo.child.options import Options
+from fjmcp_broker.demo.child.wire import Wire
 
 VERSION = "2026-07-28"
 PREFIX = "io.modelcontextprotocol/"

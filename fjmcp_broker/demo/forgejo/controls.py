@@ -5,10 +5,10 @@ does to it. Tests call them directly.
 
 import attrs
 
-from fjmcp_broker.demo.forgejo_core import ForgejoCore
-from fjmcp_broker.demo.forgejo_faults import FaultControls
-from fjmcp_broker.demo.forgejo_state import Application, Grant, User
-from fjmcp_broker.demo.forgejo_tokens import TokenSigner, new_key
+from fjmcp_broker.demo.forgejo.core import ForgejoCore
+from fjmcp_broker.demo.forgejo.faults import FaultControls
+from fjmcp_broker.demo.forgejo.state import Application, Grant, User
+from fjmcp_broker.demo.forgejo.tokens import TokenSigner, new_key
 
 
 @attrs.frozen

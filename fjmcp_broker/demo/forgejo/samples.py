@@ -5,9 +5,9 @@ Plausible API objects for the parts of Forgejo that the stand-in has no state fo
 from base64 import b64encode
 from typing import Final
 
-from fjmcp_broker.demo.forgejo_router import ApiCall
-from fjmcp_broker.demo.forgejo_shapes import Json, stamp
-from fjmcp_broker.demo.forgejo_world import Repository
+from fjmcp_broker.demo.forgejo.router import ApiCall
+from fjmcp_broker.demo.forgejo.shapes import Json, stamp
+from fjmcp_broker.demo.forgejo.world import Repository
 
 ORGANIZATION: Final = "friends"
 

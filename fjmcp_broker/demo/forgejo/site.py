@@ -8,10 +8,10 @@ from html import escape
 from klein import Klein, Response
 from twisted.web.iweb import IRequest
 
-from fjmcp_broker.demo.forgejo_core import ForgejoCore
-from fjmcp_broker.demo.forgejo_http import page, serve, text_answer
-from fjmcp_broker.demo.forgejo_sessions import BrowserSessions
-from fjmcp_broker.demo.forgejo_world import Issue, Repository, World
+from fjmcp_broker.demo.forgejo.core import ForgejoCore
+from fjmcp_broker.demo.forgejo.http import page, serve, text_answer
+from fjmcp_broker.demo.forgejo.sessions import BrowserSessions
+from fjmcp_broker.demo.forgejo.world import Issue, Repository, World
 
 
 class SitePages:

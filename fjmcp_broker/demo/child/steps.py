@@ -19,7 +19,7 @@ import time
 from contextlib import suppress
 from typing import Final
 
-from fjmcp_broker.demo.child_options import Options
+from fjmcp_broker.demo.child.options import Options
 
 LOOK_SECONDS: Final = 0.01
 

@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from klein import Response
 
-from fjmcp_broker.demo.forgejo_http import json_answer, text_answer
-from fjmcp_broker.demo.forgejo_router import ApiCall, not_found
-from fjmcp_broker.demo.forgejo_samples import Samples
+from fjmcp_broker.demo.forgejo.http import json_answer, text_answer
+from fjmcp_broker.demo.forgejo.router import ApiCall, not_found
+from fjmcp_broker.demo.forgejo.samples import Samples
 
 REPOSITORY: Final = r"/repos/[^/]+/[^/]+"
 

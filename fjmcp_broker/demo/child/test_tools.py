@@ -6,14 +6,44 @@ import json
 import os
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from fjmcp_broker.demo.child_api import ForgejoApi, ForgejoError
-from fjmcp_broker.demo.child_tools import Arguments, Tool, ToolError
-from fjmcp_broker.demo.child_wire import Wire
+from fjmcp_broker.demo.child.api import ForgejoApi, ForgejoError
+from fjmcp_broker.demo.child.stateless import Stateless
+from fjmcp_broker.demo.child.tools import Arguments, Tool, ToolError
+from fjmcp_broker.demo.child.wire import Wire
 
-if TYPE_CHECKING:
-    from fjmcp_broker.demo.child_server import Server
+
+class Host(Protocol):
+    """
+    The child, as its tools see it: L{fjmcp_broker.demo.child.server.Server}.
+    """
+
+    @property
+    def stateless(self) -> Stateless:
+        """
+        @return: what it does in the way of MCP 2026-07-28.
+        """
+
+    def cancelled(self) -> threading.Event:
+        """
+        @return: set when the client cancelled the running call.
+        """
+
+    def progress_token(self) -> Any:
+        """
+        @return: the progress token of the running call, None without one.
+        """
+
+    def ask(self, method: str, params: Any) -> Any:
+        """
+        @return: as L{Conversation.ask}.
+        """
+
+    def received(self) -> dict[str, Any]:
+        """
+        @return: what the client has sent.
+        """
 
 
 class Conversation:
@@ -82,7 +112,7 @@ class TestTools:
 
     def __init__(
         self,
-        server: "Server",
+        server: Host,
         api: ForgejoApi,
         wire: Wire,
         descriptors: list[int],

@@ -6,9 +6,9 @@ from typing import Any
 
 from klein import Response
 
-from fjmcp_broker.demo.forgejo_http import json_answer, text_answer
-from fjmcp_broker.demo.forgejo_router import ApiCall, ApiError, Routes, not_found
-from fjmcp_broker.demo.forgejo_world import Comment, Issue, Label, Repository
+from fjmcp_broker.demo.forgejo.http import json_answer, text_answer
+from fjmcp_broker.demo.forgejo.router import ApiCall, ApiError, Routes, not_found
+from fjmcp_broker.demo.forgejo.world import Comment, Issue, Label, Repository
 
 issue_routes = Routes()
 

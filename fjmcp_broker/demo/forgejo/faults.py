@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IReactorTime, ITCPTransport
 from twisted.web.iweb import IRequest
 from twisted.web.server import Request
 
-from fjmcp_broker.demo.forgejo_http import page
+from fjmcp_broker.demo.forgejo.http import page
 
 ENDPOINTS: Final = {
     "/user/login": "login",

@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 
 from twisted.internet.interfaces import IReactorTime
 
-from fjmcp_broker.demo.forgejo_faults import Traffic
-from fjmcp_broker.demo.forgejo_state import Application, ForgejoState, Grant, User
-from fjmcp_broker.demo.forgejo_tokens import (
+from fjmcp_broker.demo.forgejo.faults import Traffic
+from fjmcp_broker.demo.forgejo.state import Application, ForgejoState, Grant, User
+from fjmcp_broker.demo.forgejo.tokens import (
     ACCESS,
     REFRESH,
     InvalidTokenError,

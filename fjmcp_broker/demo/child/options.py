@@ -1,5 +1,5 @@
 """
-How the stand-in child is told to misbehave. See L{fjmcp_broker.demo.child}.
+How the stand-in child is told to misbehave. See L{fjmcp_broker.demo.child.program}.
 """
 
 from collections.abc import Mapping

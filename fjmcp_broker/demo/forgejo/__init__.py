@@ -1,0 +1,1 @@
+"""A stand-in Forgejo: L{fjmcp_broker.demo.forgejo.stand_in}."""
