@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,18 +18,10 @@ from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 
 from tests.real.browser import Browser, Page
+from tests.real.ports import free_port as free_port
 
 CLOCK: Final = IReactorTime(reactor)
 SCRIPTS: Final = Path(sys.executable).parent
-
-
-def free_port() -> int:
-    """
-    @return: a loopback TCP port that was free a moment ago.
-    """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def pause(seconds: float) -> None:
