@@ -249,9 +249,12 @@ def is_our_resource(resource: str, public_url: str) -> bool:
     @param resource: a resource indicator (RFC 8707), controlled by the client.
     @param public_url: the issuer, an origin without trailing slash.
     @return: whether it is the MCP endpoint or the bare origin, with or without a
-        trailing slash.
+        trailing slash; scheme and host in any case (MCP 2026-07-28, authorization,
+        canonical server URI).
     """
-    return resource.removesuffix("/") in (public_url, f"{public_url}/mcp")
+    origin, path = resource[: len(public_url)], resource[len(public_url) :]
+    is_our_origin = origin.isascii() and origin.lower() == public_url.lower()
+    return is_our_origin and path in ("", "/", "/mcp", "/mcp/")
 
 
 def _refused(problem: str) -> OAuthError:
