@@ -32,6 +32,14 @@ class Policy(StrEnum):
     READ_ONLY_REQUESTED = "read-only-requested"
 
 
+def hides_writing(policy: str) -> bool:
+    """
+    @param policy: a value of L{Policy}.
+    @return: whether lists of tools leave out those that write.
+    """
+    return policy == Policy.READ_ONLY
+
+
 def allows_as_much(policy: str, other: str) -> bool:
     """
     @param policy: a value of L{Policy}; any other counts as read-only.

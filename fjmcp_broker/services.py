@@ -231,6 +231,11 @@ class _Composition:
         self._books.trail.grant_ended(grant_id)
         self._authenticator.forget_grant(grant_id)
         self._registry.close_grant(grant_id)
+        self._site.end_streams(lambda p: p.grant_id == grant_id, calls=True)
+
+    def _token_revoked(self, token_digest: bytes) -> None:
+        self._authenticator.forget_token(token_digest)
+        self._site.end_streams(lambda p: p.token_digest == token_digest)
 
     def _user_suspended(self, user_id: int) -> None:
         self._books.trail.user_suspended(user_id)
@@ -327,7 +332,7 @@ class _Composition:
                 metrics=self._metrics,
                 is_ready=lambda: self.daemon.ready,
                 on_grant_ended=self._grant_ended,
-                on_token_revoked=self._authenticator.forget_token,
+                on_token_revoked=self._token_revoked,
             )
         )
         root = Root(endpoint, endpoints)

@@ -129,7 +129,7 @@ class Sight:
             self.capabilities = now
         if before is None:
             return []
-        return [_changed(kind) for kind in _LISTED if before.get(kind) != now.get(kind)]
+        return [changed(kind) for kind in _LISTED if before.get(kind) != now.get(kind)]
 
     def client_saw(self, request: Request, result: bytes) -> None:
         """
@@ -151,7 +151,7 @@ class Sight:
         if digest is None or self.lists.get(method, digest) == digest:
             return []
         self.lists = {**self.lists, method: digest}
-        return [_changed(_KINDS[method])]
+        return [changed(_KINDS[method])]
 
 
 class Sights:
@@ -215,7 +215,11 @@ class Sights:
         self._changed = {**changed, **self._changed}
 
 
-def _changed(kind: str) -> bytes:
+def changed(kind: str) -> bytes:
+    """
+    @param kind: C{tools}, C{prompts} or C{resources}.
+    @return: the notification that such a list has changed.
+    """
     return encode_notification(f"notifications/{kind}/list_changed")
 
 

@@ -99,8 +99,7 @@ class Shelf:
             if session.has_ended:
                 raise SessionGone("there is no such session")
             if moved:
-                session.grant_id = principal.grant_id
-                session.policy = principal.policy
+                session.moved(principal.grant_id, principal.policy)
             elif session.grant_id == before:
                 raise SessionGone("there is no such session")
             # Else somebody was faster, and may be the next to lose it.

@@ -26,6 +26,7 @@ from fjmcp_broker.mcp.messages import (
     encode_result,
 )
 from fjmcp_broker.mcp.policy import ToolCatalogue
+from fjmcp_broker.rights import Policy, hides_writing
 from fjmcp_broker.sessions.children.attachment import INITIALIZED, Attachment
 from fjmcp_broker.sessions.children.roles import ChildrenKeeper
 from fjmcp_broker.sessions.children.succession import Children
@@ -33,7 +34,7 @@ from fjmcp_broker.sessions.children.waiting import Listener, Waiter
 from fjmcp_broker.sessions.errors import ChildGone, SessionGone
 from fjmcp_broker.sessions.handshake import TELLING, WatchedWaiter, telling_params
 from fjmcp_broker.sessions.ledger import StoredSession
-from fjmcp_broker.sessions.list_changed import Sight
+from fjmcp_broker.sessions.list_changed import Sight, changed
 from fjmcp_broker.sessions.processes.child import Child
 
 __all__ = ["INITIALIZED", "Session"]
@@ -195,6 +196,27 @@ class Session:
         if before is not None and before is not stream:
             before.end()
         self._owner.session_changed(self)
+        if self._sight.untold:
+            untold, self._sight.untold = self._sight.untold, []
+            self._announce(untold)
+
+    def moved(self, grant_id: str, policy: Policy) -> None:
+        """
+        Another grant has adopted it. Whoever listens was let in by the one before:
+        the stream is ended, and its client comes back with the token that it has now.
+        When the new grant shows other tools, the client is told there.
+
+        @param grant_id: where it belongs from now on.
+        @param policy: of that grant.
+        """
+        shows_others = hides_writing(policy) is not hides_writing(self.policy)
+        self.grant_id, self.policy = grant_id, policy
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.end()
+            self._owner.session_changed(self)
+        if shows_others:
+            self._announce([changed("tools")])
 
     def unlisten(self, stream: Listener) -> None:
         """

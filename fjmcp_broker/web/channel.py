@@ -2,6 +2,7 @@
 Connections: how long a request may take to arrive, how long its lines may be.
 """
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from twisted.internet.interfaces import IDelayedCall
@@ -68,6 +69,24 @@ class BrokerChannel(HTTPChannel):
                     request.on_drain()
         else:
             self.loseConnection()
+
+    def end_streams(
+        self, concerned: Callable[[Any], bool], *, calls: bool = False
+    ) -> None:
+        """
+        End the answers that would last as long as their clients like.
+
+        @param concerned: judges the L{Principal} of a request.
+        @param calls: whether other answers on their way to such a one end, too: with
+            the connection.
+        """
+        for request in list(self.requests):
+            if request.principal is None or not concerned(request.principal):
+                continue
+            if request.on_drain is not None:
+                request.on_drain()
+            elif calls:
+                self.loseConnection()
 
     def close_unused(self) -> None:
         """

@@ -113,7 +113,7 @@ class McpEndpoint(Resource):
         try:
             answer = no_session_for(request, "GET") or no_events_for(request)
             if answer is None:
-                session = await self._find(request, principal)
+                session = await self._let_in(request, principal)
                 if not request.is_open:
                     return
                 answer = self._streams.listen(request, session)
@@ -135,6 +135,21 @@ class McpEndpoint(Resource):
         except Exception as error:
             answer = self._answer_to(error, NULL, request)
         self._finish(request, answer)
+
+    async def _let_in(self, request: BrokerRequest, principal: Principal) -> Session:
+        """
+        A stream has no end of its own, so the token that opens it is good at that
+        very moment: it may be revoked while the session is looked for.
+
+        @return: the session.
+        @raise BearerRefused: the token has ended.
+        """
+        header = authorization_header(request)
+        while True:
+            session = await self._find(request, principal)
+            await self._authenticator.authenticate(header)
+            if session.grant_id == principal.grant_id and not session.has_ended:
+                return session
 
     async def _find(self, request: BrokerRequest, principal: Principal) -> Session:
         session_id = request.getHeader(b"mcp-session-id") or b""

@@ -9,8 +9,9 @@ from functools import partial
 import attrs
 
 from fjmcp_broker.mcp.messages import Request, Response, encode
-from fjmcp_broker.mcp.policy import Policy, ToolCatalogue, overlay
+from fjmcp_broker.mcp.policy import ToolCatalogue, overlay
 from fjmcp_broker.oauth.bearer import Principal
+from fjmcp_broker.rights import hides_writing
 from fjmcp_broker.sessions.streams.stream import ResponseStream
 from fjmcp_broker.web.mcp_audit import ToolCall
 
@@ -43,7 +44,7 @@ class ToolsOverlay:
         return partial(
             overlay,
             catalogue=catalogue,
-            hide_writes=principal.policy is Policy.READ_ONLY,
+            hide_writes=hides_writing(principal.policy),
             annotate=self._annotate,
         )
 

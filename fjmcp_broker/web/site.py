@@ -20,6 +20,7 @@ from zope.interface import implementer
 
 from fjmcp_broker.limits.memory import Memory, MemoryBounds
 from fjmcp_broker.logs import REQUEST_ID_FIELD
+from fjmcp_broker.oauth.bearer import Principal
 from fjmcp_broker.web.channel import BrokerChannel
 from fjmcp_broker.web.cors import answer_all, is_open_to_all
 from fjmcp_broker.web.errors import RETRY_AFTER_SECONDS
@@ -215,6 +216,19 @@ class BrokerSite(Site):
             await drained
             if overdue.active():
                 overdue.cancel()
+
+    def end_streams(
+        self, concerned: Callable[[Principal], bool], *, calls: bool = False
+    ) -> None:
+        """
+        Somebody's right to be here has ended. Who was let in before keeps nothing
+        open.
+
+        @param concerned: whose right that was.
+        @param calls: as for L{BrokerChannel.end_streams}.
+        """
+        for channel in list(self.channels):
+            channel.end_streams(concerned, calls=calls)
 
     def channel_opened(self, channel: BrokerChannel) -> None:
         """
