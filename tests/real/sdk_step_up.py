@@ -73,16 +73,33 @@ async def journey(options: argparse.Namespace) -> dict[str, Any]:
         person.visit,
         person.answer,
     )
-    seen: dict[str, Any] = {"statuses": []}
+    seen: dict[str, Any] = {"statuses": [], "streams": [], "told": []}
+    told, again = asyncio.Event(), asyncio.Event()
 
     async def note(response: Any) -> None:
-        if response.request.url.path == "/mcp" and response.request.method == "POST":
+        if response.request.url.path != "/mcp":
+            return
+        if response.request.method == "POST":
             seen["statuses"].append(response.status_code)
+        elif response.request.method == "GET":
+            seen["streams"].append(response.status_code)
+            if len(seen["streams"]) > 1:
+                again.set()
+
+    async def hear(message: Any) -> None:
+        seen["told"].append(getattr(message, "method", type(message).__name__))
+        told.set()
 
     async with create_mcp_http_client(auth=provider) as http:
         http.event_hooks = {"response": [note]}
         transport = streamable_http_client(f"{options.broker}/mcp", http_client=http)
-        async with Client(transport, mode=options.mode, read_timeout_seconds=30) as mcp:
+        client = Client(
+            transport,
+            mode=options.mode,
+            read_timeout_seconds=30,
+            message_handler=hear,
+        )
+        async with client as mcp:
             seen["before"] = [tool.name for tool in (await mcp.list_tools()).tools]
             seen["read"] = await call(mcp, "get_my_user_info", {})
             seen["written"] = await call(mcp, "create_issue", ISSUE)
@@ -90,6 +107,12 @@ async def journey(options: argparse.Namespace) -> dict[str, Any]:
             # It keeps the list for as long as the server said, else.
             tools = (await mcp.list_tools(cache_mode="refresh")).tools
             seen["after"] = [tool.name for tool in tools]
+            if options.mode == "legacy":
+                # What it listened to was the old token's, and it comes back with the
+                # new one.
+                await asyncio.wait_for(again.wait(), 30)
+                if not options.tokens:
+                    await asyncio.wait_for(told.wait(), 30)
     seen["sign_ins"], seen["asked"] = person.sign_ins, person.asked
     seen["scope"] = storage.tokens and storage.tokens.scope
     return seen

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import signal
 import time
+from urllib.parse import urlencode
 
-from tests.real.relay import call
+from twisted.internet.threads import deferToThread
+
+from tests.real.client import FORM, McpClient
+from tests.real.relay import Answer, call
 from tests.real.test_relay_get import whole_events
 from tests.real.test_sessions import SessionCase
 
@@ -54,3 +58,54 @@ class StreamRestartTests(SessionCase):
         again = await self.ask(client, "GET", Last_Event_ID=last)
         self.assertEqual(again.status, 200)
         await self.check(client)
+
+
+class RightsTests(SessionCase):
+    """Streams, and what becomes of the rights that they were opened with."""
+
+    async def listening(self, client: McpClient) -> Answer:
+        """Open a GET stream."""
+        answer = await self.ask(client, "GET")
+        self.assertEqual(answer.status, 200)
+        return answer
+
+    async def revoke(self, client: McpClient, token: str) -> None:
+        """The client gives a token back."""
+        form = urlencode({"token": token, "client_id": client.client_id}).encode()
+        url = f"{client.url}/oauth/revoke"
+        answer = await deferToThread(client.browser.request, "POST", url, form, FORM)
+        self.assertEqual(answer.status, 200, answer.text)
+
+    async def test_stepping_up(self) -> None:
+        """
+        The stream ends when the session moves to the grant that may write. The next
+        one says that there are more tools, and outlives the end of the old grant.
+        """
+        await self.begin()
+        client = await self.session(
+            self.daemon, self.forgejo, "alice", decision="read-only"
+        )
+        old, refresh_token = await self.listening(client), client.refresh_token
+        password = self.forgejo.password("alice")
+        await deferToThread(client.sign_in, "alice", password)
+        again = await self.listening(client)
+        await old.until(lambda: old.raw.endswith(b"0\r\n\r\n"))
+        await again.until(lambda: b"list_changed" in again.raw)
+        self.assertNotIn(b"list_changed", old.raw)
+        await self.revoke(client, refresh_token)
+        await self.call(client, "notify", method="notifications/prompts/list_changed")
+        await again.until(lambda: b"prompts/list_changed" in again.raw)
+
+    async def test_revoked(self) -> None:
+        """A token that its client gives back ends its stream alone; a grant, all."""
+        await self.begin()
+        client = await self.signed_in()
+        first, token = await self.listening(client), client.access_token
+        await deferToThread(client.refresh)
+        second = await self.listening(client)
+        await self.revoke(client, token)
+        await first.until(lambda: first.raw.endswith(b"0\r\n\r\n"))
+        await self.call(client, "notify", method="notifications/prompts/list_changed")
+        await second.until(lambda: b"prompts/list_changed" in second.raw)
+        await self.revoke(client, client.refresh_token)
+        await second.until(lambda: second.raw.endswith(b"0\r\n\r\n"))

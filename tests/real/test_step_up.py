@@ -48,6 +48,8 @@ class StepUpTests(BrokerCase):
         self.assertIn("create_issue", seen["after"])
         self.assertNotIn("download_release_attachment", seen["after"])
         self.assertEqual(len(forgejo.stand_in.controls.writes()), writes)
+        # A session's GET stream ends with the old token and begins with the new one.
+        self.assertEqual(set(seen["streams"]), {200} if seen["streams"] else set())
 
     async def step_up(self, **settings: str) -> None:
         """In each era, with the choice of the person and with that of the client."""
@@ -59,6 +61,8 @@ class StepUpTests(BrokerCase):
             self.check(seen, forgejo, writes)
             self.assertNotIn("create_issue", seen["before"])
             self.assertEqual(seen["sign_ins"], 2)
+            changed = ["notifications/tools/list_changed"]
+            self.assertEqual(seen["told"], changed if mode == "legacy" else [])
 
             asked = await self.asked_for_read(daemon, forgejo)
             seen = await self.client(daemon, forgejo, mode, "--tokens", asked)
@@ -66,6 +70,7 @@ class StepUpTests(BrokerCase):
             self.check(seen, forgejo, writes)
             self.assertIn("create_issue", seen["before"])
             self.assertEqual(seen["sign_ins"], 1)
+            self.assertEqual(seen["told"], [])
 
     async def asked_for_read(self, daemon: Daemon, forgejo: RunningForgejo) -> str:
         """
