@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import sys
@@ -11,6 +12,28 @@ from typing import Any, Final
 from twisted.logger import Logger
 
 log: Final = Logger()
+
+_M_MMAP_THRESHOLD: Final = -3
+_M_ARENA_MAX: Final = -8
+"""Of glibc, C{malloc.h}."""
+
+LARGE_BLOCK_BYTES: Final = 1024 * 1024
+
+
+def keep_heap_small() -> bool:
+    """
+    Have memory go back to the system. Left alone, glibc gives each thread a heap of its
+    own, though Python allocates in one at a time, and takes large blocks from the heap
+    once one was given back, so that what is above them keeps their place for ever.
+
+    @return: whether the C library does so; C{False} for those without C{mallopt}.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):
+        return False
+    settings = ((_M_ARENA_MAX, 1), (_M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES))
+    return all([mallopt(name, value) == 1 for name, value in settings])
 
 
 class OrderlyExit:

@@ -6,6 +6,7 @@ answers quickly.
 """
 
 import gc
+import linecache
 import os
 import sys
 import textwrap
@@ -123,6 +124,8 @@ def leave_out_of_collections() -> None:
     of the libraries are tens of thousands of objects that stay, and walking through
     them again and again would hold every request up for tens of milliseconds.
     """
+    # The sources of what attrs has generated, which only tracebacks show.
+    linecache.clearcache()
     gc.collect()
     gc.freeze()
 
@@ -154,11 +157,13 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     from fjmcp_broker.clocks import follow_elapsed_time
+    from fjmcp_broker.process import keep_heap_small
     from fjmcp_broker.reload import Operator
     from fjmcp_broker.services import build, preflight
 
     daemon = DaemonService(loaded.config.log, cast(usage.Options, options.parent))
     try:
+        keep_heap_small()
         preflight(loaded.config)
         follow_elapsed_time(reactor)
         operator = Operator(read, daemon.set_level)

@@ -2,7 +2,6 @@
 
 import tomllib
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Final
 
@@ -80,6 +79,9 @@ def read_file(path: str, problems: Problems, notes: list[str]) -> Tables:
 
 
 def _unknown(name: str, is_table: bool) -> str:
+    # Only here: a daemon that runs has no use for it.
+    from difflib import get_close_matches
+
     if is_table:
         near = get_close_matches(name, SECTIONS, 1)
         hint = f"; did you mean [{near[0]}]?" if near else ""

@@ -92,11 +92,15 @@ class Response:
     @ivar id: raw JSON of the id; C{null} only with an error.
     @ivar result: raw JSON, or None.
     @ivar error: raw JSON object, or None.
+    @ivar added: raw members, each after a comma, that the result, an object with
+        members, gets at its end when it is written: a large one is then not copied
+        for them.
     """
 
     id: bytes
     result: bytes | None = None
     error: bytes | None = None
+    added: bytes = b""
 
 
 Message = Request | Notification | Response
@@ -127,13 +131,18 @@ def encode_notification(method: str, params: bytes | None = None) -> bytes:
     )
 
 
-def encode_result(id: bytes, result: bytes) -> bytes:
+def encode_result(id: bytes, result: bytes, added: bytes = b"") -> bytes:
     """
     @param id: raw JSON.
     @param result: raw JSON; its bytes are kept.
+    @param added: as in L{Response}.
     @return: the response, without a line end.
     """
-    return b"".join((b'{"jsonrpc":"2.0","id":', id, b',"result":', result, b"}"))
+    head = b'{"jsonrpc":"2.0","id":'
+    if not added:
+        return b"".join((head, id, b',"result":', result, b"}"))
+    members = memoryview(result)[: result.rindex(b"}")]
+    return b"".join((head, id, b',"result":', members, added, b"}}"))
 
 
 def encode_error(
@@ -172,7 +181,8 @@ def encode(message: Message) -> bytes:
         return encode_notification(message.method, message.params)
     if message.error is not None:
         return encode_error_object(message.id, message.error)
-    return encode_result(message.id, NULL if message.result is None else message.result)
+    result = NULL if message.result is None else message.result
+    return encode_result(message.id, result, message.added)
 
 
 def id_key(id: bytes) -> bytes:

@@ -10,7 +10,6 @@ token without any recognised granular scope may do everything that its user may.
 """
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import Final
 
 from fjmcp_broker.errors import BrokerError
@@ -142,6 +141,9 @@ def _power(text: str) -> frozenset[str]:
 
 
 def _unknown(scope: str) -> str:
+    # Only here: a daemon that runs has no use for it.
+    from difflib import get_close_matches
+
     near = get_close_matches(scope.lower(), sorted(KNOWN), n=1, cutoff=0.6)
     hint = f", did you mean {near[0]!r}?" if near else ""
     return f"Forgejo knows no scope {scope[:60]!r}{hint}"

@@ -34,6 +34,7 @@ from fjmcp_broker.mcp.modern.translation import (
     URL_ELICITATION_REQUIRED,
     code_of,
     error_to_modern,
+    members_to_add,
     result_to_modern,
 )
 
@@ -63,6 +64,9 @@ def answer_to_modern(
         return error.to_response(), error.status
     if response.error is None:
         result = NULL if response.result is None else response.result
+        added = members_to_add(modern.method, result, server_info)
+        if added is not None:
+            return Response(modern.id, result, None, added), 200
         result = result_to_modern(modern.method, result, server_info)
         return Response(modern.id, result), 200
     if modern.may_be_asked and code_of(response.error) == URL_ELICITATION_REQUIRED:

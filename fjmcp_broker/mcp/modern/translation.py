@@ -55,6 +55,8 @@ five minutes bound it for all others. What C{resources/read} gives can be anothe
 at any moment, and no child of the older revisions says how long it is good.
 """
 
+LARGE_RESULT_BYTES: Final = 256 * 1024
+
 URL_ELICITATION_REQUIRED: Final = -32042
 RESOURCE_NOT_FOUND: Final = -32002
 
@@ -126,6 +128,31 @@ def result_to_modern(
     if meta is not None:
         replaced["_meta"] = meta
     return found.edited(replaced=replaced)
+
+
+def members_to_add(
+    method: str, result: bytes, server_info: bytes | None = None
+) -> bytes | None:
+    """
+    Spare a large result the copy that L{result_to_modern} makes of it.
+
+    @param method: as for L{result_to_modern}.
+    @param result: likewise.
+    @param server_info: likewise.
+    @return: what makes L{result_to_modern}'s of it, as in
+        L{fjmcp_broker.mcp.envelope.Response}; None when it is small, or changes in
+        another place than at its end.
+    """
+    if len(result) < LARGE_RESULT_BYTES or method in TTL_MILLISECONDS:
+        return None
+    found = JsonObject.read(result)
+    if found is None or found.data is not result or not found.spans:
+        return None
+    if not found.spans.keys().isdisjoint(("resultType", "_meta")):
+        return None
+    added = b',"resultType":' + COMPLETE
+    meta = with_meta(None, META_SERVER, server_info)
+    return added if meta is None else added + b',"_meta":' + meta
 
 
 def error_to_modern(error: bytes, method: str) -> tuple[bytes, int]:

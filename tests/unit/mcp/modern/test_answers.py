@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 from twisted.trial.unittest import SynchronousTestCase
 
-from fjmcp_broker.mcp.envelope import Response
+from fjmcp_broker.mcp.envelope import Response, encode
 from fjmcp_broker.mcp.modern.answers import (
     MAXIMUM_URLS,
     answer_passed_on,
@@ -14,6 +14,7 @@ from fjmcp_broker.mcp.modern.answers import (
     failed,
 )
 from fjmcp_broker.mcp.modern.capabilities import Required, merged
+from fjmcp_broker.mcp.modern.translation import LARGE_RESULT_BYTES, result_to_modern
 
 from .cases import SERVER, modern
 
@@ -52,6 +53,28 @@ class AnswerTests(SynchronousTestCase):
         self.assertEqual(result["cacheScope"], "private")
         found, status = answer_to_modern(modern("x/y", {}), error(-32601))
         self.assertEqual((found.id, status), (b"1", 404))
+
+    def test_large_results_are_not_copied(self) -> None:
+        """They get their members when they are written, and the same ones as others."""
+        text = b"x" * LARGE_RESULT_BYTES
+        for result, is_spared in (
+            (b'{"content":[{"type":"text","text":"%b"}]}' % text, True),
+            (b' { "content" : "%b" }  ' % text, True),
+            (b'{"_meta":{"a":1},"content":"%b"}' % text, False),
+            (b'{"resultType":"x","content":"%b"}' % text, False),
+            (b'{"a":1,"a":"%b"}' % text, False),
+            (b'"%b"' % text, False),
+            (b"{%b}" % (b" " * LARGE_RESULT_BYTES), False),
+        ):
+            for server in (SERVER, None):
+                answer = Response(b"17", result)
+                found, _status = answer_to_modern(modern(), answer, server)
+                self.assertEqual(
+                    found.result is result and found.added != b"", is_spared
+                )
+                whole = Response(b"1", result_to_modern("tools/call", result, server))
+                self.assertEqual(json.loads(encode(found)), json.loads(encode(whole)))
+                self.assertTrue(encode(found).startswith(b'{"jsonrpc":"2.0","id":1,'))
 
     def test_a_refused_question_is_the_reason(self) -> None:
         """MCP 2026-07-28, basic: the server MUST return -32021."""

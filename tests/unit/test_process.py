@@ -1,0 +1,35 @@
+"""Tests of what the daemon asks of its C library."""
+
+import ctypes
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from fjmcp_broker.process import LARGE_BLOCK_BYTES, keep_heap_small
+
+
+def resident_bytes() -> int:
+    """
+    @return: how much of this process is in memory.
+    """
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+
+
+class HeapTests(SynchronousTestCase):
+    """Memory that was needed once goes back to the system."""
+
+    def test_large_blocks(self) -> None:
+        """One below others that are still there as well."""
+        if not hasattr(ctypes.CDLL(None), "mallopt"):
+            self.assertFalse(keep_heap_small())
+            return
+        self.assertTrue(keep_heap_small())
+        size = 16 * LARGE_BLOCK_BYTES
+        # The first one that is given back raises glibc's threshold, left alone.
+        for _ in range(2):
+            block = bytearray(b"x") * size
+            above = [bytes(1024) for _ in range(1000)]
+            before = resident_bytes()
+            del block
+            self.assertLess(resident_bytes(), before - size // 2)
+            del above
