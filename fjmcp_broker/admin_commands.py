@@ -80,6 +80,10 @@ def add_to(commands: "Commands") -> None:
     )
     _add_common(trace, _trace)
     trace.add_argument("id", metavar="ID", nargs="?", help="from a page or the log")
+    trace.add_argument("--user", metavar="LOGIN|ID", help="of this user only")
+    trace.add_argument(
+        "--all", action="store_true", help="all that are kept, not the latest only"
+    )
 
 
 def _add_common(
@@ -175,7 +179,7 @@ def _audit(ask: Ask, arguments: argparse.Namespace) -> int:
 
 def _trace(ask: Ask, arguments: argparse.Namespace) -> int:
     if arguments.id is None:
-        return _show(ask, "trace", arguments)
+        return _listed(ask, arguments)
     (row,) = ask(Request("trace", {"id": arguments.id}))["rows"]
     sys.stdout.write(json.dumps(row) + "\n" if arguments.json else attempt(row))
     return 0

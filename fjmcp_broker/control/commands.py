@@ -22,6 +22,9 @@ REVOKE: Final = "revoke"
 SESSIONS: Final = "sessions"
 
 _TRACES_SHOWN: Final = 50
+_TRACES_OF_A_NETWORK: Final = 10
+"""In the short list these come first; whoever floods it hides nobody else."""
+
 _TRACE_ID: Final = re.compile("[a-z2-7]{8}")
 
 
@@ -151,8 +154,7 @@ def _event(shown: ShownEvent) -> dict[str, Any]:
 def _trace(connection: Connection, request: Request, now: int) -> Outcome:
     trace_id = request.text("id")
     if trace_id is None:
-        newest = traces.newest(connection, _TRACES_SHOWN)
-        return Outcome({"rows": [_attempt(each, now) for each in newest]})
+        return _traces(connection, request, now)
     trace_id = trace_id.strip().lower()
     found = None
     if _TRACE_ID.fullmatch(trace_id):
@@ -160,6 +162,23 @@ def _trace(connection: Connection, request: Request, now: int) -> Outcome:
     if found is None:
         raise ControlError("there is no such trace; old ones are forgotten")
     return Outcome({"rows": [_attempt(found, now)]})
+
+
+def _traces(connection: Connection, request: Request, now: int) -> Outcome:
+    user_id = _user(connection, request)
+    if user_id is None and not request.is_set("all"):
+        shown = traces.newest(connection, _TRACES_SHOWN, _TRACES_OF_A_NETWORK)
+        return Outcome({"rows": [_attempt(each, now) for each in shown]})
+    after = request.arguments.get("after")
+    if after is not None:
+        is_pair = isinstance(after, list) and [type(e) for e in after] == [int, str]
+        if not is_pair:
+            raise ControlError("after must be the end of a page")
+        after = (after[0], after[1])
+    shown = traces.page(connection, _TRACES_SHOWN, after, user_id=user_id)
+    last = shown[-1].attempt if len(shown) >= _TRACES_SHOWN else None
+    end = None if last is None else [last.began_at, last.trace_id]
+    return Outcome({"rows": [_attempt(each, now) for each in shown], "after": end})
 
 
 def _attempt(shown: ShownAttempt, now: int) -> dict[str, Any]:

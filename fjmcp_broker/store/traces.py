@@ -91,18 +91,61 @@ def find(connection: Connection, trace_id: str) -> ShownAttempt | None:
     return found[0] if found else None
 
 
-def newest(connection: Connection, limit: int) -> list[ShownAttempt]:
+def newest(
+    connection: Connection, limit: int, most_of_a_network: int
+) -> list[ShownAttempt]:
+    """
+    The latest ones, without those of one network pushing the others off the list.
+
+    @param connection: to the store.
+    @param limit: how many at most.
+    @param most_of_a_network: so many of each network come before the others of it.
+    @return: attempts, the newest first.
+    """
+    chosen = (
+        "WHERE trace_id IN (SELECT trace_id FROM (SELECT trace_id, began_at,"
+        " row_number() OVER (PARTITION BY network ORDER BY began_at DESC, trace_id)"
+        " AS place FROM sign_in_traces)"
+        " ORDER BY place > ?, began_at DESC, trace_id LIMIT ?)"
+        " ORDER BY began_at DESC, trace_id"
+    )
+    return _select(connection, chosen, (most_of_a_network, limit))
+
+
+def page(
+    connection: Connection,
+    limit: int,
+    after: tuple[int, str] | None = None,
+    *,
+    user_id: int | None = None,
+) -> list[ShownAttempt]:
     """
     @param connection: to the store.
     @param limit: how many at most.
+    @param after: when the last one of the page before began, and its id.
+    @param user_id: of this user only.
     @return: attempts, the newest first.
     """
-    ordered = "ORDER BY began_at DESC, trace_id LIMIT ?"
-    return _select(connection, ordered, (limit,))
+    clause = (
+        "WHERE (:after IS NULL OR began_at < :after"
+        " OR (began_at = :after AND trace_id > :trace_id))"
+        " AND (:user_id IS NULL OR trace.user_id = :user_id)"
+        " ORDER BY began_at DESC, trace_id LIMIT :limit"
+    )
+    began_at, trace_id = after or (None, None)
+    values = {
+        "after": began_at,
+        "trace_id": trace_id,
+        "user_id": user_id,
+        "limit": limit,
+    }
+    return _select(connection, clause, values)
 
 
 def _select(
-    connection: Connection, clause: str, values: tuple[str | int, ...]
+    connection: Connection,
+    clause: str,
+    values: tuple[str | int, ...] | dict[str, str | int | None],
 ) -> list[ShownAttempt]:
     columns = ", ".join(f"trace.{name}" for name in _COLUMNS.split(", "))
     rows = connection.execute(
