@@ -335,8 +335,14 @@ class BrokerChecks:
                 f"{self._url}{STREAM_PATH}: {error}",
                 "Look at the reverse proxy's log.",
             )
-        if answer.status != 200:
+        if answer.status == 429:
             return skipped(name, f"{STREAM_PATH} answered with {answer.status}")
+        if answer.status != 200:
+            return failed(
+                name,
+                f"{STREAM_PATH} answered with {answer.status}",
+                "Have the reverse proxy pass every path of this host to the daemon.",
+            )
         if _seconds_between_events(answer) < _LEAST_SECONDS:
             return failed(
                 name,

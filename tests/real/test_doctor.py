@@ -354,6 +354,9 @@ class BrokerCheckTests(DoctorCase):
         self.assert_found(self.checks().streaming(), Status.OK)
         self.front.replies["/healthz/stream"] = Reply(429)
         self.assert_found(self.checks().streaming(), Status.SKIPPED, "429")
+        for status in (403, 404, 502):
+            self.front.replies["/healthz/stream"] = Reply(status)
+            self.assert_found(self.checks().streaming(), Status.FAILED, str(status))
 
     def test_where_the_daemon_is_asked(self) -> None:
         """On this machine, whatever it listens on."""
