@@ -11,6 +11,7 @@ from zope.interface import implementer
 from fjmcp_broker.limits.memory import Memory, MemoryBounds
 from fjmcp_broker.limits.policy import Limited
 from fjmcp_broker.mcp.messages import NULL
+from fjmcp_broker.oauth.metadata import resource_url
 from fjmcp_broker.web.bearer import (
     BearerAuthenticator,
     BearerRefused,
@@ -29,6 +30,7 @@ from fjmcp_broker.web.mcp_answers import (
 )
 from fjmcp_broker.web.origins import OriginPolicy
 from fjmcp_broker.web.request import BrokerRequest, IAdmission, Refusal
+from fjmcp_broker.web.visitors import Visitors, prefers_html
 
 DEFAULT_MAXIMUM_REQUEST_BYTES: Final = 16 * 1024 * 1024
 
@@ -68,6 +70,7 @@ class McpAdmission:
         self._authenticator = authenticator
         self._origins = origins
         self._limiter = limiter
+        self._visitors = Visitors(resource_url(origins.public_url))
         self.memory = memory or Memory(body_memory(4 * maximum_body_bytes))
         self.maximum_body_bytes = maximum_body_bytes
 
@@ -134,7 +137,14 @@ class McpAdmission:
         try:
             request.principal = await self._authenticator.authenticate(authorization)
         except BearerRefused as error:
-            return unauthorized(error.challenge, "a valid access token is needed")
+            answer = unauthorized(error.challenge, "a valid access token is needed")
+            if (
+                authorization is None
+                and method == b"GET"
+                and prefers_html(request.getHeader(b"accept"))
+            ):
+                return self._visitors.page_for(answer)
+            return answer
         except Exception as error:
             refused: Refusal | None = answer_to_error(
                 error, NULL, self._authenticator, request.request_id

@@ -18,6 +18,8 @@ class OriginPolicy:
     The origins that belong to C{public_url}, and those the operator added. When
     C{public_url} is a loopback URL, the three loopback names are allowed with any
     port, because people and tools mix them.
+
+    @ivar public_url: the validated origin of this service.
     """
 
     def __init__(self, public_url: str, allowed_origins: Iterable[str] = ()) -> None:
@@ -25,6 +27,7 @@ class OriginPolicy:
         @param public_url: the validated origin of this service.
         @param allowed_origins: further origins of browser-based clients.
         """
+        self.public_url = public_url
         parts = urlsplit(public_url)
         self._scheme = parts.scheme
         self._host = (parts.hostname or "", parts.port or _DEFAULT_PORTS[parts.scheme])

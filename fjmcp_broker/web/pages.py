@@ -72,27 +72,35 @@ def render(title: str, *content: Content) -> bytes:
     return b"<!DOCTYPE html>" + document.markup.encode("utf-8")
 
 
-def set_page_headers(request: IRequest, form_sources: Sequence[str] = NO_FORM) -> None:
+def page_headers(form_sources: Sequence[str] = NO_FORM) -> dict[str, str]:
     """
-    Set what every page has. C{Referrer-Policy} is not C{no-referrer}, because with
-    that browsers send C{Origin: null} on our own form.
+    C{Referrer-Policy} is not C{no-referrer}, because with that browsers send
+    C{Origin: null} on our own form.
 
-    @param request: gets the headers.
     @param form_sources: CSP sources to which a form of the page and the redirects
         after it may lead.
+    @return: what every page has.
     """
     policy = (
         f"default-src 'none'; style-src {STYLE_SOURCE}; base-uri 'none'; "
         f"form-action {' '.join(form_sources)}; "
         "frame-ancestors 'none'"
     )
-    for name, value in (
-        ("Content-Security-Policy", policy),
-        ("Referrer-Policy", "same-origin"),
-        ("X-Content-Type-Options", "nosniff"),
-        ("X-Frame-Options", "DENY"),
-        *NO_STORE.items(),
-    ):
+    return {
+        "Content-Security-Policy": policy,
+        "Referrer-Policy": "same-origin",
+        "X-Content-Type-Options": "nosniff",
+        "X-Frame-Options": "DENY",
+        **NO_STORE,
+    }
+
+
+def set_page_headers(request: IRequest, form_sources: Sequence[str] = NO_FORM) -> None:
+    """
+    @param request: gets the headers.
+    @param form_sources: see L{page_headers}.
+    """
+    for name, value in page_headers(form_sources).items():
         request.setHeader(name.encode("ascii"), value.encode("ascii"))
 
 
@@ -106,7 +114,7 @@ def answer_page(
     @param request: gets status and headers.
     @param document: from L{render}.
     @param status: HTTP status.
-    @param form_sources: see L{set_page_headers}.
+    @param form_sources: see L{page_headers}.
     @return: the document, for a route to return.
     """
     set_page_headers(request, form_sources)
