@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import attrs
 
+from . import upstream_tokens
 from .audit import client_name
 from .revocation import end_grant
 
@@ -227,7 +228,8 @@ def exists(connection: Connection, choice: Choice) -> bool:
 
 def end_grants(connection: Connection, choice: Choice, now: int) -> list[str]:
     """
-    End grants with their tokens and sessions; call it again until there are none.
+    End grants with their tokens and sessions; call it again until there are none. Of a
+    user who has no grant left nothing of Forgejo's stays.
 
     @param connection: in a transaction that may write.
     @param choice: which ones; nothing named is nobody's.
@@ -249,6 +251,9 @@ def end_grants(connection: Connection, choice: Choice, now: int) -> list[str]:
     ).fetchall()
     for (grant_id,) in rows:
         end_grant(connection, grant_id, now, BY_ADMINISTRATOR)
+    if choice.user_id is not None:
+        # A sign-in that came to no grant may have left some, too.
+        upstream_tokens.delete_without_grant(connection, choice.user_id, now)
     return [grant_id for (grant_id,) in rows]
 
 

@@ -25,6 +25,7 @@ class Kind(StrEnum):
     @cvar TOOL_CALL: C{tools/call}, of either era of the protocol.
     @cvar SIGN_IN: somebody came back from Forgejo, or cancelled before.
     @cvar GRANT_ENDED: revoked, expired or misused; the outcome is the reason.
+    @cvar TOKEN_REVOKED: one access token, whose grant goes on.
     @cvar USER_SUSPENDED: has to sign in at Forgejo again.
     @cvar REVOKE: an administrator ended grants.
     @cvar ROTATE_KEY: an administrator had everything sealed anew.
@@ -35,6 +36,7 @@ class Kind(StrEnum):
     TOOL_CALL = "tool_call"
     SIGN_IN = "sign_in"
     GRANT_ENDED = "grant_ended"
+    TOKEN_REVOKED = "token_revoked"  # noqa: S105 - the name of a kind
     USER_SUSPENDED = "user_suspended"
     REVOKE = "revoke"
     ROTATE_KEY = "rotate_key"

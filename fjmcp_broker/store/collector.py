@@ -25,6 +25,8 @@ UNUSED_DOCUMENT_KEPT_SECONDS: Final = 2 * 3600
 #: Clients keep their id and cannot recover from a vanished one.
 CLIENT_KEPT_SECONDS: Final = 400 * _DAY
 AUDIT_KEPT_SECONDS: Final = 90 * _DAY
+#: A sign-in that brought a set writes its grant within a minute, or never.
+UPSTREAM_SET_KEPT_SECONDS: Final = 3600
 
 EXPIRED: Final = "expired"
 
@@ -45,6 +47,7 @@ class Collected:
     @ivar clients: unused ones.
     @ivar is_complete: whether there is nothing left; else run again.
     @ivar audit_events: old ones.
+    @ivar upstream_sets: of users who have no grant.
     """
 
     ended_grants: tuple[str, ...]
@@ -57,6 +60,7 @@ class Collected:
     clients: int
     is_complete: bool
     audit_events: int = 0
+    upstream_sets: int = 0
 
 
 def collect(
@@ -88,6 +92,7 @@ def collect(
     )
     access_tokens = delete(_ACCESS_TOKENS, now=now)
     closed = delete(_SESSIONS, before=now - CLOSED_SESSION_KEPT_SECONDS)
+    sets = delete(_UPSTREAM_SETS, before=now - UPSTREAM_SET_KEPT_SECONDS)
     before = now - ENDED_GRANT_KEPT_SECONDS
     connection.execute(_REMEMBER_USE, {"before": before})
     grants = delete(_GRANTS, before=before)
@@ -107,6 +112,7 @@ def collect(
         grants,
         clients,
         events,
+        sets,
     )
     return Collected(
         ended_grants=ended,
@@ -119,6 +125,7 @@ def collect(
         clients=clients,
         is_complete=max(counts) < limit,
         audit_events=events,
+        upstream_sets=sets,
     )
 
 
@@ -179,6 +186,15 @@ UPDATE clients SET last_used_at = ended.used_at FROM (
     WHERE revoked_at IS NOT NULL AND revoked_at <= :before GROUP BY client_id) AS ended
 WHERE clients.client_id = ended.client_id
 AND ifnull(clients.last_used_at, 0) < ended.used_at
+"""
+
+# Of sign-ins that came to no grant, and of users whose last grant ended while somebody
+# was signing in.
+_UPSTREAM_SETS: Final = """
+DELETE FROM upstream_tokens WHERE user_id IN (
+    SELECT user_id FROM upstream_tokens AS leftover WHERE updated_at <= :before
+    AND NOT EXISTS (SELECT 1 FROM grants
+        WHERE grants.user_id = leftover.user_id AND revoked_at IS NULL) LIMIT :limit)
 """
 
 _GRANTS: Final = """

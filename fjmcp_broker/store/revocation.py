@@ -12,7 +12,8 @@ from fjmcp_broker.oauth.grants import Grant
 from fjmcp_broker.oauth.token_request import ClientCredentials, authenticate_client
 from fjmcp_broker.oauth.tokens import digest
 
-from . import clients, grants, sessions, tokens
+from . import audit, clients, grants, sessions, tokens, upstream_tokens
+from .audit import AuditEvent, Kind
 from .bearer_check import erase_spent_keys
 
 REVOKED_BY_CLIENT: Final = "revoked_by_client"
@@ -51,8 +52,9 @@ class Revoked:
 
 def end_grant(connection: Connection, grant_id: str, now: int, reason: str) -> bool:
     """
-    End a grant with its tokens and sessions. Whoever calls this tells the bearer
-    cache and the session registry after the commit.
+    End a grant with its tokens and sessions and, when it was the user's last one, with
+    the user's tokens towards Forgejo. Whoever calls this tells the bearer cache and the
+    session registry after the commit.
 
     @param connection: in a transaction that may write.
     @param grant_id: of the grant.
@@ -63,6 +65,9 @@ def end_grant(connection: Connection, grant_id: str, now: int, reason: str) -> b
     if not grants.revoke(connection, grant_id, now, reason):
         return False
     sessions.close_of_grant(connection, grant_id, now, reason)
+    upstream_tokens.delete_without_grant(
+        connection, grant_of(connection, grant_id).user_id, now
+    )
     return True
 
 
@@ -124,4 +129,11 @@ def revoke_token(
         return Revoked(ended_grant_id=grant.grant_id if ended else None)
     if tokens.revoke_access(connection, token_digest, now):
         erase_spent_keys(connection, now, grant.grant_id)
+        event = AuditEvent(
+            at=now,
+            kind=Kind.TOKEN_REVOKED,
+            outcome=REVOKED_BY_CLIENT,
+            grant_id=grant.grant_id,
+        )
+        audit.insert_many(connection, [event])
     return Revoked(token_digest=token_digest)

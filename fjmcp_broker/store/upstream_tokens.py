@@ -13,6 +13,9 @@ from .sealing import Sealer, row_name
 
 State = Literal["usable", "needs_sign_in"]
 
+#: Longer than any sign-in takes from its code exchange to its grant.
+SIGN_IN_SECONDS: Final = 300
+
 _TABLE: Final = "upstream_tokens"
 _UPSERT: Final = (
     "INSERT INTO upstream_tokens (user_id, sealed_access_token,"
@@ -194,6 +197,32 @@ def set_scope(connection: Connection, user_id: int, scope: str) -> bool:
     """
     changed = connection.execute(
         "UPDATE upstream_tokens SET scope = ? WHERE user_id = ?", (scope, user_id)
+    )
+    return changed.rowcount == 1
+
+
+def delete_without_grant(connection: Connection, user_id: int, now: int) -> bool:
+    """
+    Forget the set of a user of whom no grant is left: nobody can use it any more, and
+    Forgejo, which cannot be told, would take it for as long as it lives. A new sign-in
+    brings another one.
+
+    A set may belong to a sign-in whose grant is about to be written. Nobody knows whose
+    sign-ins are under way, so one that came while any was stays for the collector.
+
+    @param connection: in a transaction that may write.
+    @param user_id: Forgejo's number.
+    @param now: seconds since the epoch.
+    @return: whether there was one to forget.
+    """
+    changed = connection.execute(
+        "DELETE FROM upstream_tokens WHERE user_id = :user"
+        " AND NOT EXISTS (SELECT 1 FROM grants"
+        " WHERE user_id = :user AND revoked_at IS NULL)"
+        " AND (updated_at <= :before OR NOT EXISTS ("
+        "SELECT 1 FROM pending_authorizations AS coming"
+        " WHERE coming.expires_at > :now AND returned_at <= updated_at))",
+        {"user": user_id, "now": now, "before": now - SIGN_IN_SECONDS},
     )
     return changed.rowcount == 1
 

@@ -39,6 +39,7 @@ class _Keeping:
 
     @ivar since: L{Keeper.mark} from before the request that brought it.
     @ivar before: what else belongs into the same transaction, first.
+    @ivar is_refreshed: whether it takes the place of a stored one.
     @ivar is_later: whether it is newer than everything that came before it.
     @ivar is_obsolete: whether something newer has come; then only C{before} is left.
     @ivar stamp: L{Keeper.mark} of its latest attempt.
@@ -47,6 +48,7 @@ class _Keeping:
     set: UpstreamSet
     since: int
     before: Callable[[Connection], None]
+    is_refreshed: bool = False
     is_later: bool = True
     is_obsolete: bool = False
     stamp: int | None = None
@@ -129,6 +131,8 @@ class Keeper:
         new: UpstreamSet,
         since: int,
         before: Callable[[Connection], None] = lambda _: None,
+        *,
+        is_refreshed: bool = False,
     ) -> bool:
         """
         Commit a set, unless a newer one came first. When that fails, it is kept and
@@ -138,10 +142,12 @@ class Keeper:
         @param since: L{Keeper.mark} from before the request; L{UNKNOWN} lets the
             order of the refresh tokens decide.
         @param before: what else belongs into the same transaction, first.
+        @param is_refreshed: it takes the place of a stored one. When that has gone
+            meanwhile, with the user's last grant, there is nothing to keep.
         @return: whether it is the newest.
         @raise StoreError: not committed yet.
         """
-        keeping = _Keeping(new, since, before)
+        keeping = _Keeping(new, since, before, is_refreshed)
         try:
             return await self._commit(keeping)
         except CancelledError:
@@ -270,8 +276,10 @@ class Keeper:
         if keeping.is_obsolete:
             return False
         new = keeping.set
+        state = upstream_tokens.state_of(connection, new.user_id)
+        if keeping.is_refreshed and state is None:
+            return False
         if self._is_guarded:
-            state = upstream_tokens.state_of(connection, new.user_id)
             new = attrs.evolve(new, state=state or "needs_sign_in")
         if keeping.is_later:
             upstream_tokens.save(connection, self._sealer, new)

@@ -243,7 +243,7 @@ class UpstreamTokens:
             )
             raise IdentityMismatch("Forgejo answered with another user's tokens")
         fresh = new_set(answer, spent.user_id, int(self._clock.seconds()))
-        is_newest = await self._keeper.keep(fresh, since)
+        is_newest = await self._keeper.keep(fresh, since, is_refreshed=True)
         if is_newest and not self._gate.has_admitted(fresh):
             await self._gate.ask(fresh).join()
         return _Refreshed(fresh, is_fresh=is_newest)

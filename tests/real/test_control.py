@@ -12,6 +12,7 @@ import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
@@ -181,6 +182,67 @@ class RevokeTests(ControlCase):
         await daemon.stop()
         self.assertEqual(daemon.exit_code, 0, daemon.text)
 
+    async def test_nothing_of_forgejos_stays(self) -> None:
+        """The last grant of a user takes the tokens along; others keep theirs."""
+        daemon, forgejo = await self.launch()
+        first = await self.session(daemon, forgejo)
+        second = await self.session(daemon, forgejo)
+        bob = await self.session(daemon, forgejo, "bob")
+        numbers = {
+            row["login"]: row["user_id"] for row in await self.rows("users", "list")
+        }
+        await self.command("revoke", "--client", first.client_id)
+        self.assertEqual(self.with_tokens(), set(numbers.values()))
+        self.assertIn("alice", str(await deferToThread(second.call, "who_am_i")))
+        await self.command("revoke", "--user", "alice")
+        self.assertEqual(self.with_tokens(), {numbers["bob"]})
+        states = {
+            row["login"]: row["forgejo"] for row in await self.rows("users", "list")
+        }
+        self.assertEqual(states, {"alice": None, "bob": "usable"})
+        # Nothing is missing at the next sign-in, and a client may end it itself.
+        again = await self.session(daemon, forgejo)
+        self.assertIn("alice", str(await deferToThread(again.call, "who_am_i")))
+        self.assertEqual(self.with_tokens(), set(numbers.values()))
+        self.assertEqual(await self.revoke_token(daemon, again, "refresh_token"), 200)
+        self.assertEqual(self.with_tokens(), {numbers["bob"]})
+        self.assertIn("bob", str(await deferToThread(bob.call, "who_am_i")))
+
+    async def test_one_access_token(self) -> None:
+        """A client may end one alone (RFC 7009): the audit trail has that, not it."""
+        daemon, forgejo = await self.launch()
+        alice = await self.session(daemon, forgejo)
+        token = alice.access_token
+        self.assertEqual(await self.revoke_token(daemon, alice, "access_token"), 200)
+        self.assertEqual((await deferToThread(alice.request, "tools/list")).status, 401)
+        await deferToThread(alice.refresh)
+        self.assertIn("alice", str(await deferToThread(alice.call, "who_am_i")))
+        text = await self.command("audit", "--json")
+        (event,) = [
+            row for row in await self.rows("audit") if row["kind"] == "token_revoked"
+        ]
+        self.assertEqual(
+            (event["login"], event["client_id"], event["outcome"]),
+            ("alice", alice.client_id, "revoked_by_client"),
+        )
+        self.assertNotIn(token, text)
+        self.assertEqual(len(self.with_tokens()), 1)
+
+    async def revoke_token(self, daemon: Daemon, client: McpClient, kind: str) -> int:
+        """The status of the answer to a client that ends one of its tokens."""
+        form = urlencode(
+            {"client_id": client.client_id, "token": getattr(client, kind)}
+        )
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        answer = await daemon.fetch("POST", "/oauth/revoke", form.encode(), headers)
+        return answer.status
+
+    def with_tokens(self) -> set[int]:
+        """The users whose tokens towards Forgejo are in the store."""
+        with closing(sqlite3.connect(f"file:{self.store}?mode=ro", uri=True)) as store:
+            rows = store.execute("SELECT user_id FROM upstream_tokens").fetchall()
+        return {user_id for (user_id,) in rows}
+
     async def test_client_and_grant(self) -> None:
         """One of several, and both together."""
         daemon, forgejo = await self.launch()
@@ -242,6 +304,8 @@ class OfflineTests(ControlCase):
         await self.command("revoke", "--user", "alice")
         kinds = [row["kind"] for row in await self.rows("audit")]
         self.assertEqual(kinds[-2:], ["grant_ended", "revoke"])
+        (user,) = await self.rows("users", "list")
+        self.assertEqual((user["login"], user["forgejo"]), ("alice", None))
         port = daemon.port
         settings = {
             **forgejo.settings,

@@ -6,12 +6,20 @@ from functools import partial
 from sqlite3 import Connection
 
 from fjmcp_broker.oauth.tokens import GRACE_SECONDS
-from fjmcp_broker.store import clients, collector, grants, pending, sessions, tokens
+from fjmcp_broker.store import (
+    clients,
+    collector,
+    grants,
+    pending,
+    sessions,
+    tokens,
+    upstream_tokens,
+)
 from fjmcp_broker.store.collector import Collected, collect
 
 from . import rows
 from .memory import NOW
-from .rows import CLIENT_ID, GRANT_ID, PENDING_ID, StoreTestCase, digest
+from .rows import CLIENT_ID, GRANT_ID, PENDING_ID, USER_ID, StoreTestCase, digest
 
 DAY = 24 * 3600
 
@@ -74,6 +82,17 @@ class CollectorTests(StoreTestCase):
         self.write(lambda c: tokens.insert_access(c, rows.access()))
         self.assertEqual(self.collect(NOW + 3599).access_tokens, 0)
         self.assertEqual(self.collect(NOW + 3600).access_tokens, 1)
+
+    def test_tokens_of_nobody_go_after_an_hour(self) -> None:
+        """
+        Forgejo's tokens of a user who has no grant, after a sign-in that failed say.
+        """
+        self.write(lambda c: upstream_tokens.save(c, self.sealer, rows.upstream()))
+        self.assertEqual(self.collect(NOW + 3 * 3600).upstream_sets, 0)
+        self.write(lambda c: grants.revoke(c, GRANT_ID, NOW, "test"))
+        self.assertEqual(self.collect(NOW + 3599).upstream_sets, 0)
+        self.assertEqual(self.collect(NOW + 3600).upstream_sets, 1)
+        self.assertIsNone(self.read(lambda c: upstream_tokens.state_of(c, USER_ID)))
 
     def rotate(self, *, first_used_at: int | None) -> None:
         def rotate(connection: Connection) -> None:

@@ -2,17 +2,20 @@
 One token set per user.
 """
 
+from functools import partial
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fjmcp_broker.store import tokens, upstream_tokens, users
+from fjmcp_broker.store import grants, pending, tokens, upstream_tokens, users
 from fjmcp_broker.store.errors import SealError
+from fjmcp_broker.store.revocation import end_grant
 from fjmcp_broker.store.sealing import Sealer
-from fjmcp_broker.store.upstream_tokens import UpstreamSet
+from fjmcp_broker.store.upstream_tokens import SIGN_IN_SECONDS, UpstreamSet
 
 from . import rows
 from .memory import NOW
-from .rows import USER_ID, StoreTestCase
+from .rows import GRANT_ID, PENDING_ID, USER_ID, StoreTestCase
 
 Number = st.none() | st.integers(min_value=1, max_value=4)
 
@@ -166,3 +169,98 @@ class UpstreamTokenTests(StoreTestCase):
         self.assertEqual(due(NOW + 91 * 24 * 3600), [])
         self.save(rows.upstream("2", updated_at=NOW + 1))
         self.assertEqual(due(), [])
+
+
+class EndTests(StoreTestCase):
+    """
+    Whose last grant has ended leaves nothing of Forgejo's behind.
+    """
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.write(lambda c: upstream_tokens.save(c, self.sealer, rows.upstream()))
+
+    def has_set(self) -> bool:
+        return self.read(lambda c: upstream_tokens.state_of(c, USER_ID)) is not None
+
+    def end(self, grant_id: str = GRANT_ID, now: int = NOW) -> None:
+        self.assertTrue(self.write(lambda c: end_grant(c, grant_id, now, "test")))
+
+    def forget(self, now: int = NOW) -> bool:
+        return self.write(
+            lambda c: upstream_tokens.delete_without_grant(c, USER_ID, now)
+        )
+
+    def come_back(self, at: int) -> None:
+        """
+        Somebody comes back from Forgejo.
+        """
+        sign_in = rows.pending(created_at=at, expires_at=at + 600, returned_at=at)
+        self.write(lambda c: pending.insert(c, sign_in))
+
+    def test_last_grant_takes_the_set_along(self) -> None:
+        """
+        The set of a user serves all grants, and nothing without one.
+        """
+        for grant_id in ("g_second", "g_third"):
+            another = rows.grant(grant_id=grant_id)
+            self.write(partial(grants.insert, grant=another))
+        for grant_id in (GRANT_ID, "g_second"):
+            self.end(grant_id)
+            self.assertTrue(self.has_set(), grant_id)
+        self.end("g_third")
+        self.assertFalse(self.has_set())
+
+    def test_other_users_do_not_matter(self) -> None:
+        """
+        Their grants keep nobody else's set, and lose none.
+        """
+        self.write(lambda c: users.upsert_user(c, 99, "bob", "Bob", NOW))
+        theirs = rows.upstream("theirs", user_id=99)
+        self.write(lambda c: upstream_tokens.save(c, self.sealer, theirs))
+        self.write(lambda c: grants.insert(c, rows.grant(grant_id="g_b", user_id=99)))
+        self.end()
+        self.assertFalse(self.has_set())
+        self.assertEqual(self.read(lambda c: upstream_tokens.state_of(c, 99)), "usable")
+
+    def test_live_grant_keeps_it(self) -> None:
+        """
+        Nothing is forgotten without a reason.
+        """
+        self.assertFalse(self.forget())
+        self.assertTrue(self.has_set())
+
+    def test_sign_in_under_way_keeps_its_set(self) -> None:
+        """
+        Clients sign out and in at once: the end of the old grant must not take what
+        the new one will need.
+        """
+        self.come_back(NOW - 2)
+        self.end()
+        self.assertTrue(self.has_set())
+
+    def test_older_set_goes_all_the_same(self) -> None:
+        """
+        A set from before anybody came back belongs to no sign-in under way.
+        """
+        self.come_back(NOW + 1)
+        self.end(now=NOW + 2)
+        self.assertFalse(self.has_set())
+
+    def test_no_sign_in_takes_so_long(self) -> None:
+        """
+        One that failed long ago keeps nothing.
+        """
+        self.come_back(NOW)
+        self.end(now=NOW + SIGN_IN_SECONDS - 1)
+        self.assertTrue(self.has_set())
+        self.assertTrue(self.forget(NOW + SIGN_IN_SECONDS))
+
+    def test_sign_in_that_is_over_keeps_nothing(self) -> None:
+        """
+        Its row has gone with the grant that it came to.
+        """
+        self.come_back(NOW)
+        self.write(lambda c: pending.delete(c, PENDING_ID))
+        self.end()
+        self.assertFalse(self.has_set())

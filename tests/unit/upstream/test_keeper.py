@@ -5,7 +5,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from fjmcp_broker.secret import Secret
-from fjmcp_broker.store import users
+from fjmcp_broker.store import upstream_tokens, users
 from fjmcp_broker.store.errors import StoreUnavailable
 from fjmcp_broker.store.sealing import Sealer
 from fjmcp_broker.store.upstream_tokens import UpstreamSet
@@ -108,6 +108,23 @@ class KeeperTests(SynchronousTestCase):
         self.successResultOf(self.keep(token_set(5), self.keeper.mark()))
         self.assertFalse(self.successResultOf(self.keep(token_set(4), UNKNOWN)))
         self.assertEqual(self.kept(), "1-5")
+
+    def test_refresh_of_a_forgotten_set(self) -> None:
+        """The user's last grant ended meanwhile: what it brings is for nobody."""
+        self.successResultOf(self.keep(token_set(5), self.keeper.mark()))
+        since = self.keeper.mark()
+        forget = self.database.write(
+            lambda c: upstream_tokens.delete_without_grant(c, USER, NOW)
+        )
+        self.assertTrue(self.successResultOf(Deferred.fromCoroutine(forget)))
+        kept = self.keeper.keep(token_set(6), since, is_refreshed=True)
+        self.assertFalse(self.successResultOf(Deferred.fromCoroutine(kept)))
+        found = Deferred.fromCoroutine(self.keeper.find(USER))
+        self.assertIsNone(self.successResultOf(found))
+        # A new sign-in brings another one.
+        self.assertTrue(
+            self.successResultOf(self.keep(token_set(1), self.keeper.mark()))
+        )
 
     def test_two_sets_wait(self) -> None:
         """Of two sets that could not be committed the newer one stays."""

@@ -4,7 +4,13 @@ from base64 import b64encode
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.unit.web.token_fixture import SECRET, VERIFIER, Answer, TokenWorld
+from tests.unit.web.token_fixture import (
+    SECRET,
+    USER_ID,
+    VERIFIER,
+    Answer,
+    TokenWorld,
+)
 
 
 class RevocationTests(SynchronousTestCase):
@@ -49,6 +55,21 @@ class RevocationTests(SynchronousTestCase):
         self.assertFalse(self.world.use(tokens["access_token"]))
         self.assertEqual(self.world.ended, [])
         self.assertEqual(self.world.refresh(tokens["refresh_token"]).status, 200)
+
+    def test_access_token_is_audited_once(self) -> None:
+        """Who and with which client, not which token; its grant goes on."""
+        tokens = self.world.signed_in()
+        for _ in range(2):
+            self.assertEqual(self.revoke(tokens["access_token"]).status, 200)
+        _id, _at, kind, user_id, client_id, grant_id, *rest = self.world.dump()[
+            "audit_events"
+        ][0]
+        self.assertEqual(len(self.world.dump()["audit_events"]), 1)
+        self.assertEqual(
+            (kind, user_id, client_id), ("token_revoked", USER_ID, "public")
+        )
+        self.assertEqual(grant_id, self.world.dump()["grants"][0][0])
+        self.assertEqual(rest, [None, None, "revoked_by_client", None, None])
 
     def test_revoked_successor_counts_as_used(self) -> None:
         """Whoever could revoke it had received it."""

@@ -86,12 +86,10 @@ class Answer:
         return self.status, document["error"]
 
 
-def insert_people(connection: Connection, sealer: Sealer) -> None:
+def insert_upstream_set(connection: Connection, sealer: Sealer) -> None:
     """
-    A user with a usable upstream set, a public client, another one, and a
-    confidential one.
+    What a sign-in at Forgejo brings.
     """
-    users.upsert_user(connection, USER_ID, "alice", "Alice", NOW)
     upstream_tokens.save(
         connection,
         sealer,
@@ -103,6 +101,15 @@ def insert_people(connection: Connection, sealer: Sealer) -> None:
             updated_at=NOW,
         ),
     )
+
+
+def insert_people(connection: Connection, sealer: Sealer) -> None:
+    """
+    A user with a usable upstream set, a public client, another one, and a
+    confidential one.
+    """
+    users.upsert_user(connection, USER_ID, "alice", "Alice", NOW)
+    insert_upstream_set(connection, sealer)
     for client_id, secret in (("public", None), ("other", None), ("secret", SECRET)):
         method = "none" if secret is None else "client_secret_basic"
         clients.insert(
@@ -361,6 +368,8 @@ class TokenWorld:
         """
         @return: the tokens of a new sign-in.
         """
+        # It went with the last grant before.
+        self.write(lambda connection: insert_upstream_set(connection, self.sealer))
         answer = self.exchange(self.code(**keywords))
         assert answer.status == 200, answer
         return answer.document
