@@ -9,7 +9,7 @@ DEMO_ARGUMENTS ?=
 # All warnings are errors. What third parties still do is listed here, one by one.
 WARNINGS := -W error
 
-PACKAGES := fjmcp_broker tests bench twisted/plugins docs/check_links.py
+PACKAGES := fjmcp_broker tests bench release twisted/plugins docs/check_links.py
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 MINUTES ?= 10
@@ -28,7 +28,7 @@ IMAGE_ARGUMENTS ?=
 CONFORMANCE ?=
 
 .PHONY: all demo test test-unit test-real test-browser test-slow conformance chaos soak bench \
-	bench-peers coverage vet lint format docs generate build clean changelog \
+	bench-peers coverage vet lint format docs generate build clean changelog bump release \
 	image docker devserver image-run requirements sbom lint-image check-deploy
 
 all: vet lint test build
@@ -71,6 +71,7 @@ test-real: $(VENV)/.installed-test
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python $(WARNINGS) -m twisted.trial --reporter=text \
 		--temp-directory=_trial_temp_slow tests.slow.test_packaging \
+		tests.slow.test_release \
 		tests.slow.test_durability tests.slow.test_rotation tests.slow.test_chaos \
 		tests.slow.test_prometheus tests.slow.test_doctor_proxies \
 		tests.slow.test_proxies tests.slow.test_proxy_failures
@@ -80,7 +81,7 @@ test-browser: $(VENV)/.installed-test
 	$(BIN)/python $(WARNINGS) -m twisted.trial --reporter=text \
 		--temp-directory=_trial_temp_browser tests.browser
 
-# The official suite against a real daemon, in front of three kinds of children.
+# The official suite against a real daemon, in front of four kinds of children.
 conformance: $(VENV)/.installed-test
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python $(WARNINGS) -m tests.conformance \
 		$(CONFORMANCE)
@@ -175,9 +176,14 @@ requirements: $(VENV)/.installed-image
 	printf 'setuptools>=77\nwheel\n' | $(UV_COMPILE) - \
 		--output-file deploy/container/requirements-build.txt
 
-sbom: $(VENV)/.installed-image
-	$(BIN)/python deploy/container/sbom.py $(FORGEJO_MCP_MODULE) \
-		$(FORGEJO_MCP_VERSION) dist/fjmcp-broker-$(VERSION).cdx.json
+# What the image is made of, as CycloneDX. FORGEJO_MCP_BINARY is the image's own.
+FORGEJO_MCP_BINARY ?=
+BILL_OF := --forgejo-mcp-module $(FORGEJO_MCP_MODULE) \
+	--forgejo-mcp-version $(FORGEJO_MCP_VERSION)
+
+sbom: $(VENV)/.installed-dev
+	$(BIN)/python $(WARNINGS) -m release sbom $(BILL_OF) \
+		$(if $(FORGEJO_MCP_BINARY),--forgejo-mcp-binary $(FORGEJO_MCP_BINARY))
 
 lint-image: $(VENV)/.installed-image
 	$(BIN)/hadolint Containerfile
@@ -191,9 +197,20 @@ check-deploy: lint-image
 	tests/deploy/check-quadlet build/image.tar
 	PYTHON="$(CURDIR)/$(BIN)/python" tests/deploy/check-systemd
 
+# A release: bump, changelog, commit, tag, release. docs/releasing.md goes through them.
+bump: $(VENV)/.installed-dev
+	$(BIN)/python $(WARNINGS) -m release bump $(VERSION)
+
 changelog: $(VENV)/.installed-dev
-	$(BIN)/towncrier build --yes --version "$$($(BIN)/python -c \
-		'from fjmcp_broker.version import VERSION; print(VERSION)')"
+	$(BIN)/python $(WARNINGS) -m release changelog
+
+# CI_LOG is what .ci/run wrote for this commit; without it, it is run.
+CI_LOG ?=
+RELEASE ?=
+
+release: $(VENV)/.installed-dev
+	PODMAN="$(PODMAN)" IMAGE="$(IMAGE)" $(BIN)/python $(WARNINGS) -m release make \
+		$(BILL_OF) $(if $(CI_LOG),--ci-log $(CI_LOG)) $(RELEASE)
 
 clean:
 	rm -rf build dist docs/api _screenshots _trial_temp* .coverage* .mypy_cache .ruff_cache \
