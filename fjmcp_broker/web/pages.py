@@ -7,7 +7,7 @@ from typing import Final
 
 from twisted.web.iweb import IRequest
 
-from fjmcp_broker.web.errors import NO_STORE, ErrorAnswer, answer_bytes
+from fjmcp_broker.web.errors import NO_STORE, answer_bytes
 from fjmcp_broker.web.html import Content, Html, element
 from fjmcp_broker.web.style import STYLE, STYLE_SOURCE
 
@@ -174,65 +174,3 @@ def reference(
 GO_BACK: Final = element(
     "p", "Go back to the application that you came from and connect again."
 )
-
-_START: Final = element(
-    "p", element("a", "What this service is, and how to connect to it", href="/")
-)
-
-_PROBLEMS: Final = {
-    400: (
-        "This sign-in request is not valid",
-        "The application sent a request that cannot be answered.",
-    ),
-    403: ("This request was refused", "It did not come from a page of this service."),
-    404: ("There is nothing here", "The address is not one of this service."),
-    405: (
-        "This page cannot be opened this way",
-        "The request used a method that this address does not have.",
-    ),
-    413: (
-        "This request is too large",
-        "The application sent more than this service reads.",
-    ),
-    414: (
-        "This request is too long",
-        "The application sent more than this service reads.",
-    ),
-    415: (
-        "This request has an unknown form",
-        "The application sent something that this service does not read.",
-    ),
-    429: (
-        "Too many sign-ins at once",
-        "Your network has begun more of them than this service allows at a time.",
-    ),
-    503: (
-        "This service is busy",
-        "It cannot write down your sign-in at the moment. Nothing is lost.",
-    ),
-}
-
-
-def error_page(request: IRequest, answer: ErrorAnswer) -> bytes:
-    """
-    The page for an error that nothing more helpful is known about.
-
-    @param request: has status and headers of the answer already.
-    @param answer: the error.
-    @return: the page.
-    """
-    set_page_headers(request)
-    title, why = _PROBLEMS.get(
-        answer.status,
-        ("Something went wrong here", "This is a fault of this service, not yours."),
-    )
-    content: list[Content] = [element("p", why)]
-    if answer.status >= 500 or answer.status == 429:
-        content.append(element("p", "Wait a moment, then connect again."))
-    elif answer.status == 404:
-        content.append(_START)
-    else:
-        content.append(GO_BACK)
-    detail = f"{answer.code}: {answer.description}"
-    content.append(reference(request, detail, answer.incident))
-    return render(title, *content)

@@ -16,9 +16,9 @@ from fjmcp_broker.web.authorize import AuthorizeEndpoint
 from fjmcp_broker.web.callback import CallbackEndpoint
 from fjmcp_broker.web.consent import ConsentEndpoint
 from fjmcp_broker.web.discovery import Discovery
+from fjmcp_broker.web.error_pages import error_page
 from fjmcp_broker.web.front_page import FrontPage
 from fjmcp_broker.web.health import Health
-from fjmcp_broker.web.pages import error_page
 from fjmcp_broker.web.register import RegisterEndpoint
 from fjmcp_broker.web.revoke import RevocationEndpoint
 from fjmcp_broker.web.token import TokenEndpoint

@@ -17,6 +17,7 @@ from fjmcp_broker.limits.policy import Limited, Limiter, RateLimits
 from fjmcp_broker.limits.rates import Rate
 from fjmcp_broker.store.errors import StoreUnavailable
 from fjmcp_broker.web.app import Route, build_web_resource
+from fjmcp_broker.web.error_pages import error_page
 from fjmcp_broker.web.limiting import (
     ClientAddresses,
     RateLimiter,
@@ -26,7 +27,6 @@ from fjmcp_broker.web.limiting import (
 from fjmcp_broker.web.mcp import McpEndpoint
 from fjmcp_broker.web.mcp_admission import McpAdmission
 from fjmcp_broker.web.origins import OriginPolicy
-from fjmcp_broker.web.pages import error_page
 from fjmcp_broker.web.site import BrokerSite
 from tests.unit.web.mcp_world import McpWorld, Wire, initialize
 from tests.unit.web.mcp_world import request as call
@@ -148,7 +148,7 @@ class RefusalTests(LimitedWorld):
             self.assertEqual(wire.headers["retry-after"], "20")
             self.assertEqual(wire.headers["content-type"], "text/html; charset=utf-8")
             self.assertIn(b"Too many sign-ins", wire.body)
-            self.assertIn(b"Wait a moment", wire.body)
+            self.assertIn(b"Wait 20 seconds", wire.body)
 
     def test_mcp(self) -> None:
         """A JSON-RPC error with its reason, before the body was read."""

@@ -173,6 +173,33 @@ class PageTests(SynchronousTestCase):
             self.assertIn("This service is busy", page.text)
             self.assertFalse(page.headers.hasHeader("Location"))
             self.assertEqual(page.cookies, [])
+            self.assertIn("Wait 5 seconds, then", page.text)
+
+    def test_what_may_be_opened_again(self) -> None:
+        """It is offered where it may help and does no harm, and leads nowhere else."""
+        site, database = self.fragile()
+        browser, client_id = Browser(site), site.register()
+        target = authorize_target(client_id)
+        leaving = browser.submit(browser.get(target), "full")
+        callback = callback_target(leaving, code="x")
+        shown = browser.get(target)
+        database.failure = StoreUnavailable("the store is busy")
+        for query in ("", "&state=%3Cb%3E%22'", '&x=//evil.example/\u00e9"><b>'):
+            page = browser.get(target + query)
+            self.assertEqual(page.status, 503)
+            found = re.findall('<a href="([^"]*)"[^>]*>Try again</a>', page.text)
+            self.assertEqual(len(found), 1)
+            self.assertTrue(unescape(found[0]).startswith("/oauth/authorize?"))
+            self.assertTrue(found[0].isascii())
+            self.assertNotIn("<b>", page.text)
+            self.assertEqual(browser.get(unescape(found[0])).status, 503)
+        self.assertNotIn("Try again</a>", browser.submit(shown, "full").text)
+        self.assertIn("Try again</a>", browser.get(callback).text)
+        database.failure = LookupError("the cause")
+        self.assertIn("Try again</a>", browser.get(target).text)
+        self.assertNotIn("Try again</a>", browser.get(callback).text)
+        self.assertNotIn("Try again</a>", browser.get("/oauth/authorize").text)
+        self.flushLoggedErrors(LookupError)
 
     def test_incident_of_a_page_stands_in_the_log(self) -> None:
         """An administrator finds the cause by the number on the page."""
