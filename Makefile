@@ -12,6 +12,10 @@ WARNINGS := -W error
 PACKAGES := fjmcp_broker tests bench release twisted/plugins docs/check_links.py
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
+# So many processes share the tests.
+JOBS ?= $(shell nproc)
+SIDE_BY_SIDE = $(BIN)/python $(WARNINGS) -m tests.side_by_side
+
 MINUTES ?= 10
 SESSIONS ?= 20
 BENCH ?=
@@ -61,12 +65,13 @@ demo: $(VENV)/.installed-client
 test: test-unit test-real
 
 test-unit: $(VENV)/.installed-test
-	$(BIN)/python $(WARNINGS) -m twisted.trial --reporter=text \
-		--temp-directory=_trial_temp_unit tests.unit tests.test_architecture
+	$(SIDE_BY_SIDE) --jobs $(JOBS) --temp-directory=_trial_temp_unit \
+		tests.unit tests.test_architecture
 
+# These wait more than they compute: one process more than there are processors.
 test-real: $(VENV)/.installed-test
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python $(WARNINGS) -m twisted.trial \
-		--reporter=text --temp-directory=_trial_temp_real tests.real
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(SIDE_BY_SIDE) --jobs $$(($(JOBS) + 1)) \
+		--temp-directory=_trial_temp_real tests.real
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python $(WARNINGS) -m twisted.trial --reporter=text \

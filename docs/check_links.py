@@ -15,6 +15,8 @@ from urllib.parse import unquote
 TOP: Final = Path(__file__).resolve().parent.parent
 _FENCE: Final = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
 _LINK: Final = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+#: Pages of the forge beside the files of the repository, from a page at its top.
+_FORGE: Final = ("../../../actions", "../../../badges/")
 _HEADING: Final = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)
 
 
@@ -39,6 +41,8 @@ def broken_links(page: Path) -> list[str]:
     problems = []
     for target in _LINK.findall(_FENCE.sub("", text)):
         if re.match(r"[a-z][a-z0-9+.-]*:", target):
+            continue
+        if page.parent == TOP and target.startswith(_FORGE):
             continue
         name, _hash, fragment = unquote(target).partition("#")
         path = (page.parent / name).resolve() if name else page
