@@ -18,6 +18,8 @@ HOURS = 5 * 3600.0
 class ClockJumpTests(SessionCase):
     """A daemon on a machine with a wrong clock."""
 
+    takes_long = True
+
     async def start(self) -> None:
         """The daemon, once more."""
         self.wrong = Path(self.directory, "clock")

@@ -28,6 +28,8 @@ WRITES = "create_issue"
 class ModesTests(SessionCase):
     """One daemon, one user, three clients that sign in for themselves."""
 
+    takes_long = True
+
     async def start_client(self, mode: str, *more: str) -> Program:
         """A client, which is on its way then."""
         issue = {**REPOSITORY, "title": f"by {mode}", "body": "b"}

@@ -24,6 +24,8 @@ REFRESH = "token:refresh_token"
 class CrashingChildTests(SessionCase):
     """Children that end, or stand still."""
 
+    takes_long = True
+
     async def quick(self, client: McpClient, login: str = "alice") -> None:
         """A call that works soon."""
         before = time.monotonic()
@@ -95,6 +97,8 @@ class LimitTests(SessionCase):
 
 class ForgejoTests(SessionCase):
     """Forgejo does not answer."""
+
+    takes_long = True
 
     async def without_child(self) -> tuple[McpClient, McpClient, McpClient]:
         """Two clients of one user and one of another, whose tokens are due."""
@@ -170,6 +174,8 @@ class ForgejoTests(SessionCase):
 
 class RotationTests(SessionCase):
     """A call that is under way while its child is replaced."""
+
+    takes_long = True
 
     async def until_due(self, before: float) -> None:
         """Wait until the next call replaces the child."""

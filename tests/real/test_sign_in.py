@@ -217,6 +217,8 @@ def exchange_bytes(port: int, request: bytes) -> bytes:
 class JunkTests(BrokerCase):
     """Bytes that are not from a client."""
 
+    takes_long = True
+
     async def test_junk_is_refused_everywhere(self) -> None:
         """No endpoint hangs, says 5xx or leaves a traceback in the log."""
         daemon, _ = await self.launch()

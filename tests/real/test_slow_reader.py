@@ -56,6 +56,8 @@ def written_bytes(pid: int) -> int:
 class SlowReaderTests(SessionCase):
     """Neither the daemon nor the child runs full for it."""
 
+    takes_long = True
+
     async def begin_with_echo(self) -> McpClient:
         """A daemon with children that write as fast as anybody reads."""
         await self.begin(FJMCP_BROKER_CHILD_COMMAND=",".join(ECHO))

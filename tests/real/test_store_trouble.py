@@ -182,6 +182,8 @@ class FullDiskTests(StoreTroubleCase):
 class LockedStoreTests(StoreTroubleCase):
     """Another program locks the store."""
 
+    takes_long = True
+
     def lock(self) -> sqlite3.Connection:
         """Reads go on: only writers wait, and give up after five seconds."""
         store = self.environment["FJMCP_BROKER_STORE_PATH"]

@@ -38,6 +38,8 @@ class Recorder(Browser):
 class TraceTests(ControlCase, Journey):
     """What an operator sees."""
 
+    takes_long = True
+
     async def traced(self, *arguments: str) -> list[dict[str, Any]]:
         """The traces, the newest first."""
         return await self.rows("trace", *arguments)

@@ -82,6 +82,7 @@ def build() -> Path:
 class PackagingTests(SynchronousTestCase):
     """Wheel, sdist and editable installation."""
 
+    takes_long = True
     timeout = 600
 
     def setUp(self) -> None:

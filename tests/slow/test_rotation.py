@@ -8,6 +8,8 @@ from tests.real.test_sessions import SessionCase
 class RotationTimerTests(SessionCase):
     """Nobody calls, and yet no token expires."""
 
+    takes_long = True
+
     async def test_children_are_replaced_in_time(self) -> None:
         """The child has a fresh token before the old one ends."""
         await self.begin()
