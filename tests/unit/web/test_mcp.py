@@ -35,6 +35,7 @@ class RefusalTests(McpWorld):
             headers = self.refused(401, b"", token=None, method=method)
             challenge = headers["www-authenticate"]
             self.assertIn(f'resource_metadata="{METADATA_URL}"', challenge)
+            self.assertIn('scope="read write"', challenge)
             self.assertNotIn("error", challenge)
 
     def test_bad_credentials(self) -> None:
