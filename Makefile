@@ -31,7 +31,8 @@ CONFIG ?= srv/fjmcp-broker.toml
 IMAGE_ARGUMENTS ?=
 CONFORMANCE ?=
 
-.PHONY: all demo test test-unit test-real test-browser test-slow conformance chaos soak bench \
+.PHONY: all demo test test-unit test-real test-browser test-slow \
+	test-slow-waiting test-slow-alone conformance chaos soak bench \
 	bench-peers coverage vet lint format docs generate build clean changelog bump release \
 	image docker devserver image-run requirements sbom lint-image check-deploy
 
@@ -73,13 +74,19 @@ test-real: $(VENV)/.installed-test
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(SIDE_BY_SIDE) --jobs $$(($(JOBS) + 1)) \
 		--temp-directory=_trial_temp_real tests.real
 
-test-slow: $(VENV)/.installed-dev
+test-slow: test-slow-waiting test-slow-alone
+
+# What waits for a package index, a timer or a proxy.
+test-slow-waiting: $(VENV)/.installed-dev
+	$(SIDE_BY_SIDE) --jobs $(JOBS) --temp-directory=_trial_temp_slow \
+		tests.slow.test_packaging tests.slow.test_release tests.slow.test_rotation \
+		tests.slow.test_prometheus tests.slow.test_doctor_proxies
+
+# What keeps the whole machine busy.
+test-slow-alone: $(VENV)/.installed-test
 	$(BIN)/python $(WARNINGS) -m twisted.trial --reporter=text \
-		--temp-directory=_trial_temp_slow tests.slow.test_packaging \
-		tests.slow.test_release \
-		tests.slow.test_durability tests.slow.test_rotation tests.slow.test_chaos \
-		tests.slow.test_prometheus tests.slow.test_doctor_proxies \
-		tests.slow.test_proxies tests.slow.test_proxy_failures
+		--temp-directory=_trial_temp_alone tests.slow.test_durability \
+		tests.slow.test_chaos
 
 # The pages in Debian's Chromium; pictures go to _screenshots.
 test-browser: $(VENV)/.installed-test
@@ -193,14 +200,9 @@ sbom: $(VENV)/.installed-dev
 lint-image: $(VENV)/.installed-image
 	$(BIN)/hadolint Containerfile
 
-# As root. What is deployed, started for real; see the scripts.
-check-deploy: lint-image
-	mkdir -p build
-	rm -f build/image.tar
-	FJMCP_DEPLOY_SAVE="$(CURDIR)/build/image.tar" \
-		PYTHON="$(CURDIR)/$(BIN)/python" tests/deploy/check-container
-	tests/deploy/check-quadlet build/image.tar
-	PYTHON="$(CURDIR)/$(BIN)/python" tests/deploy/check-systemd
+# As root. What is deployed, started for real; one line for each result.
+check-deploy: $(VENV)/.installed-image
+	PYTHON="$(CURDIR)/$(BIN)/python" tests/deploy/check
 
 # A release: bump, changelog, commit, tag, release. docs/releasing.md goes through them.
 bump: $(VENV)/.installed-dev

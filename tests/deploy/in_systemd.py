@@ -15,73 +15,24 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from fjmcp_broker.store.lock import StoreLock
+from tests.deploy.units import SERVICE, URL, journal, run, shown, until, works
 from tests.real.browser import Browser
 from tests.real.client import McpClient
 
-SERVICE: Final = "fjmcp-broker.service"
 SOCKET: Final = "fjmcp-broker.socket"
-URL: Final = "http://127.0.0.1:8080"
 PROGRAM: Final = Path("/opt/fjmcp-broker/bin/python")
 CONFIGURATION: Final = Path("/etc/fjmcp-broker")
 AUTHORITY: Final = CONFIGURATION / "authority.pem"
 STATE: Final = Path("/var/lib/private/fjmcp-broker")
 DROP_IN: Final = Path(f"/run/systemd/system/{SERVICE}.d/test.conf")
-SECONDS: Final = 30.0
 WATCHDOG_SECONDS: Final = 4
 DYNAMIC_USERS: Final = range(61184, 65520)
-
-
-def run(*command: str) -> str:
-    """
-    @param command: a program and its arguments.
-    @return: what it printed on both outputs.
-    @raise AssertionError: it failed.
-    """
-    done = subprocess.run(  # noqa: S603 - commands of this test
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    if done.returncode:
-        raise AssertionError(f"{command}: {done.returncode}\n{done.stdout}")
-    return done.stdout
-
-
-def shown(what: str, unit: str = SERVICE) -> str:
-    """
-    @return: a property of a unit.
-    """
-    return run("systemctl", "show", "--value", f"--property={what}", unit).strip()
-
-
-def journal() -> str:
-    """
-    @return: what the service has logged.
-    """
-    return run("journalctl", "--boot", "--unit", SERVICE, "--no-pager", "--output=cat")
-
-
-def until(condition: Callable[[], object], what: str, seconds: float = SECONDS) -> None:
-    """
-    Wait for something.
-
-    @raise AssertionError: it did not come true.
-    """
-    ends = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > ends:
-            raise AssertionError(f"{what}\n{journal()[-4000:]}")
-        time.sleep(0.05)
 
 
 def in_cgroup() -> list[int]:
@@ -92,7 +43,7 @@ def in_cgroup() -> list[int]:
     return sorted(int(line) for line in path.read_text().split())
 
 
-def prepare() -> dict[str, str]:
+def prepare() -> dict[str, Any]:
     """
     Start a Forgejo, which ends with this process, and write the configuration. It
     speaks TLS, since the restrictions of a unit can be in the way of that.
@@ -107,7 +58,7 @@ def prepare() -> dict[str, str]:
     atexit.register(forgejo.wait)
     atexit.register(forgejo.terminate)
     until(file.exists, "no Forgejo")
-    known: dict[str, str] = json.loads(file.read_text())
+    known: dict[str, Any] = json.loads(file.read_text())
     AUTHORITY.write_bytes((directory / "certificate.pem").read_bytes())
     shutil.rmtree(directory)
     child = [shutil.which("forgejo-mcp") or "", "--transport", "stdio"]
@@ -146,7 +97,7 @@ class ServiceCase(SynchronousTestCase):
     """The daemon under systemd, stopped before each test."""
 
     timeout = 300
-    known: ClassVar[dict[str, str]] = {}
+    known: ClassVar[dict[str, Any]] = {}
     """What L{prepare} found, once."""
 
     def setUp(self) -> None:
@@ -165,13 +116,8 @@ class ServiceCase(SynchronousTestCase):
         client.browser.trust(ssl.create_default_context(cafile=str(AUTHORITY)))
         client.sign_in("alice", self.known["alice"])
         client.initialize()
-        self.works(client)
+        works(client)
         return client
-
-    def works(self, client: McpClient) -> None:
-        """Assert that a session answers, with its own user's name."""
-        client.browser = Browser(timeout_seconds=SECONDS)
-        self.assertIn("alice", json.dumps(client.call("get_my_user_info")))
 
     def main_process(self) -> int:
         """
@@ -251,7 +197,7 @@ class ServiceTests(ServiceCase):
         until(lambda: journal().count("reloaded") > lines, "no reload")
         until(lambda: shown("SubState") == "running", "it still reloads")
         self.assertEqual(self.main_process(), before)
-        self.works(client)
+        works(client)
 
     def test_requests_wait_during_a_restart(self) -> None:
         """Nobody is refused, and the same session answers the next daemon."""
@@ -265,7 +211,7 @@ class ServiceTests(ServiceCase):
             nonlocal calls
             while not over.is_set():
                 try:
-                    self.works(client)
+                    works(client)
                 except Exception as error:
                     # In a thread nobody would see it.
                     problems.append(repr(error))
@@ -282,7 +228,7 @@ class ServiceTests(ServiceCase):
         self.assertNotEqual(self.main_process(), before)
         self.assertEqual(problems, [])
         self.assertGreater(calls, 3)
-        self.works(client)
+        works(client)
 
     def test_watchdog(self) -> None:
         """A daemon that hangs is killed and started again; the session lives on."""
@@ -297,7 +243,7 @@ class ServiceTests(ServiceCase):
         before, pids = self.main_process(), in_cgroup()
         os.kill(before, 19)
         until(lambda: shown("NRestarts") == "1", "no restart", 4 * WATCHDOG_SECONDS)
-        self.works(client)
+        works(client)
         self.assertNotEqual(self.main_process(), before)
         self.assertIn("Failed with result 'watchdog'", journal())
         self.assertEqual([pid for pid in pids if Path(f"/proc/{pid}").exists()], [])
@@ -308,7 +254,7 @@ class ServiceTests(ServiceCase):
         pids = in_cgroup()
         run("systemctl", "kill", "--kill-who=main", "--signal=KILL", SERVICE)
         until(lambda: shown("NRestarts") == "1", "no restart")
-        self.works(client)
+        works(client)
         self.assertEqual([pid for pid in pids if Path(f"/proc/{pid}").exists()], [])
 
     def test_a_killed_child(self) -> None:
@@ -319,7 +265,7 @@ class ServiceTests(ServiceCase):
             if pid != main:
                 os.kill(pid, 9)
         time.sleep(0.5)
-        self.works(client)
+        works(client)
         self.assertEqual((self.main_process(), shown("NRestarts")), (main, "0"))
 
     def test_stopped(self) -> None:
@@ -333,7 +279,7 @@ class ServiceTests(ServiceCase):
         self.assertEqual(shown("ExecMainStatus"), "0")
         self.assertEqual(shown("ControlGroup"), "")
         self.assertEqual(shown("ActiveState", SOCKET), "active")
-        self.works(client)
+        works(client)
 
     def test_a_wrong_configuration(self) -> None:
         """One line that says what is wrong, and no endless attempts."""

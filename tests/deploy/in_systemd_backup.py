@@ -11,7 +11,8 @@ from typing import Final
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.deploy import in_systemd
-from tests.deploy.in_systemd import SERVICE, SOCKET, STATE, run, shown
+from tests.deploy.in_systemd import SOCKET, STATE
+from tests.deploy.units import SERVICE, run, shown, works
 from tests.real.client import McpClient
 
 BACKUP: Final = "fjmcp-broker-backup.service"
@@ -54,7 +55,7 @@ class BackupTests(in_systemd.ServiceCase):
         self.assertEqual((newest.st_uid, newest.st_mode & 0o777), (owner, 0o600))
         self.assertEqual(FOLDER.resolve().stat().st_mode & 0o777, 0o700)
         self.assertEqual({file.stat().st_uid for file in STATE.iterdir()}, {owner})
-        self.works(client)
+        works(client)
         self.assertEqual(self.main_process(), before)
 
     def test_of_a_stopped_daemon(self) -> None:
@@ -65,7 +66,7 @@ class BackupTests(in_systemd.ServiceCase):
         run("systemctl", "start", BACKUP)
         self.assertEqual(len(backups()), count + 1)
         run("systemctl", "start", SOCKET)
-        self.works(client)
+        works(client)
         client.refresh()
 
     def test_timer(self) -> None:
@@ -92,5 +93,5 @@ class BackupTests(in_systemd.ServiceCase):
         run("systemctl", "start", SOCKET)
         self.assertEqual(client.request("tools/list").status, 401)
         other: McpClient = self.client()
-        self.works(client)
-        self.works(other)
+        works(client)
+        works(other)

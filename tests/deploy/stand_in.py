@@ -1,10 +1,12 @@
 """
 A stand-in Forgejo as a program.
 
-Usage: C{python -m tests.deploy.stand_in PORT BROKER_URL DIRECTORY [ADDRESS]}. It speaks
-TLS with a certificate of its own, C{certificate.pem} in that directory, or plain HTTP
-at an address that is given; C{known} there gets the broker's application and the users'
-passwords as JSON when it listens.
+Usage: C{python -m tests.deploy.stand_in PORT URL DIRECTORY [ADDRESS [LOGIN...]]}. URL
+is that of the broker.
+It speaks TLS with a certificate of its own, C{certificate.pem} in that directory, or
+plain HTTP at an address that is given; C{known} there gets the broker's application and
+the users' passwords as JSON when it listens. Tokens are issued to the users that are
+given, without a sign-in, for a store that is made with them.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import attrs
 from twisted.internet import reactor as _reactor
 from twisted.internet.ssl import DefaultOpenSSLContextFactory
 from twisted.web.server import Site
@@ -24,7 +27,9 @@ from tests.real.certificates import write_certificate
 reactor: Any = _reactor  # a module to mypy
 
 
-def main(port: int, broker_url: str, directory: Path, address: str = "") -> None:
+def main(
+    port: int, broker_url: str, directory: Path, address: str = "", *logins: str
+) -> None:
     """
     Serve until a signal comes.
 
@@ -32,6 +37,7 @@ def main(port: int, broker_url: str, directory: Path, address: str = "") -> None
     @param broker_url: the public URL of the broker.
     @param directory: where to write what others have to know.
     @param address: instead of loopback, without TLS.
+    @param logins: who gets tokens at once.
     """
     url = f"http://{address}:{port}" if address else f"https://127.0.0.1:{port}"
     forgejo = StandInForgejo(reactor, url)
@@ -43,11 +49,13 @@ def main(port: int, broker_url: str, directory: Path, address: str = "") -> None
         certificate, key = write_certificate(str(directory))
         options = DefaultOpenSSLContextFactory(key, certificate)
         reactor.listenSSL(port, site, options, interface="127.0.0.1")
+    issue = forgejo.controls.issue_tokens
     known = {
         "url": forgejo.base_url,
         "client_id": application.client_id,
         "client_secret": application.client_secret,
         "alice": forgejo.controls.user("alice").password,
+        "issued": {login: attrs.asdict(issue(login)) for login in logins},
     }
     unfinished = directory / "known.new"
     unfinished.write_text(json.dumps(known))

@@ -11,6 +11,7 @@ import json
 import os
 import sqlite3
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
@@ -24,7 +25,6 @@ from fjmcp_broker.store import upstream_tokens
 from fjmcp_broker.store.sealing import Sealer
 from tests.real.broker_case import BrokerCase
 from tests.real.client import McpClient
-from tests.real.forgejo import RunningForgejo
 
 DATA: Final = Path(__file__).parent.parent / "data"
 KEY: Final = bytes(range(32)).hex()
@@ -60,6 +60,19 @@ class Holder:
             session_id=self.session_id,
             number=100,
         )
+
+
+@attrs.frozen
+class Upstream:
+    """
+    The Forgejo of a store that is restored.
+
+    @ivar issue: gives a user's access token and refresh token.
+    """
+
+    url: str
+    client_id: str
+    issue: Callable[[str], tuple[str, str]]
 
 
 class MakeDump(BrokerCase):
@@ -103,7 +116,7 @@ class MakeDump(BrokerCase):
 
 
 def restore(
-    name: str, path: str, broker_url: str, forgejo: RunningForgejo, now: int
+    name: str, path: str, broker_url: str, forgejo: Upstream, now: int
 ) -> tuple[str, list[Holder]]:
     """
     Make a store from a dump, as if it had been made just now and its Forgejo were
@@ -128,21 +141,18 @@ def restore(
                 )
         store.execute(
             "UPDATE instance SET forgejo_url = ?, oauth_client_id = ?",
-            (
-                forgejo.stand_in.base_url,
-                forgejo.settings["FORGEJO_OAUTH_CLIENT_ID"],
-            ),
+            (forgejo.url, forgejo.client_id),
         )
         store.execute("UPDATE grants SET resource = ?", (f"{broker_url}/mcp",))
         sealer = Sealer([decode_key(facts["key"])])
         for login, user_id in USERS.items():
             known = upstream_tokens.find(store, sealer, user_id)
             assert known is not None
-            issued = forgejo.stand_in.controls.issue_tokens(login)
+            access_token, refresh_token = forgejo.issue(login)
             fresh = attrs.evolve(
                 known,
-                access_token=Secret(issued.access_token),
-                refresh_token=Secret(issued.refresh_token),
+                access_token=Secret(access_token),
+                refresh_token=Secret(refresh_token),
                 expires_at=now + 3600,
             )
             upstream_tokens.save(store, sealer, fresh)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import time
 
+import attrs
 from twisted.internet.threads import deferToThread
 
 from tests.real.broker_case import BrokerCase
 from tests.real.daemon import Daemon, free_port
-from tests.real.store_dump import restore
+from tests.real.store_dump import Upstream, restore
 
 
 class UpgradeTests(BrokerCase):
@@ -20,8 +21,14 @@ class UpgradeTests(BrokerCase):
         port = free_port()
         settings, forgejo = await self.settings(port)
         path = settings["FJMCP_BROKER_STORE_PATH"]
+        controls = forgejo.stand_in.controls
+        upstream = Upstream(
+            forgejo.stand_in.base_url,
+            settings["FORGEJO_OAUTH_CLIENT_ID"],
+            lambda login: attrs.astuple(controls.issue_tokens(login)),
+        )
         key, holders = restore(
-            "store-v1", path, f"http://127.0.0.1:{port}", forgejo, int(time.time())
+            "store-v1", path, f"http://127.0.0.1:{port}", upstream, int(time.time())
         )
         os.chmod(path, 0o600)
         daemon = Daemon.launch(
