@@ -30,11 +30,9 @@ def packages_of_the_checks() -> set[str]:
     """
     text = (TOP / ".ci" / "run").read_text(encoding="utf-8")
     names = " ".join(re.findall(r"^[A-Z_]*PACKAGES=\((.*?)\)", text, re.M | re.S))
-    for script in (TOP / "tests" / "deploy").glob("check-*"):
-        lines = re.findall(
-            r"^need (.*)$|^for package in (.*); do$", script.read_text(), re.M
-        )
-        names += " " + " ".join(first or second for first, second in lines)
+    for script in (TOP / "tests" / "deploy").glob("check*"):
+        joined = script.read_text(encoding="utf-8").replace("\\\n", " ")
+        names += " " + " ".join(re.findall(r"^ *need (.*)$", joined, re.M))
     return set(names.split())
 
 
