@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
 import sys
 from typing import Final
 
@@ -25,7 +23,7 @@ from tests.deploy.containers import (
     logs,
     podman,
 )
-from tests.deploy.units import URL, answers, until, works
+from tests.deploy.units import URL, answers, ended_by_terminal, until, works
 from tests.real.browser import Browser
 
 BUNDLED: Final = os.environ.get("FJMCP_DEPLOY_BUNDLED", "")
@@ -177,18 +175,8 @@ class ContainerTests(ContainerCase):
     def test_make_image_run(self) -> None:
         """C{make image-run} serves, and ends with the signal of a terminal."""
         self.addCleanup(podman, "volume", "rm", "--force", "fjmcp-broker")
-        running = subprocess.Popen(  # noqa: S603 - a command of this test
-            ["/usr/bin/make", "image-run", f"ENV_FILE={self.environment}"],
-            cwd=SOURCE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            text=True,
+        said = ended_by_terminal(
+            *("make", "-C", SOURCE, "image-run", f"ENV_FILE={self.environment}")
         )
-        try:
-            until(answers, "not ready", log=str)
-        finally:
-            os.killpg(running.pid, signal.SIGINT)
-            said, _ = running.communicate(timeout=60)
         self.assertIn("Main loop terminated", said)
         until(lambda: not answers(), "it still answers", log=str)

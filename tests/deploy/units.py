@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from tests.real.browser import Browser
@@ -122,3 +125,35 @@ def works(client: McpClient, login: str = "alice") -> None:
     client.browser = Browser(timeout_seconds=SECONDS)
     said = json.dumps(client.call(TOOL))
     assert login in said, said
+
+
+def ended_by_terminal(*command: str, **environment: str) -> str:
+    """
+    Run a broker in the foreground until it is ready, and end it as Ctrl-C does.
+
+    @param command: a program and its arguments.
+    @param environment: further variables.
+    @return: what it printed.
+    @raise AssertionError: it did not get ready.
+    """
+    with tempfile.TemporaryFile("w+") as output:
+        running = subprocess.Popen(  # noqa: S603 - commands of these tests
+            command,
+            env={**os.environ, **environment},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+        def said() -> str:
+            output.seek(0)
+            return output.read()
+
+        try:
+            until(lambda: answers() or running.poll() is not None, "", log=said)
+            assert running.poll() is None, said()
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(running.pid, signal.SIGINT)
+            running.wait(60)
+        return said()
