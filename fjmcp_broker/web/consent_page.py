@@ -16,6 +16,7 @@ from fjmcp_broker.oauth.redirect_uris import (
     display_host,
     is_loopback,
     is_private_scheme,
+    is_website,
 )
 from fjmcp_broker.oauth.vocabulary import CONSENT_PATH, Policy, Scope
 from fjmcp_broker.web.html import Html, element
@@ -38,6 +39,11 @@ _APPLICATION_NOTE: Final = (
 _PUNYCODE_NOTE: Final = (
     "A name that begins with xn-- stands for letters of other alphabets. Some look "
     "like ordinary ones, so check that you know this address as it is written here."
+)
+
+_ELSEWHERE_NOTE: Final = (
+    "This is another address than the one that was checked. Many people can put files "
+    "on one website: allow it only if you know that both belong together."
 )
 
 #: The prefix of a label in punycode (RFC 5890 section 2.3.2.1).
@@ -190,7 +196,12 @@ def _notes(client: Client, redirect_uri: str) -> Iterator[Html]:
         yield note(_APPLICATION_NOTE)
     hosts = [display_host(redirect_uri)]
     if client.kind == "metadata-document":
-        hosts.append(document_host(client.client_id))
+        checked = document_host(client.client_id)
+        if is_website(redirect_uri) and hosts != [checked]:
+            # Draft client-id-metadata-document-01 section 6.1: else whoever can store
+            # a file on a well known host would be introduced by its name.
+            yield note(_ELSEWHERE_NOTE)
+        hosts.append(checked)
     labels = [label for host in hosts for label in host.split(".")]
     if any(label.startswith(_ACE_PREFIX) for label in labels):
         yield note(_PUNYCODE_NOTE)

@@ -182,6 +182,21 @@ class SignInTests(DocumentCase):
         self.assertEqual(client.redirect_uris, (new,))
         self.assertEqual((client.created_at, client.last_used_at), (NOW, NOW))
 
+    def test_access_that_goes_elsewhere_is_pointed_out(self) -> None:
+        """
+        Draft section 6.1: anybody can put a document on a host where many people
+        have files, and be introduced by its name.
+        """
+        elsewhere = "https://evil.example.net/callback"
+        local = "http://127.0.0.1/callback"
+        self.fetcher.redirect_uris = [CALLBACK, elsewhere, local]
+        words = "another address than the one that was checked"
+        self.assertIn(words, self.authorize(redirect_uri=elsewhere).text)
+        for uri in (CALLBACK, local):
+            page = self.authorize(redirect_uri=uri)
+            self.assertEqual(page.status, 200)
+            self.assertNotIn(words, page.text)
+
     def test_changed_name_is_shown(self) -> None:
         """The page says what the document says now."""
         self.authorize()
