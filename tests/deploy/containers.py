@@ -24,6 +24,9 @@ TOP: Final = Path(__file__).parents[2]
 OLD: Final = f"localhost/fjmcp-broker:{VERSION}"
 """What C{make image} makes."""
 
+COMPILED: Final = "localhost/fjmcp-broker:check-compiled"
+"""With the forgejo-mcp that the Containerfile compiles."""
+
 NEWER: Final = "localhost/fjmcp-broker:check-newer"
 """Its store is a version further, and older versions can use it."""
 
