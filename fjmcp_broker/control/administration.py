@@ -94,18 +94,20 @@ class Administration:
         for grant_id in outcome.ended:
             parts.on_grant_ended(grant_id)
         if request.command == REVOKE:
-            self._revoked(request, actor, len(outcome.ended))
+            self._revoked(request, actor, outcome)
         if request.command == SESSIONS:
             return await self._with_states(outcome.result, request.text("user"))
         return outcome.result
 
-    def _revoked(self, request: Request, actor: str, count: int) -> None:
+    def _revoked(self, request: Request, actor: str, outcome: commands.Outcome) -> None:
+        count = len(outcome.ended)
         self.log.warn("{count} grants revoked by {actor}", count=count, actor=actor)
         self._parts.trail.note(
             AuditEvent(
                 at=self._parts.trail.now,
                 kind=Kind.REVOKE,
                 outcome="ok" if count else "nothing_left",
+                user_id=outcome.user_id,
                 client_id=request.text("client"),
                 grant_id=request.text("grant"),
                 actor=actor,

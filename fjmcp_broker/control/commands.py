@@ -35,10 +35,12 @@ class Outcome:
 
     @ivar result: for whoever asked, JSON values.
     @ivar ended: ids of grants that it ended.
+    @ivar user_id: whom it was about, if it named a user.
     """
 
     result: Any
     ended: tuple[str, ...] = ()
+    user_id: int | None = None
 
 
 @attrs.frozen
@@ -117,7 +119,7 @@ def _revoke(connection: Connection, request: Request, now: int) -> Outcome:
         raise ControlError("there is no such client or grant")
     ended = administration.end_grants(connection, choice, now)
     more = len(ended) >= administration.ENDED_AT_ONCE
-    return Outcome({"grants": ended, "more": more}, tuple(ended))
+    return Outcome({"grants": ended, "more": more}, tuple(ended), choice.user_id)
 
 
 def _audit(connection: Connection, request: Request, now: int) -> Outcome:

@@ -95,7 +95,7 @@ class OfflineStore:
         def work(connection: sqlite3.Connection) -> commands.Outcome:
             outcome = command.perform(connection, request, now)
             if request.command == REVOKE:
-                self._note_ends(connection, request, outcome.ended, now)
+                self._note_ends(connection, request, outcome, now)
             return outcome
 
         run = writing(work) if command.writes else reading(work)
@@ -105,17 +105,18 @@ class OfflineStore:
         self,
         connection: sqlite3.Connection,
         request: Request,
-        ended: Sequence[str],
+        outcome: commands.Outcome,
         now: int,
     ) -> None:
         ends = [
             AuditEvent(at=now, kind=Kind.GRANT_ENDED, outcome="", grant_id=grant_id)
-            for grant_id in ended
+            for grant_id in outcome.ended
         ]
         asked = AuditEvent(
             at=now,
             kind=Kind.REVOKE,
-            outcome="ok" if ended else "nothing_left",
+            outcome="ok" if outcome.ended else "nothing_left",
+            user_id=outcome.user_id,
             client_id=request.text("client"),
             grant_id=request.text("grant"),
             actor=_actor(),
