@@ -2,7 +2,7 @@
 How long a fetched client metadata document counts.
 
 Freshness follows HTTP (RFC 9111) within bounds of ours, as
-draft-ietf-oauth-client-id-metadata-document-01 section 4.4 permits. That section does
+draft-ietf-oauth-client-id-metadata-document-02 section 5.2 permits. That section does
 not let an error be cached; what is kept of a failure is that there was one, for a
 moment, so that nobody can make us knock at a stranger's door without pause.
 """

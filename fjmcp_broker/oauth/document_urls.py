@@ -1,7 +1,7 @@
 """
 URLs as client ids: which ones name a client metadata document that may be fetched.
 
-The rules are those of draft-ietf-oauth-client-id-metadata-document-01 section 3, and
+The rules are those of draft-ietf-oauth-client-id-metadata-document-02 section 3, and
 stricter ones where a fetch would reach what a stranger must not choose: a DNS name
 only, port 443 only.
 """
@@ -32,7 +32,7 @@ def is_document_url(client_id: str) -> bool:
     """
     @param client_id: from a request, controlled by the client.
     @return: whether it claims to be the URL of a metadata document. Ids that we make
-        never look like one (draft section 6.9).
+        never look like one (draft section 7.1).
     """
     return client_id.startswith(_PREFIX)
 

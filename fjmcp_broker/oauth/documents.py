@@ -1,6 +1,6 @@
 """
 Client metadata documents: what one must say to be taken for a registration
-(draft-ietf-oauth-client-id-metadata-document-01 section 4.1, and MCP 2026-07-28,
+(draft-ietf-oauth-client-id-metadata-document-02 section 4, and MCP 2026-07-28,
 authorization, client registration).
 """
 
@@ -20,11 +20,18 @@ from fjmcp_broker.oauth.redirect_uris import (
 from fjmcp_broker.oauth.strict_json import JsonRefused, parse_object
 from fjmcp_broker.oauth.vocabulary import AuthMethod, ErrorCode
 
-#: The draft recommends 5 kilobytes (section 6.6); this leaves room for long lists.
+#: The draft recommends 5 kilobytes (section 8.7); this leaves room for long lists.
 MAXIMUM_DOCUMENT_BYTES: Final = 16 * 1024
 
 #: Of a document, which no secret can be agreed on with (section 4.1).
 _SECRETS: Final = ("client_secret", "client_secret_expires_at")
+
+#: Members of a JSON Web Key that only its owner may have (RFC 7518 section 6; C{priv}
+#: is that of the algorithm key pairs of RFC 9964). The exponent alone makes an RSA key
+#: private; the others are listed all the same, since nothing good has them.
+_PRIVATE: Final = frozenset(
+    {"d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"},
+)
 
 
 def read_document(
@@ -56,6 +63,8 @@ def read_document(
     for member in _SECRETS:
         if document.get(member) is not None:
             raise _refused(f"it must not have {member}")
+    if _has_private_key(document.get("jwks")):
+        raise _refused("it must not have private keys in its jwks")
     method = document.get("token_endpoint_auth_method")
     if method not in (None, str(AuthMethod.NONE)):
         raise _refused("its token_endpoint_auth_method must be none")
@@ -69,6 +78,19 @@ def read_document(
         return validate_registration(given, application_schemes=application_schemes)
     except OAuthError as error:
         raise _refused(error.description) from None
+
+
+def _has_private_key(jwks: object) -> bool:
+    """
+    Whoever has published one should learn of it, though nothing here uses it (section
+    4.1).
+
+    @param jwks: of a document, any value.
+    """
+    keys = jwks.get("keys") if isinstance(jwks, dict) else None
+    return isinstance(keys, list) and any(
+        isinstance(key, dict) and not _PRIVATE.isdisjoint(key) for key in keys
+    )
 
 
 def _allowed(

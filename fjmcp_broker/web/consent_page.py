@@ -161,7 +161,7 @@ def _who(client: Client) -> Html:
     """
     The name is always the application's own word, except where the operator chose
     it. The host of a metadata document is proven by TLS (draft
-    client-id-metadata-document-01 section 6.4 recommends to show it).
+    client-id-metadata-document-02 section 8.5 recommends to show it).
     """
     name = element("p", element("bdi", client.name), class_="name")
     if client.kind == "metadata-document":
@@ -198,7 +198,7 @@ def _notes(client: Client, redirect_uri: str) -> Iterator[Html]:
     if client.kind == "metadata-document":
         checked = document_host(client.client_id)
         if is_website(redirect_uri) and hosts != [checked]:
-            # Draft client-id-metadata-document-01 section 6.1: else whoever can store
+            # Draft client-id-metadata-document-02 section 8.1: else whoever can store
             # a file on a well known host would be introduced by its name.
             yield note(_ELSEWHERE_NOTE)
         hosts.append(checked)

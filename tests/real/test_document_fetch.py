@@ -226,7 +226,7 @@ class FetchTests(FetchCase):
         self.assertEqual(names, [HOST.encode()])
 
     async def test_other_json_types(self) -> None:
-        """Draft section 4.1: application/…+json is JSON too."""
+        """Draft section 4: application/…+json is JSON too."""
         kind = "Application/Client-Metadata+JSON; charset=utf-8"
         self.listen(Server(response(kind=kind)))
         self.assertEqual((await self.fetch()).body, BODY)
@@ -318,7 +318,7 @@ class ServerTests(FetchCase):
 
 
 class ServerSideRequestForgeryTests(FetchCase):
-    """What attackers would like to reach (draft section 6.5)."""
+    """What attackers would like to reach (draft section 8.6)."""
 
     async def nowhere(self, *addresses: str, url: str = URL) -> None:
         """

@@ -69,7 +69,7 @@ class DocumentTests(SynchronousTestCase):
         self.assertFalse(self.read(token_endpoint_auth_method=None).wants_secret)
 
     def test_client_id_is_compared_as_text(self) -> None:
-        """Draft section 4.1: simple string comparison (RFC 3986 section 6.2.1)."""
+        """Draft section 4: simple string comparison (RFC 3986 section 6.2.1)."""
         for other in (
             URL + "/",
             URL.upper(),
@@ -97,6 +97,18 @@ class DocumentTests(SynchronousTestCase):
         self.assertIn(
             "client_secret_expires_at", self.refused(client_secret_expires_at=0)
         )
+
+    def test_private_keys_are_refused(self) -> None:
+        """Draft section 4.1: only public keys are permitted; those are no matter."""
+        public = {"kty": "EC", "crv": "P-256", "x": "x", "y": "y"}
+        for member in ("d", "k", "p", "priv"):
+            keys = [public, {**public, member: "secret"}]
+            told = self.refused(jwks={"keys": keys})
+            self.assertIn("private keys", told)
+            self.assertNotIn("secret", told)
+        for harmless in ({"keys": [public]}, {"keys": 7}, {"keys": ["d"]}, [], "d"):
+            self.assertFalse(self.read(jwks=harmless).wants_secret)
+        self.read(jwks_uri="https://client.example.com/jwks.json")
 
     def test_authentication_we_do_not_offer_is_refused(self) -> None:
         """Not downgraded: private_key_jwt, and everything with a shared secret."""
