@@ -34,7 +34,7 @@ from fjmcp_broker.web.consent_page import (
 from fjmcp_broker.web.cookies import BrowserCookies, form_token_matches
 from fjmcp_broker.web.forms import read_form
 from fjmcp_broker.web.html import element
-from fjmcp_broker.web.pages import GO_BACK, problem, see_other
+from fjmcp_broker.web.pages import GO_BACK, MAY_BE_DONE, problem, see_other
 from fjmcp_broker.web.tracing import step_of
 
 #: First characters of the state sent to Forgejo; its digest in the row vouches for
@@ -269,6 +269,7 @@ def expired(request: IRequest) -> bytes:
             "p",
             "It took longer than ten minutes, or it has been finished already.",
         ),
+        MAY_BE_DONE,
         GO_BACK,
     )
 

@@ -51,7 +51,7 @@ _PROBLEMS: Final = {
         "The application sent something that this service does not read.",
     ),
     429: (
-        "Too many sign-ins at once",
+        "Too many sign-ins",
         "More sign-ins have begun from your network than this service allows at a "
         "time. Nothing is lost, and nothing was allowed.",
     ),

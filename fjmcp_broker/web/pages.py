@@ -170,6 +170,13 @@ def reference(
     return element("div", *shown, class_="reference") if shown else element("div")
 
 
+#: What to do with the page of a sign-in that may have succeeded before.
+MAY_BE_DONE: Final = element(
+    "p",
+    "If the application is connected already, there is nothing left to do, and you can "
+    "close this page.",
+)
+
 #: What to do when a sign-in cannot go on.
 GO_BACK: Final = element(
     "p", "Go back to the application that you came from and connect again."

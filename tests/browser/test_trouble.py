@@ -136,7 +136,7 @@ class TroubleTests(BrowserCase):
         assert response is not None
         self.assertEqual(response.status, 429)
         self.assertGreater(int(response.headers["retry-after"]), 0)
-        self.note(page, "too-many", 429, "Too many sign-ins at once")
+        self.note(page, "too-many", 429, "Too many sign-ins")
 
     # What they have in common
 
