@@ -106,7 +106,8 @@ class DocumentTests(SynchronousTestCase):
             told = self.refused(jwks={"keys": keys})
             self.assertIn("private keys", told)
             self.assertNotIn("secret", told)
-        for harmless in ({"keys": [public]}, {"keys": 7}, {"keys": ["d"]}, [], "d"):
+        others: list[object] = [{"keys": [public]}, {"keys": 7}, {"keys": ["d"]}, "d"]
+        for harmless in others:
             self.assertFalse(self.read(jwks=harmless).wants_secret)
         self.read(jwks_uri="https://client.example.com/jwks.json")
 
