@@ -8,7 +8,7 @@ Nobody waits for it: both are collected in memory and written many at once.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -66,6 +66,14 @@ class Bookkeeping:
         self._timer = steady_timer(
             FLUSH_SECONDS, self.flush, "write the books", reactor
         )
+
+    @property
+    def lost_traces(self) -> Mapping[str, int]:
+        """
+        @return: how many traces of sign-ins had to go before their time, by the bound
+            that was reached.
+        """
+        return self._book.lost
 
     def tracing(self, address: Callable[[Any], Address | None]) -> Tracing:
         """

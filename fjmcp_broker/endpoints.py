@@ -20,7 +20,7 @@ from fjmcp_broker.store.lane import Lane
 from fjmcp_broker.store.sealing import Sealer
 from fjmcp_broker.store.token_endpoint import TokenTransactions
 from fjmcp_broker.upstream.document_http import GuardedFetcher
-from fjmcp_broker.upstream.documents import MetadataDocuments
+from fjmcp_broker.upstream.documents import FetchOutcome, MetadataDocuments
 from fjmcp_broker.upstream.forgejo import Forgejo
 from fjmcp_broker.upstream.resolver import SystemResolver, system_look_up
 from fjmcp_broker.upstream.tokens import UpstreamTokens
@@ -80,12 +80,16 @@ class Surroundings:
 
 
 def build_documents(
-    config: Config, reactor: Any, clock: IReactorTime
+    config: Config,
+    reactor: Any,
+    clock: IReactorTime,
+    on_asked: Callable[[], Callable[[FetchOutcome], None]],
 ) -> MetadataDocuments | None:
     """
     @param config: checked.
     @param reactor: Twisted's; it is C{Any} because it provides a dozen interfaces.
     @param clock: tells what has expired.
+    @param on_asked: as for L{MetadataDocuments}.
     @return: what fetches client metadata documents; C{None}: switched off.
     @raise BrokerError: the file of certificates has become unusable.
     """
@@ -98,7 +102,10 @@ def build_documents(
         ca_file=config.clients.metadata_documents_ca_file,
     )
     return MetadataDocuments(
-        fetcher, clock, application_schemes=config.clients.application_schemes
+        fetcher,
+        clock,
+        application_schemes=config.clients.application_schemes,
+        on_asked=on_asked,
     )
 
 

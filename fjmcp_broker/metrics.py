@@ -4,7 +4,7 @@ What the daemon counts, in Prometheus' terms.
 Labels are of small closed sets: never what a client sent, no names of people, no ids.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from prometheus_client import (
@@ -15,43 +15,108 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 """Of the text format."""
 
 OTHER: Final = "other"
+"""The label of whatever has none of its own."""
 
-_METHODS: Final = frozenset(("GET", "HEAD", "POST", "DELETE", "OPTIONS"))
-_RPC_METHODS: Final = frozenset(
-    (
-        "initialize",
-        "ping",
-        "server/discover",
-        "subscriptions/listen",
-        "logging/setLevel",
-        "completion/complete",
-        "tools/list",
-        "tools/call",
-        "prompts/list",
-        "prompts/get",
-        "resources/list",
-        "resources/read",
-        "resources/templates/list",
-        "resources/subscribe",
-        "resources/unsubscribe",
-    )
-)
-_HTTP_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_ANSWER_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _STORE_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5)
 _UPSTREAM_SECONDS: Final = (0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15)
 _DELAY_SECONDS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 
+Watched = Mapping[tuple[str, ...], float]
+"""Numbers that somebody else keeps, by the values of their labels."""
+
+
+class Tally:
+    """
+    How often things of some kind have happened.
+    """
+
+    def __init__(self, counter: Counter) -> None:
+        """
+        @param counter: with one label.
+        """
+        self._counter = counter
+
+    def add(self, kind: str, times: int = 1) -> None:
+        """
+        @param kind: the value of the label.
+        @param times: how often it has happened.
+        """
+        self._counter.labels(kind).inc(times)
+
+    def expect(self, kinds: Iterable[str]) -> None:
+        """
+        Show these from the beginning, at nought: what appears only with its first
+        event has no rate then.
+
+        @param kinds: values of the label.
+        """
+        for kind in kinds:
+            self._counter.labels(kind)
+
+
+class Timed:
+    """
+    How often things of some kind were done, and how long they took.
+    """
+
+    def __init__(self, counter: Counter, seconds: Histogram) -> None:
+        """
+        @param counter: with some labels.
+        @param seconds: with the first of them.
+        """
+        self._counter = counter
+        self._seconds = seconds
+        # The library takes a lock and makes a key to find each of them.
+        self._known: dict[tuple[str, ...], tuple[Counter, Histogram]] = {}
+
+    def add(self, seconds: float | None, *labels: str) -> None:
+        """
+        @param seconds: how long it took; C{None}: that says nothing.
+        @param labels: their values.
+        """
+        counter, histogram = self._known.get(labels) or self._make(labels)
+        counter.inc()
+        if seconds is not None:
+            histogram.observe(seconds)
+
+    def expect(self, *labels: str) -> None:
+        """
+        As L{Tally.expect}.
+
+        @param labels: values that go together.
+        """
+        self._make(labels)
+
+    def _make(self, labels: tuple[str, ...]) -> tuple[Counter, Histogram]:
+        made = self._counter.labels(*labels), self._seconds.labels(labels[0])
+        self._known[labels] = made
+        return made
+
 
 class Metrics:
     """
-    The counters of one daemon.
+    The numbers of one daemon.
+
+    @ivar http: requests, by endpoint, method and status of the answer.
+    @ivar mcp: JSON-RPC messages, by method, outcome and status of the answer.
+    @ivar sign_ins: by what the client was told.
+    @ivar rate_limited: by the name of a key under C{[limits]}.
+    @ivar limits_hit: by the whole name of a key.
+    @ivar exits: of children, by reason.
+    @ivar reaps: of children, by reason.
+    @ivar rotations: of children, by outcome.
+    @ivar transitions: of sessions, by the input of their state machine.
+    @ivar upstream: calls to Forgejo, by endpoint and outcome.
+    @ivar documents: requests for client ID metadata documents, by outcome.
+    @ivar store: transactions, by kind and outcome.
     """
 
     def __init__(self, version: str = "", revision: str = "") -> None:
@@ -59,214 +124,111 @@ class Metrics:
         @param version: of this software.
         @param revision: that it was built from.
         """
-        self._registry = registry = CollectorRegistry(auto_describe=True)
-        ProcessCollector(registry=registry)
-        build = Gauge(
+        self._registry = CollectorRegistry(auto_describe=True)
+        ProcessCollector(registry=self._registry)
+        self.watch_each(
             "fjmcp_build_info",
             "The version that runs; always 1.",
-            ["version", "revision"],
-            registry=registry,
+            ("version", "revision"),
+            lambda: {(version, revision): 1},
         )
-        build.labels(version, revision).set(1)
-        self._http = Counter(
-            "fjmcp_http_requests",
+        self.http = self._timed(
+            "fjmcp_http_request",
             "HTTP requests that were answered.",
-            ["endpoint", "method", "status"],
-            registry=registry,
-        )
-        self._http_seconds = Histogram(
-            "fjmcp_http_request_duration_seconds",
             "From the headers of a request to the end of its answer; streams that last "
             "as long as their client likes are left out.",
-            ["endpoint"],
-            buckets=_HTTP_SECONDS,
-            registry=registry,
+            _ANSWER_SECONDS,
+            ("endpoint", "method", "status"),
         )
-        self._mcp = Counter(
-            "fjmcp_mcp_requests",
+        self.mcp = self._timed(
+            "fjmcp_mcp_request",
             "JSON-RPC messages posted to the MCP endpoint, by what became of them.",
-            ["method", "outcome", "status"],
-            registry=registry,
-        )
-        self._mcp_seconds = Histogram(
-            "fjmcp_mcp_request_duration_seconds",
             "From the headers of a posted JSON-RPC message to the end of its answer.",
-            ["method"],
-            buckets=_HTTP_SECONDS,
-            registry=registry,
+            _ANSWER_SECONDS,
+            ("method", "outcome", "status"),
         )
-        self._sign_ins = Counter(
+        self.upstream = self._timed(
+            "fjmcp_upstream_request",
+            "Calls to Forgejo's OAuth endpoints.",
+            "How long Forgejo's OAuth endpoints took.",
+            _UPSTREAM_SECONDS,
+            ("call", "outcome"),
+        )
+        self.documents = self._timed(
+            "fjmcp_document_request",
+            "Requests for client ID metadata documents that were not at hand.",
+            "How long it took until they were there, or found to be of no use.",
+            _UPSTREAM_SECONDS,
+            ("outcome",),
+        )
+        self.store = self._timed(
+            "fjmcp_store_transaction",
+            "Transactions of the store.",
+            "How long they took, the wait for their turn included.",
+            _STORE_SECONDS,
+            ("kind", "outcome"),
+        )
+        self.sign_ins = self._tally(
             "fjmcp_sign_ins",
             "Sign-ins that came back from Forgejo, by what the client was told.",
-            ["outcome"],
-            registry=registry,
+            "outcome",
         )
-        self._refused = Counter(
+        self.rate_limited = self._tally(
             "fjmcp_rate_limited",
             "Requests that were refused because their network asked too much.",
-            ["limit"],
-            registry=registry,
+            "limit",
         )
-        self._child_starts = Counter(
-            "fjmcp_child_starts", "Children that were started.", registry=registry
+        self.limits_hit = self._tally(
+            "fjmcp_limits_hit",
+            "How often there was no room below a limit of the daemon, a user, a grant "
+            "or a request, by the key that sets it.",
+            "limit",
         )
-        self._child_ends = Counter(
-            "fjmcp_child_ends",
+        self.exits = self._tally(
+            "fjmcp_child_exits",
             "Children that have ended; child_stopped is the daemon's own doing.",
-            ["reason"],
-            registry=registry,
+            "reason",
         )
-        self._children = Gauge(
-            "fjmcp_children", "Child processes that run.", registry=registry
+        self.reaps = self._tally(
+            "fjmcp_child_reaps",
+            "Children that were stopped because nobody used them: for too long (idle), "
+            "or while somebody else needed one (room).",
+            "reason",
         )
-        self._transitions = Counter(
+        self.rotations = self._tally(
+            "fjmcp_child_rotations",
+            "Attempts to replace a child by one with a newer token that are over.",
+            "outcome",
+        )
+        self.transitions = self._tally(
             "fjmcp_session_transitions",
             "Changes of the state of sessions, by what caused them.",
-            ["event"],
-            registry=registry,
+            "event",
         )
-        self._upstream = Counter(
-            "fjmcp_upstream_requests",
-            "Calls to Forgejo's OAuth endpoints.",
-            ["call", "outcome"],
-            registry=registry,
+        self._spawns = Counter(
+            "fjmcp_child_spawns", "Children that were started.", registry=self._registry
         )
-        self._upstream_seconds = Histogram(
-            "fjmcp_upstream_request_duration_seconds",
-            "How long Forgejo's OAuth endpoints took.",
-            ["call"],
-            buckets=_UPSTREAM_SECONDS,
-            registry=registry,
-        )
-        self._store = Counter(
-            "fjmcp_store_transactions",
-            "Transactions of the store.",
-            ["kind", "outcome"],
-            registry=registry,
-        )
-        self._store_seconds = Histogram(
-            "fjmcp_store_transaction_duration_seconds",
-            "How long they took, the wait for their turn included.",
-            ["kind"],
-            buckets=_STORE_SECONDS,
-            registry=registry,
+        self._children = Gauge(
+            "fjmcp_children", "Child processes that run.", registry=self._registry
         )
         self._delay = Histogram(
             "fjmcp_event_loop_delay_seconds",
             "How much later than asked the event loop came to a timer.",
             buckets=_DELAY_SECONDS,
-            registry=registry,
+            registry=self._registry,
         )
 
-    def answered(
-        self, endpoint: str, method: str, status: int, seconds: float | None
-    ) -> None:
-        """
-        @param endpoint: one of the daemon's own paths, or L{OTHER}.
-        @param method: as sent.
-        @param status: of the answer.
-        @param seconds: how long it took, C{None} for a stream.
-        """
-        known = method if method in _METHODS else OTHER
-        self._http.labels(endpoint, known, str(status)).inc()
-        if seconds is not None:
-            self._http_seconds.labels(endpoint).observe(seconds)
-
-    def posted(
-        self, method: str | None, outcome: str, status: int, seconds: float
-    ) -> None:
-        """
-        @param method: of the JSON-RPC message, as sent; C{None} when there was none.
-        @param outcome: C{result}, C{error} or C{accepted}.
-        @param status: of the answer.
-        @param seconds: how long it took.
-        """
-        known = method if method in _RPC_METHODS else OTHER
-        self._mcp.labels(known, outcome, str(status)).inc()
-        self._mcp_seconds.labels(known).observe(seconds)
-
-    def signed_in(self, outcome: str) -> None:
-        """
-        @param outcome: C{success}, C{page}, or an error code of ours.
-        """
-        self._sign_ins.labels(outcome).inc()
-
-    def expect(
-        self,
-        *,
-        limits: Iterable[str] = (),
-        child_ends: Iterable[str] = (),
-        events: Iterable[str] = (),
-        calls: Iterable[str] = (),
-        sign_ins: Iterable[str] = (),
-    ) -> None:
-        """
-        Show these from the beginning, at nought: what appears only with its first
-        event has no rate then.
-
-        @param limits: for L{refused}.
-        @param child_ends: for L{child_ended}.
-        @param events: for L{session_moved}.
-        @param calls: for L{called_upstream}, with outcome C{ok}.
-        @param sign_ins: for L{signed_in}.
-        """
-        for counter, values in (
-            (self._refused, limits),
-            (self._child_ends, child_ends),
-            (self._transitions, events),
-            (self._sign_ins, sign_ins),
-        ):
-            for value in values:
-                counter.labels(value)
-        for call in calls:
-            self._upstream.labels(call, "ok")
-            self._upstream_seconds.labels(call)
-        for kind in ("write", "read"):
-            self._store_seconds.labels(kind)
-            for outcome in ("ok", "unavailable", "failed"):
-                self._store.labels(kind, outcome)
-
-    def refused(self, limit: str) -> None:
-        """
-        @param limit: the name of its key.
-        """
-        self._refused.labels(limit).inc()
-
-    def child_started(self) -> None:
+    def child_spawned(self) -> None:
         """A child was started."""
-        self._child_starts.inc()
+        self._spawns.inc()
         self._children.inc()
 
-    def child_ended(self, reason: str) -> None:
+    def child_exited(self, reason: str) -> None:
         """
         @param reason: of a fixed set.
         """
-        self._child_ends.labels(reason).inc()
+        self.exits.add(reason)
         self._children.dec()
-
-    def session_moved(self, event: str) -> None:
-        """
-        @param event: an input of the session's state machine.
-        """
-        self._transitions.labels(event).inc()
-
-    def called_upstream(self, call: str, outcome: str, seconds: float) -> None:
-        """
-        @param call: which endpoint.
-        @param outcome: C{ok} or the name of an error class of ours.
-        @param seconds: how long it took.
-        """
-        self._upstream.labels(call, outcome).inc()
-        self._upstream_seconds.labels(call).observe(seconds)
-
-    def stored(self, kind: str, outcome: str, seconds: float) -> None:
-        """
-        @param kind: C{write} or C{read}.
-        @param outcome: C{ok}, C{unavailable} or C{failed}.
-        @param seconds: how long it took.
-        """
-        self._store.labels(kind, outcome).inc()
-        self._store_seconds.labels(kind).observe(seconds)
 
     def delayed(self, seconds: float) -> None:
         """
@@ -282,19 +244,28 @@ class Metrics:
         @param help: what it is.
         @param read: gives it, whenever it is asked for.
         """
-        Gauge(name, help, registry=self._registry).set_function(read)
+        self.watch_each(name, help, (), lambda: {(): read()})
 
-    def watch_states(
-        self, name: str, help: str, read: Callable[[], Mapping[str, int]]
+    def watch_each(
+        self,
+        name: str,
+        help: str,
+        labels: Sequence[str],
+        read: Callable[[], Watched],
+        *,
+        only_grow: bool = False,
     ) -> None:
         """
-        Show how many there are in each state.
+        Show several such numbers under one name.
 
-        @param name: of the gauge.
-        @param help: what is counted.
-        @param read: gives the numbers of all states, also of empty ones.
+        @param name: of the gauge or the counter.
+        @param help: what they are.
+        @param labels: their names.
+        @param read: gives all of them, those at nought too.
+        @param only_grow: whether it is a counter.
         """
-        self._registry.register(_States(name, help, read))
+        family = CounterMetricFamily if only_grow else GaugeMetricFamily
+        self._registry.register(_Watch(family, name, help, labels, read))
 
     def render(self) -> bytes:
         """
@@ -302,22 +273,50 @@ class Metrics:
         """
         return generate_latest(self._registry)
 
+    def _tally(self, name: str, help: str, label: str) -> Tally:
+        return Tally(Counter(name, help, [label], registry=self._registry))
 
-class _States(Collector):
-    """A gauge with one label that is read when it is asked for."""
+    def _timed(
+        self,
+        what: str,
+        help: str,
+        help_of_seconds: str,
+        buckets: Sequence[float],
+        labels: Sequence[str],
+    ) -> Timed:
+        counter = Counter(f"{what}s", help, labels, registry=self._registry)
+        seconds = Histogram(
+            f"{what}_duration_seconds",
+            help_of_seconds,
+            labels[:1],
+            buckets=buckets,
+            registry=self._registry,
+        )
+        return Timed(counter, seconds)
+
+
+class _Watch(Collector):
+    """A family whose numbers are read when they are asked for."""
 
     def __init__(
-        self, name: str, help: str, read: Callable[[], Mapping[str, int]]
+        self,
+        family: type[GaugeMetricFamily] | type[CounterMetricFamily],
+        name: str,
+        help: str,
+        labels: Sequence[str],
+        read: Callable[[], Watched],
     ) -> None:
+        self._family = family
         self._name = name
         self._help = help
+        self._labels = labels
         self._read = read
 
-    def collect(self) -> list[GaugeMetricFamily]:
+    def collect(self) -> list[GaugeMetricFamily | CounterMetricFamily]:
         """
-        @return: the one gauge.
+        @return: the one family.
         """
-        family = GaugeMetricFamily(self._name, self._help, labels=["state"])
-        for state, count in self._read().items():
-            family.add_metric([state], count)
+        family = self._family(self._name, self._help, labels=self._labels)
+        for values, number in self._read().items():
+            family.add_metric(values, number)
         return [family]

@@ -21,12 +21,12 @@ from fjmcp_broker.config import Config
 from fjmcp_broker.control.administration import Administration, Parts
 from fjmcp_broker.control.server import ControlSocket
 from fjmcp_broker.endpoints import Surroundings, build_documents, build_endpoints
-from fjmcp_broker.limits.memory import Memory
 from fjmcp_broker.limits.policy import Limiter
 from fjmcp_broker.listeners import Listener, Listeners
 from fjmcp_broker.mcp.catalogue import ToolCatalogue
 from fjmcp_broker.oauth.vocabulary import MCP_PATH
-from fjmcp_broker.observing import Instruments, RequestCounter
+from fjmcp_broker.observing.instruments import Instruments
+from fjmcp_broker.observing.requests import RequestCounter
 from fjmcp_broker.ordered import OrderedService, Part
 from fjmcp_broker.periodic import Periodic
 from fjmcp_broker.preflight import (
@@ -49,7 +49,6 @@ from fjmcp_broker.sessions.processes.child import Child
 from fjmcp_broker.sessions.processes.ending import ChildObserver
 from fjmcp_broker.sessions.processes.spawn import Launcher, protect_memory
 from fjmcp_broker.sessions.registry import SessionRegistry
-from fjmcp_broker.sessions.rows import SessionRows
 from fjmcp_broker.sessions.streams.replay import Replays
 from fjmcp_broker.store.errors import StoreError
 from fjmcp_broker.store.keys import load_or_create_keys
@@ -62,7 +61,7 @@ from fjmcp_broker.web.app import Route, build_web_resource
 from fjmcp_broker.web.bearer import BearerAuthenticator
 from fjmcp_broker.web.limiting import ClientAddresses, RateLimiter, SessionLimiter
 from fjmcp_broker.web.mcp import McpEndpoint
-from fjmcp_broker.web.mcp_admission import McpAdmission, body_memory
+from fjmcp_broker.web.mcp_admission import McpAdmission
 from fjmcp_broker.web.metrics import METRICS_PATH, MetricsEndpoint
 from fjmcp_broker.web.origins import OriginPolicy
 from fjmcp_broker.web.root import Root
@@ -120,7 +119,7 @@ class _Composition:
         self._reactor = reactor
         self._lifetimes = LifetimeClock(reactor)
         self._on_ready = on_ready
-        self._instruments = Instruments(reactor)
+        self._instruments = Instruments(reactor, config.metrics)
         self._exit = OrderlyExit(reactor)
         self._notifier = Notifier(reactor)
         self._lock = StoreLock(config.database.path)
@@ -148,7 +147,9 @@ class _Composition:
             requested_scope=config.forgejo.oauth_scopes,
             access=access_rules(config),
         )
-        self._documents = build_documents(config, reactor, self._lifetimes)
+        self._documents = build_documents(
+            config, reactor, self._lifetimes, self._instruments.document_asked
+        )
         self._authenticator = BearerAuthenticator(
             self._database, self._lifetimes, config.server.public_url
         )
@@ -156,7 +157,7 @@ class _Composition:
         self._child_settings = child_settings(config)
         self._registry = SessionRegistry(
             clock=self._lifetimes,
-            ledger=SessionRows(self._database, self._sealer),
+            ledger=self._instruments.rows(self._database, self._sealer),
             tokens=self._upstream,
             make_child=self._make_child,
             catalogue=ToolCatalogue.packaged().allowing(config.child.allowed_tools),
@@ -294,7 +295,7 @@ class _Composition:
             session_limiter=SessionLimiter(
                 config.limits.initialize,
                 self._reactor,
-                self._instruments.metrics.refused,
+                self._instruments.metrics.rate_limited.add,
             ),
         )
         addresses = ClientAddresses(config.server.trusted_proxies, config.log.addresses)
@@ -303,12 +304,12 @@ class _Composition:
             Limiter(config.limits.rate_limits()),
             addresses,
             self._reactor,
-            self._instruments.metrics.refused,
+            self._instruments.metrics.rate_limited.add,
         )
         self._metrics = MetricsEndpoint(
             self._instruments.metrics, addresses, config.metrics.allow
         )
-        bodies = Memory(body_memory(config.server.max_body_memory_bytes))
+        bodies = self._instruments.memory(config.server.max_body_memory_bytes)
         admission = McpAdmission(
             self._authenticator,
             origins,
@@ -345,8 +346,7 @@ class _Composition:
             others=BodyLimit(network=addresses.network),
             on_answered=both(RequestCounter(self._instruments.metrics), tracing),
         )
-        self._instruments.watch(self._registry.population, site, bodies)
-        self._registry.on_moved = self._instruments.metrics.session_moved
+        self._instruments.watch(self._registry, site, bodies, self._books)
         return site
 
     # The parts' two ends

@@ -44,7 +44,7 @@ def set_up_writer(connection: sqlite3.Connection) -> None:
         # NORMAL could lose the last transactions with the power; a lost rotation
         # logs a user out.
         connection.execute("PRAGMA synchronous = FULL")
-        # What is deleted, Forgejo's tokens of whoever has gone among it, is overwritten.
+        # Deleted tokens are overwritten.
         connection.execute("PRAGMA secure_delete = ON")
     except BaseException:
         connection.close()

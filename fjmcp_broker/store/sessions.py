@@ -112,6 +112,17 @@ def open_of_grant(connection: Connection, grant_id: str) -> list[SessionRecord]:
     return [_record(row) for row in rows]
 
 
+def count_open(connection: Connection) -> int:
+    """
+    @param connection: to the store.
+    @return: how many sessions are not closed, of all grants.
+    """
+    (count,) = connection.execute(
+        "SELECT count(*) FROM sessions WHERE closed_at IS NULL"
+    ).fetchone()
+    return int(count)
+
+
 def touch_many(connection: Connection, touched: Sequence[tuple[bytes, int]]) -> None:
     """
     Note when sessions were active, many at once: no request waits for this.

@@ -18,6 +18,10 @@ MAXIMUM_ATTEMPTS: Final = 1000
 #: does not say whom it serves.
 MAXIMUM_OF_A_NETWORK: Final = 250
 
+OF_A_NETWORK: Final = "network"
+OF_ALL: Final = "all"
+"""The two bounds, as they are counted."""
+
 #: Attempts are about people and end with their use: the operator asks soon or never.
 KEPT_SECONDS: Final = 30 * 24 * 3600
 
@@ -57,6 +61,8 @@ class Changes:
 class Book:
     """
     Finds the attempt that a step belongs to, and keeps it.
+
+    @ivar lost: how many had to go before their time, by the bound that was reached.
     """
 
     def __init__(
@@ -83,6 +89,7 @@ class Book:
         self._seen: OrderedDict[str, deque[Sighting]] = OrderedDict()
         self._changed: set[str] = set()
         self._removed: set[str] = set()
+        self.lost = {OF_A_NETWORK: 0, OF_ALL: 0}
 
     def __len__(self) -> int:
         """
@@ -258,8 +265,10 @@ class Book:
 
     def _make_room(self, network: str) -> None:
         if self._networks[network] >= self._maximum_of_a_network:
+            self.lost[OF_A_NETWORK] += 1
             self._drop_oldest_of(network)
         elif len(self._attempts) >= self._maximum:
+            self.lost[OF_ALL] += 1
             largest, _ = self._networks.most_common(1)[0]
             self._drop_oldest_of(largest)
 

@@ -3,7 +3,8 @@ Client metadata documents: fetched when needed, one fetch at a time for each, an
 never so often that this service becomes a tool against the one that serves them.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from enum import StrEnum, unique
 from typing import Final, Protocol
 
 import attrs
@@ -48,6 +49,23 @@ class FetchedDocument:
     expires_at: int
 
 
+@unique
+class FetchOutcome(StrEnum):
+    """
+    What came of a fetch.
+
+    @cvar OK: a document.
+    @cvar UNREACHABLE: nothing; it may be otherwise in a moment.
+    @cvar UNUSABLE: nothing that can be used, or from nowhere that may be asked.
+    @cvar LIMITED: nobody was asked, because of our own limits.
+    """
+
+    OK = "ok"
+    UNREACHABLE = "unreachable"
+    UNUSABLE = "unusable"
+    LIMITED = "limited"
+
+
 class IFetcher(Protocol):
     """What L{GuardedFetcher<fjmcp_broker.upstream.document_http.GuardedFetcher>} is."""
 
@@ -75,13 +93,17 @@ class MetadataDocuments:
         clock: IReactorTime,
         *,
         application_schemes: Collection[str] = DEFAULT_APPLICATION_SCHEMES,
+        on_asked: Callable[[], Callable[[FetchOutcome], None]] = lambda: _nothing,
     ) -> None:
         """
         @param fetcher: gets the bytes.
         @param clock: tells the time.
         @param application_schemes: see L{redirect_uri_problem
             <fjmcp_broker.oauth.redirect_uris.redirect_uri_problem>}.
+        @param on_asked: called when a fetch is wanted; what it gives is told what came
+            of that.
         """
+        self._on_asked = on_asked
         self._fetcher = fetcher
         self._clock = clock
         self._application_schemes = frozenset(map(str.lower, application_schemes))
@@ -119,10 +141,7 @@ class MetadataDocuments:
         """
         running = self._fetches.get(url)
         if running is None:
-            if len(self._fetches) >= FETCHES_AT_ONCE:
-                raise DocumentLimitError
-            if not is_known:
-                self._count_host(document_host(url))
+            self._admit(url, is_known)
             running = self._tasks.start(
                 self._fetch(url, is_known), "fetching a client metadata document"
             )
@@ -138,7 +157,19 @@ class MetadataDocuments:
         """
         await self._tasks.finish(timeout_seconds)
 
+    def _admit(self, url: str, is_known: bool) -> None:
+        try:
+            if len(self._fetches) >= FETCHES_AT_ONCE:
+                raise DocumentLimitError
+            if not is_known:
+                self._count_host(document_host(url))
+        except DocumentLimitError:
+            self._on_asked()(FetchOutcome.LIMITED)
+            raise
+
     async def _fetch(self, url: str, is_known: bool) -> FetchedDocument:
+        over, outcome = self._on_asked(), FetchOutcome.UNREACHABLE
+
         def admit(address: str) -> None:
             if not is_known:
                 self._count(self._addresses, network_of(address))
@@ -148,6 +179,7 @@ class MetadataDocuments:
                 fetched = await self._fetcher.fetch(url, admit)
                 document = self._read(url, fetched)
             except DocumentError as error:
+                outcome = _outcome(error)
                 if not isinstance(error, DocumentLimitError):
                     self._recent.keep(url, error, self._now() + FAILURE_SECONDS)
                 self._log.warn(
@@ -156,6 +188,7 @@ class MetadataDocuments:
                     problem=str(error),
                 )
                 raise
+            outcome = FetchOutcome.OK
             self._recent.keep(url, document, document.expires_at)
             self._log.info(
                 "client metadata document of {host} fetched", host=document_host(url)
@@ -163,6 +196,7 @@ class MetadataDocuments:
             return document
         finally:
             self._fetches.pop(url, None)
+            over(outcome)
 
     def _read(self, url: str, fetched: FetchedBody) -> FetchedDocument:
         try:
@@ -192,3 +226,13 @@ class MetadataDocuments:
 
     def _now(self) -> int:
         return int(self._clock.seconds())
+
+
+def _outcome(error: DocumentError) -> FetchOutcome:
+    if isinstance(error, DocumentLimitError):
+        return FetchOutcome.LIMITED
+    return FetchOutcome.UNREACHABLE if error.is_passing else FetchOutcome.UNUSABLE
+
+
+def _nothing(outcome: FetchOutcome) -> None:
+    """Nobody wants to know."""

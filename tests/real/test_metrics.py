@@ -12,7 +12,7 @@ from tests.deploy.programs import PROMTOOL
 from tests.real.broker_case import BrokerCase
 from tests.real.browser import Browser
 from tests.real.client import McpClient
-from tests.real.daemon import Daemon, free_port
+from tests.real.daemon import CLOCK, Daemon, free_port, pause
 
 
 class MetricsTests(BrokerCase):
@@ -48,9 +48,9 @@ class MetricsTests(BrokerCase):
             for sample in family.samples
         }
         self.assertEqual(found["fjmcp_sign_ins_total", "success"], 1)
-        self.assertEqual(found["fjmcp_sessions", "live"], 1)
+        self.assertEqual(found["fjmcp_sessions", "live", "stateful"], 1)
         self.assertEqual(found["fjmcp_children",], 1)
-        self.assertEqual(found["fjmcp_child_starts_total",], 1)
+        self.assertEqual(found["fjmcp_child_spawns_total",], 1)
         self.assertEqual(
             found["fjmcp_mcp_requests_total", "200", "result", "tools/call"], 1
         )
@@ -71,6 +71,29 @@ class MetricsTests(BrokerCase):
             self.assertNotIn(secret, text)
         for word in ("alice", client.session_id or "?", "client.example.org"):
             self.assertNotIn(word, text)
+
+    async def test_sessions_in_the_store_alone(self) -> None:
+        """Are dormant: those that an earlier daemon has left, and those that sleep."""
+        self.port = free_port()
+        daemon, forgejo = await self.launch(
+            PORT_METRICS=str(self.port), FJMCP_BROKER_SESSIONS_IDLE_TIMEOUT="2s"
+        )
+        for _ in range(2):
+            await self.session(daemon, forgejo)
+        deadline = CLOCK.seconds() + 60
+        wanted = (
+            'fjmcp_sessions{kind="stateful",state="dormant"} 2.0',
+            'fjmcp_sessions{kind="stateful",state="live"} 0.0',
+            'fjmcp_child_reaps_total{reason="idle"} 2.0',
+            "fjmcp_child_spawns_total 2.0",
+            'fjmcp_child_exits_total{reason="child_stopped"} 2.0',
+        )
+        lines: list[str] = []
+        while not set(wanted) <= set(lines):
+            if CLOCK.seconds() > deadline:
+                self.fail("\n".join(lines))
+            await pause(0.5)
+            lines = (await self.scrape()).splitlines()
 
     async def test_elsewhere(self) -> None:
         """Neither on the clients' listener nor anything else on this one."""

@@ -1,5 +1,7 @@
 """Counters: what they are called, and that their labels are few."""
 
+from functools import partial
+
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
@@ -8,17 +10,23 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
 
+from fjmcp_broker.config import MetricsConfig
 from fjmcp_broker.metrics import Metrics
-from fjmcp_broker.observing import (
-    CountedChild,
-    CountedDatabase,
-    Instruments,
-    LoopDelay,
-    RequestCounter,
-)
+from fjmcp_broker.observing.instruments import Instruments, LoopDelay
+from fjmcp_broker.observing.parts import CountedChild, CountedDatabase
+from fjmcp_broker.observing.requests import RequestCounter
 from fjmcp_broker.sessions.processes.ending import ChildEnd, EndReason
+from fjmcp_broker.store import sessions
 from fjmcp_broker.store.errors import StoreUnavailable
-from tests.unit.store.memory import InlineReactor, InlineThreadPool
+from fjmcp_broker.store.sealing import Sealer
+from fjmcp_broker.upstream.documents import FetchOutcome
+from tests.unit.store import rows
+from tests.unit.store.memory import (
+    NOW,
+    InlineReactor,
+    InlineThreadPool,
+    memory_database,
+)
 
 
 def samples(metrics: Metrics) -> dict[str, float]:
@@ -98,6 +106,14 @@ class RequestTests(SynchronousTestCase):
         name = "fjmcp_http_request_duration_seconds_count{endpoint=/mcp}"
         self.assertEqual(found[name], 4)
 
+    def test_bodies_that_are_too_long(self) -> None:
+        """Count as a limit that was hit, at the MCP endpoint alone."""
+        found = self.seen(
+            FakeRequest("/mcp", "POST", 413), FakeRequest("/oauth/token", "POST", 413)
+        )
+        name = "fjmcp_limits_hit_total{limit=server.max_request_bytes}"
+        self.assertEqual(found[name], 1)
+
     def test_sign_ins(self) -> None:
         """By what the client is told; codes and states stay out."""
         back = "https://client.example/back?"
@@ -172,7 +188,7 @@ class PartsTests(SynchronousTestCase):
             def child_ended(self, end: ChildEnd) -> None:
                 heard.append(end)
 
-        instruments = Instruments(self.clock)
+        instruments = Instruments(self.clock, MetricsConfig())
         child, _other = instruments.child(Owner()), instruments.child(Owner())
         self.assertIsInstance(child, CountedChild)
         self.assertEqual(samples(instruments.metrics)["fjmcp_children"], 2)
@@ -182,8 +198,8 @@ class PartsTests(SynchronousTestCase):
         self.assertEqual(heard, [b"x", end])
         found = samples(instruments.metrics)
         self.assertEqual(found["fjmcp_children"], 1)
-        self.assertEqual(found["fjmcp_child_starts_total"], 2)
-        self.assertEqual(found["fjmcp_child_ends_total{reason=child_exited}"], 1)
+        self.assertEqual(found["fjmcp_child_spawns_total"], 2)
+        self.assertEqual(found["fjmcp_child_exits_total{reason=child_exited}"], 1)
 
     def test_store(self) -> None:
         """Writes and reads by outcome."""
@@ -225,11 +241,16 @@ class PartsTests(SynchronousTestCase):
 
     def test_expected(self) -> None:
         """What has not happened yet is shown at nought; it has a rate then."""
-        found = samples(Instruments(self.clock).metrics)
+        found = samples(Instruments(self.clock, MetricsConfig()).metrics)
         for name in (
             "fjmcp_rate_limited_total{limit=register}",
             "fjmcp_rate_limited_total{limit=initialize}",
-            "fjmcp_child_ends_total{reason=child_exited}",
+            "fjmcp_child_spawns_total",
+            "fjmcp_child_exits_total{reason=child_exited}",
+            "fjmcp_child_reaps_total{reason=idle}",
+            "fjmcp_child_rotations_total{outcome=failed}",
+            "fjmcp_limits_hit_total{limit=sessions.max}",
+            "fjmcp_document_requests_total{outcome=unusable}",
             "fjmcp_session_transitions_total{event=rotate}",
             "fjmcp_upstream_requests_total{call=refresh,outcome=ok}",
             "fjmcp_sign_ins_total{outcome=success}",
@@ -239,9 +260,64 @@ class PartsTests(SynchronousTestCase):
 
     def test_states(self) -> None:
         """Every state has its sample, also at nought."""
-        self.metrics.watch_states("fjmcp_things", "Things.", lambda: {"a": 2, "b": 0})
+        self.metrics.watch_each(
+            "fjmcp_things",
+            "Things.",
+            ("kind", "state"),
+            lambda: {("x", "a"): 2, ("y", "b"): 0},
+        )
+        self.metrics.watch_each(
+            "fjmcp_lost", "Lost.", (), lambda: {(): 3}, only_grow=True
+        )
         self.metrics.watch("fjmcp_number", "A number.", lambda: 7)
         found = samples(self.metrics)
-        self.assertEqual(found["fjmcp_things{state=a}"], 2)
-        self.assertEqual(found["fjmcp_things{state=b}"], 0)
+        self.assertEqual(found["fjmcp_things{kind=x,state=a}"], 2)
+        self.assertEqual(found["fjmcp_things{kind=y,state=b}"], 0)
+        self.assertEqual(found["fjmcp_lost_total"], 3)
         self.assertEqual(found["fjmcp_number"], 7)
+        self.assertIn(b"# TYPE fjmcp_lost_total counter", self.metrics.render())
+
+    def test_documents(self) -> None:
+        """By outcome, with their time where somebody was asked."""
+        instruments = Instruments(self.clock, MetricsConfig())
+        for outcome in (FetchOutcome.OK, FetchOutcome.OK, FetchOutcome.LIMITED):
+            over = instruments.document_asked()
+            self.clock.advance(0.3)
+            over(outcome)
+        found = samples(instruments.metrics)
+        name = "fjmcp_document_request"
+        self.assertEqual(found[f"{name}s_total{{outcome=ok}}"], 2)
+        self.assertEqual(found[f"{name}s_total{{outcome=limited}}"], 1)
+        seconds = f"{name}_duration_seconds"
+        self.assertAlmostEqual(found[f"{seconds}_sum{{outcome=ok}}"], 0.6)
+        self.assertEqual(found[f"{seconds}_count{{outcome=limited}}"], 0)
+
+    def test_bodies_without_room(self) -> None:
+        """Once for each, whenever that is noticed."""
+        instruments = Instruments(self.clock, MetricsConfig())
+        bodies = instruments.memory(64 * 1024 * 1024)
+        self.assertTrue(bodies.fits("alice", 1000))
+        self.assertFalse(bodies.fits("alice", 100 * 1024 * 1024))
+        self.assertTrue(bodies.take("alice", 10, 10))
+        self.assertFalse(bodies.take("alice", 100 * 1024 * 1024, 10))
+        found = samples(instruments.metrics)
+        name = "fjmcp_limits_hit_total{limit=server.max_body_memory_bytes}"
+        self.assertEqual(found[name], 2)
+        self.assertEqual(bodies.held_bytes, 10)
+
+    def test_dormant_sessions_beyond_the_limit(self) -> None:
+        """As many as were closed for it."""
+        database = memory_database(self)
+        instruments = Instruments(self.clock, MetricsConfig())
+        ledger = instruments.rows(database, Sealer([b"k" * 32]))
+        self.successResultOf(Deferred.fromCoroutine(database.write(rows.insert_grant)))
+        for number in range(5):
+            row = rows.session(f"session {number}")
+            write = database.write(partial(sessions.insert, session=row))
+            self.successResultOf(Deferred.fromCoroutine(write))
+        for keep in (3, 3):
+            closing = ledger.close_surplus(rows.GRANT_ID, keep, (), NOW)
+            self.successResultOf(Deferred.fromCoroutine(closing))
+        found = samples(instruments.metrics)
+        name = "fjmcp_limits_hit_total{limit=sessions.max_dormant_per_grant}"
+        self.assertEqual(found[name], 2)

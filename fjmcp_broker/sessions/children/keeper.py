@@ -9,7 +9,7 @@ from typing import Final
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from fjmcp_broker.mcp.lifecycle import State
+from fjmcp_broker.mcp.lifecycle import Change, State
 from fjmcp_broker.secret import Secret
 from fjmcp_broker.sessions.children.population import Limits, Population
 from fjmcp_broker.sessions.children.profiles import ChildProfiles
@@ -35,7 +35,7 @@ class ChildKeeper:
     @ivar clock: tells the time.
     @ivar profiles: what is known of children.
     @ivar population: the sessions that have one, or are needed without.
-    @ivar on_moved: called with what has changed the state of a session, each time.
+    @ivar on_moved: called with each change of the state of a session.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class ChildKeeper:
         self.clock = clock
         self.profiles = profiles
         self.population = Population(limits)
-        self.on_moved: Callable[[str], None] = lambda event: None
+        self.on_moved: Callable[[Change], None] = lambda change: None
         self._tokens = tokens
         self._make_child = make_child
         self._partings = Partings(clock)
@@ -101,11 +101,11 @@ class ChildKeeper:
         """
         self._partings.stop(child, at_once=at_once)
 
-    def session_moved(self, event: str) -> None:
+    def session_moved(self, change: Change) -> None:
         """
-        @param event: what has changed the state of a session.
+        @param change: of the state of a session.
         """
-        self.on_moved(event)
+        self.on_moved(change)
 
     def session_changed(self, session: Resident) -> None:
         """

@@ -3,7 +3,8 @@ The sessions that are more than their rows: how many there may be, and which of 
 sleep first.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from enum import StrEnum, unique
 from typing import Final
 
 import attrs
@@ -16,6 +17,32 @@ from fjmcp_broker.upstream.errors import SignInNeeded
 RETRY_AFTER_SECONDS: Final = 10
 
 _WITH_CHILD: Final = (State.STARTING, State.LIVE, State.ROTATING)
+
+
+@unique
+class Reaped(StrEnum):
+    """
+    Why a child was put to sleep that nobody used.
+
+    @cvar IDLE: for too long.
+    @cvar ROOM: somebody else needed one.
+    """
+
+    IDLE = "idle"
+    ROOM = "room"
+
+
+@unique
+class Full(StrEnum):
+    """
+    Which limit left no room although nobody idles.
+
+    @cvar TOTAL: of all users together.
+    @cvar OF_USER: of one user.
+    """
+
+    TOTAL = "total"
+    OF_USER = "of_user"
 
 
 @attrs.frozen
@@ -40,6 +67,9 @@ class Population:
     """
     Sessions with a child, a waiting request or an open stream, and those that are
     being opened.
+
+    @ivar on_reaped: called when an idle child is put to sleep.
+    @ivar on_full: called when somebody gets no child.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -49,6 +79,8 @@ class Population:
         self._limits = limits
         self._needed: set[Resident] = set()
         self._opening: set[Resident] = set()
+        self.on_reaped: Callable[[Reaped], None] = lambda why: None
+        self.on_full: Callable[[Full], None] = lambda limit: None
 
     def __len__(self) -> int:
         """
@@ -99,17 +131,19 @@ class Population:
         own = [other for other in others if other.user_id == session.user_id]
         if len(own) >= self._limits.per_user:
             candidates: tuple[list[Resident], ...] = (own,)
-            full = "every session of this user is in use"
+            limit, full = Full.OF_USER, "every session of this user is in use"
         elif len(others) >= self._limits.total:
             candidates = (own, others)
-            full = "every session is in use"
+            limit, full = Full.TOTAL, "every session is in use"
         else:
             return
         for group in candidates:
             idle = [other for other in group if other.children.is_idle]
             if idle:
-                put_to_sleep(min(idle, key=lambda other: other.children.used_at))
+                oldest = min(idle, key=lambda other: other.children.used_at)
+                self._put_to_sleep(oldest, Reaped.ROOM)
                 return
+        self.on_full(limit)
         raise TooManySessions(full, RETRY_AFTER_SECONDS)
 
     def put_idle_to_sleep(self, before: float) -> set[str]:
@@ -120,7 +154,7 @@ class Population:
         grants = set()
         for session in list(self._needed):
             if session.children.is_idle and session.children.used_at <= before:
-                put_to_sleep(session)
+                self._put_to_sleep(session, Reaped.IDLE)
                 grants.add(session.grant_id)
         return grants
 
@@ -174,9 +208,6 @@ class Population:
         """
         return [s.digest for s in self._needed if s.grant_id == grant_id]
 
-
-def put_to_sleep(session: Resident) -> None:
-    """
-    @param session: idle.
-    """
-    session.children.sleep("idle", error=ChildGone("the child was put to sleep"))
+    def _put_to_sleep(self, session: Resident, why: Reaped) -> None:
+        self.on_reaped(why)
+        session.children.sleep("idle", error=ChildGone("the child was put to sleep"))

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Protocol
 from twisted.internet.interfaces import IReactorTime
 
 from fjmcp_broker.mcp.correlation import ChildNotification, ChildRequest
-from fjmcp_broker.mcp.lifecycle import State
+from fjmcp_broker.mcp.lifecycle import Change, State
 from fjmcp_broker.secret import Secret
 from fjmcp_broker.sessions.children.profiles import ChildProfiles
 from fjmcp_broker.sessions.processes.child import Child
@@ -222,9 +222,9 @@ class ChildrenKeeper(Protocol):
         @param at_once: kill it instead of letting it finish.
         """
 
-    def session_moved(self, event: str) -> None:
+    def session_moved(self, change: Change) -> None:
         """
-        @param event: what has changed the state of a session.
+        @param change: of the state of a session.
         """
 
     def session_changed(self, session: Resident) -> None:

@@ -280,7 +280,7 @@ class Children:
                 after=change.target.value,
                 event=change.event,
             )
-            self._owner.session_moved(change.event)
+            self._owner.session_moved(change)
             self._owner.session_changed(self._session)
 
     def start_child(self) -> None:

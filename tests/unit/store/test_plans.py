@@ -160,6 +160,14 @@ class PlanTests(StoreTestCase):
             [scan for scan in seen if not any(name in scan for name in expected)], []
         )
 
+    def test_open_sessions_are_counted_in_their_index(self) -> None:
+        """
+        Not among the closed ones, of which there are many.
+        """
+        (statement,) = self.statements(sessions.count_open)
+        (scan,) = self.scans(statement)
+        self.assertIn("INDEX sessions_open_by_activity", scan)
+
     def test_cascades_search(self) -> None:
         """
         Every foreign key has an index on the side that has to be found.

@@ -20,6 +20,8 @@ from fjmcp_broker.trace.attempts import (
 from fjmcp_broker.trace.book import (
     MAXIMUM_KEYS,
     MAXIMUM_NETWORKS_SEEN,
+    OF_A_NETWORK,
+    OF_ALL,
     RELATED_SECONDS,
     Book,
     client_key,
@@ -80,6 +82,7 @@ class RingTests(BookCase):
         self.assertIsNotNone(self.book.get(other))
         kept = [trace_id for trace_id in mine if self.book.get(trace_id)]
         self.assertEqual(kept, mine[-4:])
+        self.assertEqual(self.book.lost, {OF_A_NETWORK: 46, OF_ALL: 0})
 
     def test_the_largest_network_makes_room(self) -> None:
         """A flood from many places is bounded as well."""
@@ -88,6 +91,7 @@ class RingTests(BookCase):
         for number in range(20):
             self.book.begin(f"203.0.{number}.0/24", NOW)
         self.assertEqual(len(self.book), 10)
+        self.assertEqual(self.book.lost, {OF_A_NETWORK: 0, OF_ALL: 14})
 
     def test_what_went_leads_nowhere(self) -> None:
         """Its keys go along."""

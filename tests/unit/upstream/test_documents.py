@@ -31,7 +31,10 @@ class DocumentsCase(SynchronousTestCase):
         self.clock = Clock()
         self.clock.advance(NOW)
         self.fetcher = SmallFetcher()
-        self.documents = MetadataDocuments(self.fetcher, self.clock)
+        self.outcomes: list[str] = []
+        self.documents = MetadataDocuments(
+            self.fetcher, self.clock, on_asked=lambda: self.outcomes.append
+        )
         self.addCleanup(self.assertEqual, self.clock.getDelayedCalls(), [])
 
     def begin(self, url: str = URL, *, is_known: bool = False) -> Deferred[Any]:
@@ -126,6 +129,25 @@ class FetchTests(DocumentsCase):
         self.assertIsNotNone(self.documents.recent(URL))
         self.assertEqual(len(self.fetcher.fetched), 1)
 
+    def test_outcomes(self) -> None:
+        """Each fetch is heard of once, whoever waits for it, and what came of it."""
+        self.fetcher.is_slow = True
+        waiters = [self.begin() for _ in range(3)]
+        waiters[0].addErrback(lambda failure: failure.trap(CancelledError))
+        waiters[0].cancel()
+        self.assertEqual(self.outcomes, [])
+        self.fetcher.answer()
+        self.fetcher.is_slow = False
+        for each in waiters:
+            self.successResultOf(each)
+        self.fetcher.error = DocumentError("is not there", is_passing=True)
+        self.refused("https://a.example.org/x")
+        self.fetcher.error = DocumentError("is a redirection")
+        self.refused("https://b.example.org/x")
+        self.fetcher.error, self.fetcher.name = None, ""
+        self.refused("https://c.example.org/x")
+        self.assertEqual(self.outcomes, ["ok", "unreachable", "unusable", "unusable"])
+
     def test_stop_waits(self) -> None:
         """What is under way may finish."""
         self.fetcher.is_slow = True
@@ -156,6 +178,7 @@ class ReflectorTests(DocumentsCase):
         """A few a minute, however many are asked for."""
         form = "https://victim.example/{}"
         self.assertEqual(self.many(100, form), HOST_RATE.count)
+        self.assertEqual(self.outcomes.count("limited"), 100 - HOST_RATE.count)
         self.assertIsInstance(self.refused(form.format("x")), DocumentLimitError)
         self.clock.advance(HOST_RATE.period_seconds)
         self.assertEqual(self.many(100, form), HOST_RATE.count)
@@ -176,6 +199,7 @@ class ReflectorTests(DocumentsCase):
         self.fetcher.addresses = ["1.1.1.1"]
         count = self.many(100, "https://www.victim{}.example/x")
         self.assertEqual(count, ADDRESS_RATE.count)
+        self.assertEqual(self.outcomes.count("limited"), 100 - count)
         self.fetcher.addresses = ["1.0.0.1"]
         self.assertEqual(self.many(5, "https://www.other{}.example/x"), 5)
 

@@ -1,0 +1,127 @@
+"""
+What clients and browsers ask, counted once it has been answered.
+"""
+
+from typing import Final
+from urllib.parse import parse_qsl, urlsplit
+
+from fjmcp_broker.metrics import OTHER, Metrics
+from fjmcp_broker.oauth.vocabulary import (
+    AUTHORIZATION_SERVER_PATH,
+    AUTHORIZE_PATH,
+    CALLBACK_PATH,
+    CONSENT_PATH,
+    MCP_PATH,
+    PROTECTED_RESOURCE_PATH,
+    REGISTER_PATH,
+    REVOKE_PATH,
+    TOKEN_PATH,
+    ErrorCode,
+)
+from fjmcp_broker.observing.labels import Limit
+from fjmcp_broker.web.metrics import METRICS_PATH
+from fjmcp_broker.web.request import BrokerRequest
+
+OWN_PATHS: Final = frozenset(
+    (
+        "/",
+        "/healthz",
+        "/healthz/stream",
+        "/readyz",
+        METRICS_PATH,
+        AUTHORIZATION_SERVER_PATH,
+        PROTECTED_RESOURCE_PATH,
+        PROTECTED_RESOURCE_PATH + MCP_PATH,
+        REGISTER_PATH,
+        AUTHORIZE_PATH,
+        CONSENT_PATH,
+        CALLBACK_PATH,
+        TOKEN_PATH,
+        REVOKE_PATH,
+        MCP_PATH,
+    )
+)
+"""What the label C{endpoint} can be, beside C{other}."""
+
+
+_METHODS: Final = frozenset(("GET", "HEAD", "POST", "DELETE", "OPTIONS"))
+_RPC_METHODS: Final = frozenset(
+    (
+        "initialize",
+        "ping",
+        "server/discover",
+        "subscriptions/listen",
+        "logging/setLevel",
+        "completion/complete",
+        "tools/list",
+        "tools/call",
+        "prompts/list",
+        "prompts/get",
+        "resources/list",
+        "resources/read",
+        "resources/templates/list",
+        "resources/subscribe",
+        "resources/unsubscribe",
+    )
+)
+
+
+class RequestCounter:
+    """Counts the requests of a site."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        """
+        @param metrics: counts.
+        """
+        self._http = metrics.http
+        self._mcp = metrics.mcp
+        self._sign_ins = metrics.sign_ins
+        self._limits_hit = metrics.limits_hit
+
+    def __call__(self, request: BrokerRequest, seconds: float) -> None:
+        """
+        @param request: it has been answered.
+        @param seconds: how long that took.
+        """
+        path = (request.path or b"").decode("latin-1")
+        method = request.method.decode("latin-1")
+        status = str(int(request.code))
+        is_stream = path == MCP_PATH and method == "GET" and request.code == 200
+        self._http.add(
+            None if is_stream else seconds,
+            path if path in OWN_PATHS else OTHER,
+            method if method in _METHODS else OTHER,
+            status,
+        )
+        if path == MCP_PATH and method == "POST":
+            called = request.rpc_method
+            known = called if called in _RPC_METHODS else OTHER
+            self._mcp.add(seconds, known, _call_outcome(request), status)
+            if request.code == 413:
+                self._limits_hit.add(Limit.REQUEST_BYTES)
+        elif path in (CALLBACK_PATH, CONSENT_PATH):
+            outcome = _outcome(request)
+            if outcome is not None:
+                self._sign_ins.add(outcome)
+
+
+def _call_outcome(request: BrokerRequest) -> str:
+    if request.code >= 400:
+        return "error"
+    if request.code == 202:
+        return "accepted"
+    return "error" if request.has_failed else "result"
+
+
+def _outcome(request: BrokerRequest) -> str | None:
+    """
+    @return: what the browser is sent back to its client with, C{page} when it is not,
+        C{None} when it goes on to Forgejo.
+    """
+    if request.code != 303:
+        return "page"
+    location = request.responseHeaders.getRawHeaders(b"location") or [b""]
+    query = dict(parse_qsl(urlsplit(location[0].decode("latin-1")).query))
+    if query.get("error") in set(ErrorCode):
+        return query["error"]
+    return "success" if "code" in query and "iss" in query else None
