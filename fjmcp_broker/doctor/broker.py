@@ -7,7 +7,7 @@ import socket
 import ssl
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -302,21 +302,31 @@ class BrokerChecks:
             "its own."
         )
         try:
-            answer = self._public.fetch(
-                f"{self._url}{MCP_PATH}",
-                body=b"{}",
-                headers={"Content-Type": "application/json"},
-            )
+            answer = self._ask()
+            told = self._ask({"Authorization": "Bearer doctor"})
         except FetchError as error:
             return failed(name, f"{self._url}{MCP_PATH}: {error}", fix)
-        if answer.status == 429:
+        if 429 in (answer.status, told.status):
             return skipped(name, "this machine has asked too often; try again later")
         header = answer.headers.get("www-authenticate", "")
         expected = f'resource_metadata="{self._url}{PROTECTED_RESOURCE_PATH}'
         if answer.status != 401 or expected not in header:
             shown = f"status {answer.status}, WWW-Authenticate: {header or 'none'}"
             return failed(name, f"{MCP_PATH} does not ask for a token ({shown})", fix)
+        if "invalid_token" not in told.headers.get("www-authenticate", ""):
+            return failed(
+                name,
+                f"a token that is sent to {MCP_PATH} does not arrive",
+                "Have the reverse proxy pass the Authorization header to the daemon.",
+            )
         return ok(name, f"{MCP_PATH} asks for a token and says where to get one")
+
+    def _ask(self, more: Mapping[str, str] | None = None) -> Answer:
+        return self._public.fetch(
+            f"{self._url}{MCP_PATH}",
+            body=b"{}",
+            headers={"Content-Type": "application/json", **(more or {})},
+        )
 
     def streaming(self) -> Finding:
         """

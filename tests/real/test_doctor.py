@@ -194,7 +194,8 @@ class BrokerCheckTests(DoctorCase):
                 "/mcp": Reply(
                     401,
                     headers={
-                        "WWW-Authenticate": f'Bearer resource_metadata="{metadata}"'
+                        "WWW-Authenticate": f'Bearer resource_metadata="{metadata}", '
+                        'error="invalid_token"'
                     },
                 ),
             }
@@ -330,6 +331,11 @@ class BrokerCheckTests(DoctorCase):
         ):
             self.front.replies["/mcp"] = reply
             self.assert_found(self.checks().challenge(), Status.FAILED, "/mcp")
+        url = f"{self.front.url}/.well-known/oauth-protected-resource/mcp"
+        header = {"WWW-Authenticate": f'Bearer resource_metadata="{url}"'}
+        self.front.replies["/mcp"] = Reply(401, headers=header)
+        found = self.checks().challenge()
+        self.assert_found(found, Status.FAILED, "does not arrive", "Authorization")
         self.front.replies["/mcp"] = Reply(429)
         self.assert_found(self.checks().challenge(), Status.SKIPPED)
 

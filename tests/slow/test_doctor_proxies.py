@@ -127,6 +127,12 @@ class ProxyTests(BrokerCase):
         found = await self.examined(self.nginx(FORWARDED + extra))
         self.assertEqual(found, {**ALL_WELL, "challenge": "failed"})
 
+    async def test_nginx_that_keeps_tokens_to_itself(self) -> None:
+        """Clients would sign in again and again."""
+        extra = 'proxy_set_header Authorization "";'
+        found = await self.examined(self.nginx(FORWARDED + extra))
+        self.assertEqual(found, {**ALL_WELL, "challenge": "failed"})
+
     async def test_nginx_with_a_login_of_its_own(self) -> None:
         """Nothing gets through, and the rest is not looked at."""
         extra = 'auth_basic "closed"; auth_basic_user_file /dev/null;'
