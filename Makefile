@@ -33,7 +33,7 @@ CONFORMANCE ?=
 
 .PHONY: all demo test test-unit test-real test-browser test-slow \
 	test-slow-waiting test-slow-alone conformance chaos soak bench \
-	bench-peers coverage vet lint format docs generate build clean changelog bump release \
+	bench-peers coverage vet lint format docs generate build clean changelog bump release pictures \
 	image docker devserver image-run requirements sbom lint-image check-deploy
 
 all: vet lint test build
@@ -92,6 +92,12 @@ test-slow-alone: $(VENV)/.installed-test
 test-browser: $(VENV)/.installed-test
 	$(BIN)/python $(WARNINGS) -m twisted.trial --reporter=text \
 		--temp-directory=_trial_temp_browser tests.browser
+
+# The picture of the consent page in the README.
+pictures: $(VENV)/.installed-test
+	FJMCP_TEST_PICTURES="$(CURDIR)/docs/images" $(BIN)/python $(WARNINGS) \
+		-m twisted.trial --reporter=text --temp-directory=_trial_temp_pictures \
+		tests.browser.test_pictures
 
 # The official suite against a real daemon, in front of four kinds of children.
 conformance: $(VENV)/.installed-test

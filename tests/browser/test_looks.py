@@ -9,7 +9,7 @@ import re
 
 from playwright.sync_api import Page, expect
 
-from tests.browser.chromium import Chromium, Examiner, executable, screenshots
+from tests.browser.chromium import Chromium, Examiner, executable
 from tests.browser.test_sign_in import outline
 from tests.browser.world import (
     DOCUMENT,
@@ -76,12 +76,6 @@ class ConsentTests(BrowserCase):
                     page.goto(address)
                     expect(page.get_by_role("button", name="Cancel")).to_be_visible()
                     examiner.look(page, name)
-            with chromium.window(color_scheme="light") as page:
-                # The picture in the README.
-                page.set_viewport_size({"width": 600, "height": 700})
-                page.goto(shown["consent-verified"])
-                picture = screenshots() / "for-the-readme.png"
-                page.locator("main").screenshot(path=picture)
 
         await self.browse(use)
         self.assertEqual(examiner.found, [])
