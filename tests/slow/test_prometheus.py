@@ -7,19 +7,24 @@ L{tests.deploy.programs} gets both programs out of Debian's package C{prometheus
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
+from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase
 
+from fjmcp_broker.config import MetricsConfig
+from fjmcp_broker.observing.instruments import Instruments
 from tests import skip_visibly
 from tests.deploy.programs import PROMETHEUS, PROMTOOL, DebianProgram
 from tests.real.broker_case import BrokerCase
 from tests.real.browser import Browser
 from tests.real.daemon import CLOCK, Program, free_port, pause
+from tests.unit.test_metrics import samples
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 DASHBOARD = DEPLOY / "grafana" / "fjmcp-broker.json"
@@ -79,6 +84,16 @@ class RuleTests(SynchronousTestCase):
 class DashboardTests(BrokerCase):
     """Every expression shows something."""
 
+    def test_metrics_are_shown(self) -> None:
+        """What is measured for operators is on the dashboard or in an alert."""
+        shown = " ".join(expressions())
+        shown += (RULES / "fjmcp-broker.rules.yml").read_text(encoding="utf-8")
+        metrics = samples(Instruments(Clock(), MetricsConfig()).metrics)
+        for name in {name.partition("{")[0] for name in metrics}:
+            family = re.sub("_(count|sum|created)$", "", name)
+            if family.startswith("fjmcp_"):
+                self.assertIn(family, shown)
+
     async def query(self, port: int, expression: str) -> list[Any]:
         """What Prometheus answers."""
         query = urlencode({"query": expression})
@@ -131,6 +146,10 @@ class DashboardTests(BrokerCase):
         while missing and CLOCK.seconds() < deadline:
             await deferToThread(client.call, "get_my_user_info")
             await deferToThread(client.refresh)
+            # Nobody has this document, which takes a moment to find out.
+            moment = int(CLOCK.seconds())
+            document = quote(f"https://client-{moment}.invalid/x", safe="")
+            await daemon.fetch("GET", f"/oauth/authorize?client_id={document}")
             await pause(1)
             missing = [
                 each for each in missing if not self.shown(await self.query(port, each))
