@@ -16,6 +16,10 @@ import attrs
 
 TOP: Final = Path(__file__).resolve().parent.parent
 PAGE: Final = TOP / "docs" / "security.md"
+WITHOUT: Final = "--without-forgejo-mcp"
+FORGEJO_MCP: Final = "real forgejo-mcp"
+"""How the reason begins for which tests of it are skipped."""
+
 _LINK: Final = re.compile(r"\[([^\]]+)\]\(\.\./tests/([\w/]+)\.py#(\w+)\.(\w+)\)")
 _SKIPPED: Final = re.compile(
     r"^\[SKIPPED\]\n(.*?)(?=^\[|^Ran |^={20,}|^-{20,})", re.M | re.S
@@ -59,36 +63,49 @@ def linked_tests(page: str) -> list[LinkedTest]:
     ]
 
 
-def skipped_tests(output: str) -> set[str]:
+def skipped_tests(output: str, but_for: str | None = None) -> set[str]:
     """
     @param output: of runs of trial with its text reporter.
+    @param but_for: leave out what was skipped for a reason that begins with this.
     @return: full names of the tests that were skipped.
     """
-    return {name for block in _SKIPPED.findall(output) for name in _NAME.findall(block)}
+    return {
+        name
+        for block in _SKIPPED.findall(output)
+        if but_for is None or not block.startswith(but_for)
+        for name in _NAME.findall(block)
+    }
 
 
-def problems(outputs: list[str]) -> list[str]:
+def problems(outputs: list[str], but_for: str | None = None) -> list[str]:
     """
     @param outputs: of runs of trial, which together ran every test that is linked.
+    @param but_for: a reason to skip tests that is no problem.
     @return: one sentence for each thing that is wrong.
     """
     if not outputs or not all(map(_RAN.search, outputs)):
         return ["no run of trial to look at"]
     linked = {test.name for test in linked_tests(PAGE.read_text(encoding="utf-8"))}
-    skipped = set().union(*map(skipped_tests, outputs))
+    skipped = set().union(*(skipped_tests(each, but_for) for each in outputs))
     return [
         f"docs/security.md relies on a test that was skipped: {name}"
         for name in sorted(linked & skipped)
     ]
 
 
-def main(logs: list[str]) -> int:
+def main(arguments: list[str]) -> int:
     """
-    @param logs: files with the output of runs of trial.
+    @param arguments: files with the output of runs of trial, and in front of them
+        C{--without-forgejo-mcp} where that cannot be had.
     @return: the exit status.
     """
+    is_without = arguments[:1] == [WITHOUT]
     found = problems(
-        [Path(log).read_text(encoding="utf-8", errors="replace") for log in logs]
+        [
+            Path(log).read_text(encoding="utf-8", errors="replace")
+            for log in arguments[is_without:]
+        ],
+        but_for=FORGEJO_MCP if is_without else None,
     )
     for problem in found:
         sys.stderr.write(f"{problem}\n")

@@ -2,10 +2,22 @@
 
 import importlib
 import re
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from tests.security_page import PAGE, TOP, linked_tests, problems, skipped_tests
+from tests.security_page import (
+    FORGEJO_MCP,
+    PAGE,
+    TOP,
+    WITHOUT,
+    linked_tests,
+    main,
+    problems,
+    skipped_tests,
+)
 
 SKIPPING = """\
     test_works ...                                                         [OK]
@@ -96,6 +108,30 @@ class SkippedTests(SynchronousTestCase):
         )
         (problem,) = problems([SKIPPING, text])
         self.assertIn(name, problem)
+
+    def test_skipped_for_the_want_of_forgejo_mcp(self) -> None:
+        """That can be let pass, and nothing else."""
+        name = linked_tests(PAGE.read_text(encoding="utf-8"))[0].name
+        text = SKIPPING.replace(
+            "tests.real.test_metrics.MetricsTests.test_promtool", name
+        )
+        self.assertEqual(len(problems([text], but_for=FORGEJO_MCP)), 1)
+        text = text.replace("promtool: it is", f"{FORGEJO_MCP} 2.18.0:")
+        self.assertEqual(problems([text], but_for=FORGEJO_MCP), [])
+        self.assertEqual(len(problems([text])), 1)
+
+    def test_program(self) -> None:
+        """The option stands in front of the files."""
+        log = self.mktemp()
+        text = SKIPPING.replace("promtool: it is", f"{FORGEJO_MCP} 2.18.0:")
+        name = linked_tests(PAGE.read_text(encoding="utf-8"))[0].name
+        text = text.replace("tests.real.test_metrics.MetricsTests.test_promtool", name)
+        Path(log).write_text(text, encoding="utf-8")
+        with redirect_stdout(StringIO()), redirect_stderr(StringIO()) as said:
+            self.assertEqual(main([WITHOUT, log]), 0)
+            self.assertEqual(main([log]), 1)
+            self.assertEqual(main([WITHOUT]), 1)
+        self.assertIn(name, said.getvalue())
 
     def test_nothing_was_run(self) -> None:
         """That proves nothing."""
