@@ -258,6 +258,11 @@ class PartsTests(SynchronousTestCase):
         ):
             self.assertEqual(found[name], 0, name)
 
+    def test_no_series_that_nobody_reads(self) -> None:
+        """Prometheus 2 and Grafana make nothing of when a counter was made."""
+        metrics = Instruments(self.clock, MetricsConfig()).metrics
+        self.assertNotIn(b"_created", metrics.render())
+
     def test_states(self) -> None:
         """Every state has its sample, also at nought."""
         self.metrics.watch_each(
