@@ -158,6 +158,40 @@ class CaseVariantTests(Attacker):
         await self.attack("2.34.1")
 
 
+class BatchTests(Attacker):
+    """Sessions of 2025-03-26 may send several messages at once."""
+
+    async def test_writes_among_reads(self) -> None:
+        """Each message is judged by itself; what may be read is still read."""
+        daemon, forgejo = await self.launch()
+        client = await self.reader(daemon, forgejo)
+        opened = await deferToThread(
+            client.request,
+            "initialize",
+            protocolVersion="2025-03-26",
+            capabilities={},
+            clientInfo={"name": "test", "version": "1"},
+        )
+        client.session_id = opened.headers["Mcp-Session-Id"]
+        inner = f'"params":{{"name":"{WRITES}","arguments":{ISSUE}}}'
+        write = f'{{"jsonrpc":"2.0","id":1,"method":"tools/call",{inner}}}'
+        silent = f'{{"jsonrpc":"2.0","method":"tools/call",{inner}}}'
+        read = (
+            '{"jsonrpc":"2.0","id":2,"method":"tools/call",'
+            f'"params":{{"name":"{READS}","arguments":{{}}}}}}'
+        )
+        for text, results in (
+            (f"[{read},{write}]", 1),
+            (f"[{write},{read}]", 1),
+            (f"[{silent},{read}]", 1),
+            (f"[{silent}]", 0),
+            (f"[[{write}]]", 0),
+        ):
+            answer = await self.send(client, text, modern=False)
+            self.assertEqual(answer.text.count('"result"'), results, answer.text)
+        self.assertEqual(forgejo.stand_in.controls.writes(), [])
+
+
 class DefaultDenyTests(Attacker):
     """What nobody has classified counts as writing."""
 
