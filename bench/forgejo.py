@@ -12,6 +12,7 @@ from twisted.internet.endpoints import TCP4ServerEndpoint
 from twisted.web.server import Site
 
 from fjmcp_broker.demo.forgejo.stand_in import StandInForgejo
+from fjmcp_broker.oauth.forgejo_scopes import DEFAULT_SCOPES
 
 reactor: Any = _reactor  # a module to mypy
 
@@ -25,6 +26,9 @@ def main() -> None:
         "FORGEJO_URL": stand_in.base_url,
         "FORGEJO_OAUTH_CLIENT_ID": application.client_id,
         "FORGEJO_OAUTH_CLIENT_SECRET": application.client_secret,
+        "access_token": stand_in.controls.issue_tokens(
+            "bob", DEFAULT_SCOPES
+        ).access_token,
         "password": stand_in.controls.user("alice").password,
     }
     TCP4ServerEndpoint(reactor, port, interface="127.0.0.1").listen(

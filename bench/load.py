@@ -11,9 +11,10 @@ from typing import Any, Final, cast
 import attrs
 
 from bench.targets import Target
-from bench.wire import Connection, check_call
+from bench.wire import Connection, WireError, check_call, check_large_call
 
 WARM_SECONDS: Final = 0.5
+_PATIENCE_SECONDS: Final = 60
 _NUMBERS: Final = count(1)
 
 
@@ -57,6 +58,20 @@ class Run:
         ]
 
 
+class Background:
+    """
+    Something that goes on beside a load, in its thread.
+    """
+
+    def turn(self, now: float) -> None:
+        """
+        @param now: seconds; called often.
+        """
+
+    def close(self) -> None:
+        """The load is over."""
+
+
 class _Loop:
     """One connection and the call that it waits for."""
 
@@ -71,7 +86,8 @@ class _Loop:
     def begin(self) -> None:
         self._id = next(_NUMBERS)
         self._text = f"this is the text of call {self._id:>12}"
-        body = self._target.call(self._id, "echo", {"text": self._text})
+        tool = self._target.tool
+        body = self._target.call(self._id, tool.name, tool.arguments(self._text))
         request = self.connection.prepare("POST", "/mcp", self._headers, body)
         self.began = time.perf_counter()
         self.connection.send(request)
@@ -80,7 +96,8 @@ class _Loop:
         answer = self.connection.receive()
         if answer is None:
             return False
-        check_call(answer, self._id, len(self._text), self._text)
+        says = self._target.tool.says
+        check_call(answer, self._id, None if says is None else says + self._text)
         return True
 
 
@@ -89,14 +106,17 @@ def run(
     sessions: Sequence[Mapping[str, str]],
     connections: int,
     seconds: float,
+    background: Background | None = None,
 ) -> Run:
     """
-    Call C{echo}.
+    Call the tool of a target.
 
     @param target: runs.
     @param sessions: the headers of its sessions, given to the connections in turn.
     @param connections: how many at once.
-    @param seconds: how long, after a short time that does not count.
+    @param seconds: how long, after a short time that does not count, in which each
+        connection has had an answer.
+    @param background: goes on meanwhile, and is closed.
     @return: what came of it.
     @raise WireError: an answer was wrong.
     """
@@ -108,30 +128,43 @@ def run(
         for loop in loops:
             selector.register(loop.connection.socket, selectors.EVENT_READ, loop)
             loop.begin()
-        _drive(selector, WARM_SECONDS, [])
+        if background is not None:
+            background.turn(time.perf_counter())
+        _drive(selector, WARM_SECONDS, [], background)
         latencies: list[float] = []
         cpu = target.process.cpu_seconds()
-        took = _drive(selector, seconds, latencies)
+        took = _drive(selector, seconds, latencies, background)
         cpu = target.process.cpu_seconds() - cpu
     finally:
         selector.close()
         for loop in loops:
             loop.connection.close()
+        if background is not None:
+            background.close()
     latencies.sort()
     return Run(len(latencies), took, cpu, latencies)
 
 
 def _drive(
-    selector: selectors.BaseSelector, seconds: float, latencies: list[float]
+    selector: selectors.BaseSelector,
+    seconds: float,
+    latencies: list[float],
+    background: Background | None,
 ) -> float:
     began = now = time.perf_counter()
     while now < began + seconds:
-        for key, _ in selector.select(60):
+        ready = selector.select(_PATIENCE_SECONDS if background is None else 0.05)
+        if not ready and background is None:
+            raise WireError(f"no answer within {_PATIENCE_SECONDS} s")
+        for key, _ in ready:
             loop = cast(_Loop, key.data)
             if loop.is_answered():
                 now = time.perf_counter()
                 latencies.append(now - loop.began)
                 loop.begin()
+        if background is not None:
+            now = time.perf_counter()
+            background.turn(now)
     return now - began
 
 
@@ -148,7 +181,7 @@ def payload(target: Target, headers: Mapping[str, str], size: int) -> float:
     id = next(_NUMBERS)
     arguments: dict[str, Any] = {"bytes": size}
     connection = Connection(target.port)
-    connection.socket.settimeout(120)
+    connection.socket.settimeout(60)
     try:
         body = target.call(id, "payload", arguments)
         named = {**headers}
@@ -157,7 +190,7 @@ def payload(target: Target, headers: Mapping[str, str], size: int) -> float:
         began = time.perf_counter()
         answer = connection.ask("POST", "/mcp", named, body)
         took = time.perf_counter() - began
-        check_call(answer, id, size)
+        check_large_call(answer, id, size)
         return took
     finally:
         connection.close()

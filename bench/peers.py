@@ -3,7 +3,6 @@ Other bridges from stdio to Streamable HTTP, each installed from its registry at
 pinned version into a cache directory, and run without authentication.
 """
 
-import os
 import shutil
 import subprocess
 import sys
@@ -13,14 +12,13 @@ from typing import Final
 
 import attrs
 
-from bench.processes import Process, free_port
-from bench.targets import ECHO_CHILD, Target
+from bench.children import CACHE, ECHO, NotThere, Tool, install, npm_install
+from bench.processes import NotReady, Process, free_port
+from bench.report import say
+from bench.targets import Target
 
-CACHE: Final = (
-    Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
-    / "fjmcp-broker"
-    / "bench"
-)
+_NODE_VERSION: Final = 20
+_Child = Sequence[str]
 
 _FASTMCP: Final = (
     "import sys; from fastmcp.client.transports import StdioTransport;"
@@ -40,14 +38,14 @@ class Peer:
     @ivar package: its name there.
     @ivar version: the only one that is measured.
     @ivar program: what runs, in the C{bin} directory of the package.
-    @ivar arguments: of that, by port.
+    @ivar arguments: of that, by port and command of the child.
     """
 
     registry: str
     package: str
     version: str
     program: str
-    arguments: Callable[[int], Sequence[str]]
+    arguments: Callable[[int, _Child], Sequence[str]]
 
     @property
     def name(self) -> str:
@@ -60,35 +58,38 @@ class Peer:
     def _directory(self) -> Path:
         return CACHE / f"{self.registry}-{self.package}-{self.version}".lower()
 
+    @property
+    def is_installed(self) -> bool:
+        """
+        @return: whether it is in the cache.
+        """
+        return (self._directory / ".installed").exists()
+
     def install(self) -> None:
         """
         Install it, unless it is there.
 
-        @raise CalledProcessError: the registry's client failed, and has said why.
+        @raise NotThere: it could not be had.
         """
-        if (self._directory / ".installed").exists():
-            return
-        shutil.rmtree(self._directory, ignore_errors=True)
-        self._directory.mkdir(parents=True)
-        wanted = f"{self.package}@{self.version}"
         if self.registry == "npm":
-            (self._directory / "package.json").write_text("{}\n")
-            commands = [["npm", "install", "--no-audit", "--no-fund", wanted]]
-        else:
-            wanted = wanted.replace("@", "==")
-            python = str(self._directory / "bin" / "python")
-            commands = [
-                [sys.executable, "-m", "venv", str(self._directory)],
-                [python, "-m", "pip", "install", "--quiet", wanted],
-            ]
-        for command in commands:
-            subprocess.run(command, cwd=self._directory, check=True)  # noqa: S603 - fixed
-        (self._directory / ".installed").touch()
+            _check_node()
+            npm_install(self._directory, f"{self.package}@{self.version}")
+            return
+        wanted = f"{self.package}=={self.version}"
+        python = str(self._directory / "bin" / "python")
+        commands = [
+            [sys.executable, "-m", "venv", str(self._directory)],
+            [python, "-m", "pip", "install", "--quiet", wanted],
+        ]
+        install(self._directory, commands, wanted)
 
-    def start(self, directory: Path) -> Target:
+    def start(self, directory: Path, child: Sequence[str], tool: Tool = ECHO) -> Target:
         """
         @param directory: for its log.
+        @param child: the command of its child.
+        @param tool: of that child.
         @return: it, running.
+        @raise NotReady: it does not run.
         """
         port = free_port()
         scripts = self._directory / (
@@ -100,9 +101,53 @@ class Peer:
         if self.program == "python":
             command = [str(scripts / "python")]
         log = directory / f"{self._directory.name}.log"
-        process = Process([*command, *self.arguments(port)], log, directory=directory)
-        process.until_listening(port)
-        return Target(self.name, process, port)
+        arguments = [*command, *self.arguments(port, child)]
+        process = Process(arguments, log, directory=directory)
+        try:
+            process.until_listening(port)
+        except NotReady:
+            process.stop()
+            raise
+        return Target(self.name, process, port, tool)
+
+
+def start_all(
+    directory: Path,
+    child: Sequence[str],
+    tool: Tool = ECHO,
+    names: Sequence[str] = (),
+) -> list[Target]:
+    """
+    Those that can be had; a line says why each of the others is skipped.
+
+    @param directory: for their logs.
+    @param child: the command of their children.
+    @param tool: of that child.
+    @param names: only those with one of these in their names, if there are any.
+    @return: they run.
+    """
+    targets = []
+    for peer in PEERS:
+        if names and not any(name in peer.name for name in names):
+            continue
+        try:
+            peer.install()
+            targets.append(peer.start(directory, child, tool))
+        except (NotThere, NotReady, OSError) as error:
+            say(f"SKIPPED {peer.name}: {error}")
+    return targets
+
+
+def _check_node() -> None:
+    node = shutil.which("node")
+    if node is None:
+        raise NotThere("node is not on PATH")
+    said = subprocess.run(  # noqa: S603 - only asked for its version
+        [node, "--version"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    major = said.removeprefix("v").partition(".")[0]
+    if not major.isdigit() or int(major) < _NODE_VERSION:
+        raise NotThere(f"node {said or '?'} is older than {_NODE_VERSION}")
 
 
 PEERS: Final = (
@@ -111,9 +156,9 @@ PEERS: Final = (
         "supergateway",
         "4.0.0",
         "supergateway",
-        lambda port: (
+        lambda port, child: (
             "--stdio",
-            " ".join(ECHO_CHILD),
+            " ".join(child),
             "--outputTransport",
             "streamableHttp",
             "--stateful",
@@ -128,7 +173,7 @@ PEERS: Final = (
         "mcp-proxy",
         "6.7.19",
         "mcp-proxy",
-        lambda port: (
+        lambda port, child: (
             "--server",
             "stream",
             "--host",
@@ -136,7 +181,7 @@ PEERS: Final = (
             "--port",
             str(port),
             "--",
-            *ECHO_CHILD,
+            *child,
         ),
     ),
     Peer(
@@ -144,13 +189,13 @@ PEERS: Final = (
         "mcp-proxy",
         "0.13.0",
         "mcp-proxy",
-        lambda port: (
+        lambda port, child: (
             "--port",
             str(port),
             "--log-level",
             "ERROR",
             "--",
-            *ECHO_CHILD,
+            *child,
         ),
     ),
     Peer(
@@ -158,13 +203,13 @@ PEERS: Final = (
         "mcp-streamablehttp-proxy",
         "0.2.0",
         "mcp-streamablehttp-proxy",
-        lambda port: ("--port", str(port), "--log-level", "error", *ECHO_CHILD),
+        lambda port, child: ("--port", str(port), "--log-level", "error", *child),
     ),
     Peer(
         "PyPI",
         "fastmcp",
         "4.1.0",
         "python",
-        lambda port: ("-c", _FASTMCP, str(port), *ECHO_CHILD),
+        lambda port, child: ("-c", _FASTMCP, str(port), *child),
     ),
 )

@@ -60,6 +60,29 @@ def load_average() -> float:
     return os.getloadavg()[0]
 
 
+def child_count(pid: int) -> int:
+    """
+    @param pid: of a process with one thread that starts others.
+    @return: how many children it has.
+    """
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return sum(len((thread / "children").read_text().split()) for thread in threads)
+
+
+def memory_of(pid: int, name: str) -> int:
+    """
+    @param pid: of a process.
+    @param name: a line of C{smaps_rollup}.
+    @return: KiB; 0 where the system does not tell.
+    """
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    found = [line.split()[1] for line in lines if line.startswith(f"{name}:")]
+    return int(found[0]) if found else 0
+
+
 class Process:
     """
     A program that runs until L{stop}.
@@ -124,9 +147,18 @@ class Process:
                 return int(line.split()[1])
         raise NotReady(f"no {name} of {self.pid}")
 
-    def forget_peak(self) -> None:
-        """Count C{VmHWM} from here on."""
-        Path(f"/proc/{self.pid}/clear_refs").write_text("5")
+    def forget_peak(self) -> bool:
+        """
+        Count C{VmHWM} from here on.
+
+        @return: whether the system lets us: only root, for a process that protects its
+            memory.
+        """
+        try:
+            Path(f"/proc/{self.pid}/clear_refs").write_text("5")
+        except PermissionError:
+            return False
+        return True
 
     def until_listening(self, port: int) -> None:
         """
@@ -136,10 +168,16 @@ class Process:
 
         def is_there() -> bool:
             if not self.is_running:
-                raise NotReady(f"it ended; see {self.log}")
+                raise NotReady(f"it ended: {self.last_words()}")
             return listens(port)
 
-        until(is_there, f"it does not listen; see {self.log}")
+        until(is_there, "it does not listen")
+
+    def last_words(self) -> str:
+        """
+        @return: the end of its log.
+        """
+        return self.log.read_text(errors="replace").strip()[-400:]
 
     def stop(self) -> None:
         """End it and all that it has started in its session."""

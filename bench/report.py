@@ -6,9 +6,24 @@ from collections.abc import Callable, Sequence
 from statistics import median
 from typing import TypeVar
 
+import attrs
+
 from bench.processes import load_average
 
 T = TypeVar("T")
+
+
+@attrs.frozen
+class Effort:
+    """
+    How long to measure.
+
+    @ivar rounds: of each measurement of each target.
+    @ivar seconds: of load in one round.
+    """
+
+    rounds: int
+    seconds: float
 
 
 def interleaved(

@@ -9,12 +9,14 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Final
 
+from bench.children import echo_child
 from bench.load import payload
-from bench.report import interleaved, middle, table, title
-from bench.suites import Effort
-from bench.targets import ECHO_CHILD, Broker
+from bench.report import Effort, interleaved, middle, table, title
+from bench.scaling import crowded_start, timed_initialize
+from bench.targets import Broker
 
 SLEEPING: Final = 10_000
+CROWD: Final = 1000
 _INITIALIZE: Final = (
     b'{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":'
     b'"2025-11-25","capabilities":{},"clientInfo":{"name":"bench","version":"1"}}}\n'
@@ -27,7 +29,7 @@ def _bare_child() -> float:
     """
     began = time.perf_counter()
     child = subprocess.Popen(  # noqa: S603 - our own program
-        ECHO_CHILD, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        echo_child(), stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert child.stdin is not None  # noqa: S101 - asked for above
     assert child.stdout is not None  # noqa: S101 - asked for above
@@ -51,18 +53,24 @@ def start(broker: Broker, effort: Effort) -> None:
     title("the start of a session")
 
     def measure(name: str) -> float:
-        if name == "child alone":
+        if name == "the child alone":
             return _bare_child()
-        began = time.perf_counter()
-        session = broker.open_session()
-        took = time.perf_counter() - began
+        took, session = timed_initialize(broker)
         broker.close_session(session)
         return took
 
     rounds = max(10, 4 * effort.rounds)
-    measured = interleaved(["child alone", "broker"], rounds, measure)
-    rows = [[name, f"{1000 * middle(each):.1f}"] for name, each in measured.items()]
-    table(["what", "ms"], rows)
+    names = ["the child alone", "initialize"]
+    measured = interleaved(names, rounds, measure)
+    alone = middle(measured[names[0]])
+    measured[f"initialize with {CROWD} sessions open"] = crowded_start(
+        broker, CROWD, rounds
+    )
+    rows = [
+        [name, f"{1000 * middle(each):.1f}", f"{1000 * (middle(each) - alone):.1f}"]
+        for name, each in measured.items()
+    ]
+    table(["start of a session", "ms", "more than the child alone"], rows)
 
 
 def sleeping(broker: Broker, effort: Effort) -> None:

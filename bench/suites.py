@@ -3,32 +3,22 @@ What is measured of several targets side by side.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
-import attrs
-
 from bench.load import Run, payload, run
-from bench.report import interleaved, middle, say, table, title
-from bench.targets import Broker, Target
+from bench.report import Effort, interleaved, middle, say, table, title
+from bench.targets import Target
+from bench.wire import WireError
 
 Headers = Mapping[str, str]
 KIB: Final = 1024
 MIB: Final = 1024 * 1024
+ALONE: Final = 2
+"""The broker's targets, with a session and without one."""
+
 SIZES: Final = (KIB, 100 * KIB, MIB, 10 * MIB, 50 * MIB)
-
-
-@attrs.frozen
-class Effort:
-    """
-    How long to measure.
-
-    @ivar rounds: of each measurement of each target.
-    @ivar seconds: of load in one round.
-    """
-
-    rounds: int
-    seconds: float
 
 
 def _ratio(ours: float, other: float) -> str:
@@ -43,24 +33,9 @@ def throughput(targets: Sequence[Target], effort: Effort) -> None:
     @param targets: they run.
     @param effort: how long.
     """
-    by_name = {target.name: target for target in targets}
     for sessions in (1, 16):
         title(f"tools/call, {sessions} session(s), 16 connections")
-        opened: dict[str, list[Headers]] = {}
-
-        def measure(
-            name: str,
-            sessions: int = sessions,
-            opened: dict[str, list[Headers]] = opened,
-        ) -> Run:
-            target = by_name[name]
-            if name not in opened:
-                opened[name] = [dict(target.open_session()) for _ in range(sessions)]
-            return run(target, opened[name], 16, effort.seconds)
-
-        measured = interleaved(list(by_name), effort.rounds, measure)
-        _show_runs(measured, next(iter(by_name)))
-        _close(by_name, opened)
+        compare(targets, effort, sessions=sessions, connections=16)
 
 
 def latency(targets: Sequence[Target], effort: Effort) -> None:
@@ -71,18 +46,35 @@ def latency(targets: Sequence[Target], effort: Effort) -> None:
     @param effort: how long.
     """
     title("tools/call, one after another on one connection")
+    compare(targets, effort, sessions=1, connections=1)
+
+
+def compare(
+    targets: Sequence[Target], effort: Effort, *, sessions: int, connections: int
+) -> None:
+    """
+    The same load on all of them in turns; prints the table.
+
+    @param targets: they run.
+    @param effort: how long.
+    @param sessions: of each.
+    @param connections: shared out among them.
+    """
     by_name = {target.name: target for target in targets}
-    sessions = {name: [target.open_session()] for name, target in by_name.items()}
-    measured = interleaved(
-        list(by_name),
-        effort.rounds,
-        lambda name: run(by_name[name], sessions[name], 1, effort.seconds),
-    )
-    _show_runs(measured, next(iter(by_name)))
-    _close(by_name, sessions)
+    opened: dict[str, list[Headers]] = {}
+
+    def measure(name: str) -> Run:
+        target = by_name[name]
+        if name not in opened:
+            opened[name] = [dict(target.open_session()) for _ in range(sessions)]
+        return run(target, opened[name], connections, effort.seconds)
+
+    measured = interleaved(list(by_name), effort.rounds, measure)
+    show_runs(measured, next(iter(by_name)))
+    close_all(by_name, opened)
 
 
-def _show_runs(measured: Mapping[str, Sequence[Run]], first: str) -> None:
+def show_runs(measured: Mapping[str, Sequence[Run]], first: str) -> None:
     ours = middle([each.rate for each in measured[first]]) if first in measured else 0
     rows = []
     for name, runs in measured.items():
@@ -101,12 +93,14 @@ def _show_runs(measured: Mapping[str, Sequence[Run]], first: str) -> None:
     table(heads, rows)
 
 
-def _close(
+def close_all(
     targets: Mapping[str, Target], sessions: Mapping[str, Sequence[Headers]]
 ) -> None:
     for name, opened in sessions.items():
         for headers in opened:
-            targets[name].close_session(headers)
+            # One that has failed may be past all use.
+            with suppress(OSError, WireError):
+                targets[name].close_session(headers)
 
 
 def sizes(targets: Sequence[Target], effort: Effort) -> None:
@@ -127,14 +121,17 @@ def sizes(targets: Sequence[Target], effort: Effort) -> None:
             if name not in sessions:
                 sessions[name] = target.open_session()
             before = target.process.memory_kib()
-            target.process.forget_peak()
-            took = payload(target, sessions[name], size)
-            peak = target.process.memory_kib("VmHWM") - before
+            is_known = target.process.forget_peak()
+            calls = 20 if size < MIB else 5 if size == MIB else 1
+            took = middle([payload(target, sessions[name], size) for _ in range(calls)])
+            peak = target.process.memory_kib("VmHWM") - before if is_known else 0
             return took, peak * KIB / size
 
-        measured = interleaved(list(by_name), effort.rounds, measure)
+        # Some targets take most of a minute for one of the largest.
+        rounds = 1 if size > 10 * MIB and len(targets) > ALONE else effort.rounds
+        measured = interleaved(list(by_name), rounds, measure)
         for name in list(by_name):
-            if name not in measured or len(measured[name]) < effort.rounds:
+            if name not in measured or len(measured[name]) < rounds:
                 del by_name[name]  # it has failed, and may be past all use
                 sessions.pop(name, None)
         first = next(iter(measured), None)
@@ -143,38 +140,10 @@ def sizes(targets: Sequence[Target], effort: Effort) -> None:
         for name, results in measured.items():
             took = middle([took for took, _ in results])
             memory = middle([peak for _, peak in results])
-            shown = f"{memory:.1f}" if size >= MIB else "-"
+            shown = f"{memory:.1f}" if size >= MIB and memory else "-"
             rows.append([name, f"{1000 * took:.1f}", _ratio(ours, took), shown])
         table(["target", "ms", "ratio", "peak / answer"], rows)
-    for name, headers in sessions.items():
-        by_name[name].close_session(headers)
-
-
-def memory(broker: Broker, counts: Sequence[int]) -> None:
-    """
-    What live sessions take, each with a child that waits.
-
-    @param broker: runs, without sessions; it is started again.
-    @param counts: how many sessions, from few to many.
-    """
-    title("memory of the broker, by live sessions")
-    broker.restart()  # what it did before left its traces in the heap
-    empty = broker.process.memory_kib()
-    opened: list[Headers] = []
-    rows = [["0", f"{empty / KIB:.1f}", "-"]]
-    try:
-        for count in counts:
-            while len(opened) < count:
-                opened.append(broker.open_session())
-            now = broker.process.memory_kib()
-            rows.append(
-                [str(count), f"{now / KIB:.1f}", f"{(now - empty) / count:.1f}"]
-            )
-    finally:
-        for headers in opened:
-            broker.close_session(headers)
-    rows.append(["closed again", f"{broker.process.memory_kib() / KIB:.1f}", "-"])
-    table(["sessions", "MiB", "KiB for each"], rows)
+    close_all(by_name, {name: [headers] for name, headers in sessions.items()})
 
 
 def side_by_side(

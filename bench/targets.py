@@ -5,17 +5,17 @@ What is put under load: the broker, or anything else that speaks Streamable HTTP
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from bench.children import ECHO, Tool, echo_child
 from bench.processes import Process, free_port, until
 from bench.wire import Answer, Connection, WireError
 from tests.real.client import McpClient
 
 LEGACY: Final = "2025-11-25"
 MODERN: Final = "2026-07-28"
-ECHO_CHILD: Final = (sys.executable, str(Path(__file__).with_name("echo_child.py")))
 ROOT: Final = Path(__file__).parent.parent
 
 _LIMITS: Final = (
@@ -38,17 +38,22 @@ class Target:
     @ivar name: in the tables.
     @ivar process: of the bridge itself, without its children.
     @ivar port: on loopback.
+    @ivar tool: of its child, that is called.
     """
 
-    def __init__(self, name: str, process: Process, port: int) -> None:
+    def __init__(
+        self, name: str, process: Process, port: int, tool: Tool = ECHO
+    ) -> None:
         """
         @param name: in the tables.
         @param process: of the bridge itself.
         @param port: on loopback.
+        @param tool: of its child.
         """
         self.name = name
         self.process = process
         self.port = port
+        self.tool = tool
 
     def headers(self) -> dict[str, str]:
         """
@@ -123,6 +128,10 @@ class Broker(Target):
     limits of how many requests somebody may make.
 
     @ivar store: its database.
+    @ivar child: the command of its child.
+    @ivar client: whoever has signed in.
+    @ivar people: logins and passwords at Forgejo.
+    @ivar forgejo_environment: what a child of somebody else needs of Forgejo.
     """
 
     def __init__(
@@ -132,16 +141,24 @@ class Broker(Target):
         name: str = "broker",
         root: Path = ROOT,
         settings: Mapping[str, str] | None = None,
+        child: Sequence[str] = (),
+        tool: Tool = ECHO,
+        is_wrapped: bool = False,
     ) -> None:
         """
         @param directory: for its store and its log, empty.
         @param name: in the tables.
         @param root: the source tree that it runs from.
         @param settings: environment variables beside those of the bench.
+        @param child: the command of its child, the minimal one if there is none.
+        @param tool: of that child.
+        @param is_wrapped: whether it runs in L{bench.wrapped}.
         """
         directory.mkdir(parents=True, exist_ok=True)
         self._root = root
-        self._directory = directory
+        self._is_wrapped = is_wrapped
+        self.child = tuple(child) or echo_child()
+        self.directory = directory
         self.store = directory / "broker.db"
         port, forgejo_port = free_port(), free_port()
         url = f"http://127.0.0.1:{port}"
@@ -154,12 +171,16 @@ class Broker(Target):
         self._forgejo.until_listening(forgejo_port)
         until(lambda: said.read_bytes().endswith(b"}\n"), "Forgejo's settings")
         forgejo: dict[str, str] = json.loads(said.read_text().splitlines()[-1])
-        password = forgejo.pop("password")
+        self.people = {"alice": forgejo.pop("password")}
+        self.forgejo_environment = {
+            "FORGEJO_URL": forgejo["FORGEJO_URL"],
+            "FORGEJO_ACCESS_TOKEN": forgejo.pop("access_token"),
+        }
         self._settings = {
             "FJMCP_BROKER_PUBLIC_URL": url,
             "FJMCP_BROKER_LISTEN": f"127.0.0.1:{port}",
             "FJMCP_BROKER_STORE_PATH": str(self.store),
-            "FJMCP_BROKER_CHILD_COMMAND": ",".join(ECHO_CHILD),
+            "FJMCP_BROKER_CHILD_COMMAND": ",".join(self.child),
             "FJMCP_BROKER_SESSIONS_MAX": "2000",
             "FJMCP_BROKER_SESSIONS_MAX_PER_USER": "2000",
             "FJMCP_BROKER_SESSIONS_MAX_DORMANT_PER_GRANT": "20000",
@@ -168,19 +189,25 @@ class Broker(Target):
             **forgejo,
             **(settings or {}),
         }
-        super().__init__(name, self._launch(port), port)
-        self.process.until_listening(port)
-        client = McpClient(url)
-        client.sign_in("alice", password)
-        self._authorization = f"Bearer {client.access_token}"
+        super().__init__(name, self._launch(port), port, tool)
+        try:
+            self.process.until_listening(port)
+            self.client = McpClient(url)
+            self.client.sign_in("alice", self.people["alice"])
+        except BaseException:
+            self.stop()
+            raise
+        self._authorization = f"Bearer {self.client.access_token}"
 
     def _launch(self, port: int) -> Process:
-        twistd = str(Path(sys.executable).with_name("twistd"))
+        program = [str(Path(sys.executable).with_name("twistd"))]
+        if self._is_wrapped:
+            program = [sys.executable, str(Path(__file__).with_name("wrapped.py"))]
         return Process(
-            [twistd, "-n", "--pidfile=", "fjmcp"],
-            self._directory / "broker.log",
+            [*program, "-n", "--pidfile=", "fjmcp"],
+            self.directory / "broker.log",
             environment={**self._settings, "PYTHONPATH": str(self._root)},
-            directory=self._directory,
+            directory=self.directory,
         )
 
     def restart(self) -> float:
@@ -214,18 +241,19 @@ class ModernBroker(Target):
         """
         @param broker: runs, and is stopped by its owner.
         """
-        super().__init__(f"{broker.name}, {MODERN}", broker.process, broker.port)
+        name = f"{broker.name}, {MODERN}"
+        super().__init__(name, broker.process, broker.port, broker.tool)
         self._broker = broker
 
     def open_session(self) -> dict[str, str]:
         """
-        @return: the headers of calls of C{echo}.
+        @return: the headers of calls of its tool.
         """
         return {
             **self._broker.headers(),
             "MCP-Protocol-Version": MODERN,
             "Mcp-Method": "tools/call",
-            "Mcp-Name": "echo",
+            "Mcp-Name": self.tool.name,
         }
 
     def close_session(self, headers: Mapping[str, str]) -> None:

@@ -193,30 +193,48 @@ class Connection:
         self.socket.close()
 
 
-def check_call(answer: Answer, id: int, text_length: int, text: str = "") -> None:
+def check_call(answer: Answer, id: int, text: str | None) -> None:
     """
-    @param answer: to a C{tools/call} of C{echo} or C{payload}.
+    @param answer: to a C{tools/call}.
     @param id: of the request.
-    @param text_length: of the only text in it.
-    @param text: what that is, if it is short.
+    @param text: the only one in it; None when any will do.
+    @raise WireError: it is not its answer.
+    """
+    said = _text_of(answer, id)
+    if text is not None and said != text:
+        raise WireError(f"not the answer to {id}: {answer.message()[:300]!r}")
+
+
+def check_large_call(answer: Answer, id: int, text_length: int) -> None:
+    """
+    @param answer: to a C{tools/call} of C{payload}.
+    @param id: of the request.
+    @param text_length: how many characters there are in it.
     @raise WireError: it is not its answer.
     """
     message = answer.message()
+    if answer.status != 200 or len(message) <= PARSED_BYTES:
+        if len(_text_of(answer, id)) != text_length:
+            raise WireError(f"not the answer to {id}: {message[:300]!r}")
+        return
+    ends = message[:200] + b" " + message[-200:]
+    has_id = any(b'"id":%b%d' % (space, id) in ends for space in (b"", b" "))
+    start = message.find(b'"xxxx') + 1
+    end = start + text_length
+    is_whole = message.count(b"x", start, end) == text_length
+    if not has_id or not is_whole or message[end : end + 1] != b'"':
+        raise WireError(f"not the answer to {id}: {ends!r}")
+
+
+def _text_of(answer: Answer, id: int) -> str:
+    message = answer.message()
     if answer.status != 200:
         raise WireError(f"status {answer.status}: {message[:200]!r}")
-    if len(message) > PARSED_BYTES:
-        ends = message[:200] + b" " + message[-200:]
-        has_id = any(b'"id":%b%d' % (space, id) in ends for space in (b"", b" "))
-        start = message.find(b'"xxxx') + 1
-        end = start + text_length
-        is_whole = message.count(b"x", start, end) == text_length
-        if not has_id or not is_whole or message[end : end + 1] != b'"':
-            raise WireError(f"not the answer to {id}: {ends!r}")
-        return
     parsed: Any = json.loads(message)
     try:
         said = parsed["result"]["content"][0]["text"]
     except (KeyError, TypeError, LookupError):
         raise WireError(f"no result: {message[:300]!r}") from None
-    if parsed["id"] != id or len(said) != text_length or (text and said != text):
+    if parsed["id"] != id or not isinstance(said, str):
         raise WireError(f"not the answer to {id}: {message[:300]!r}")
+    return said
