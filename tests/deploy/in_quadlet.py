@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -29,12 +30,14 @@ from tests.deploy.units import (
     until,
     works,
 )
+from tests.real.browser import Browser
 from tests.real.client import McpClient
 
 NAME: Final = "fjmcp-broker"
 KNOWN: Final = Path("/srv/check/known")
 CONFIGURATION: Final = Path.home() / ".config" if MANAGER else Path("/etc")
 ENVIRONMENT: Final = CONFIGURATION / "fjmcp-broker" / "fjmcp-broker.env"
+DROP_INS: Final = CONFIGURATION / "containers" / "systemd" / f"{NAME}.container.d"
 GENERATED: Final = (
     Path(os.environ.get("XDG_RUNTIME_DIR", "/run") if MANAGER else "/run")
     / "systemd"
@@ -179,3 +182,57 @@ class ServiceTests(unittest.TestCase):
         until(lambda: shown("ActiveState") == "failed", "it is tried for ever")
         self.assertIn("FORGEJO_URL", journal())
         self.assertIn("must be a URL", journal())
+
+    def test_upgrade(self) -> None:
+        """As the page does it: another image in a file of its own, and a restart."""
+        client = self.client()
+        image = run("podman", "inspect", "--format={{.ImageName}}", NAME).strip()
+        newer = f"{image.rpartition(':')[0]}:newer"
+        run("podman", "tag", image, newer)
+        file = DROP_INS / "version.conf"
+        self.addCleanup(systemctl, "restart", SERVICE)
+        self.addCleanup(systemctl, "daemon-reload")
+        self.addCleanup(file.unlink)
+        file.write_text(f"[Container]\nImage={newer}\n")
+        systemctl("daemon-reload")
+        systemctl("restart", SERVICE)
+        now = run("podman", "inspect", "--format={{.ImageName}}", NAME).strip()
+        self.assertEqual(now, newer)
+        works(client)
+
+    def test_backup_and_restore(self) -> None:
+        """As the page does it."""
+        client = self.client()
+        image = run("podman", "inspect", "--format={{.ImageName}}", NAME).strip()
+        podman = ("podman", "exec", NAME)
+        run(*podman, "fjmcp-broker", "backup", "--keep", "7", "/data/backups/")
+        newest = run(*podman, "ls", "/data/backups").split()[-1]
+        systemctl("stop", SERVICE)
+        said = run(
+            *("podman", "run", "--rm", "--network", "none"),
+            *("--env-file", str(ENVIRONMENT), "--volume", f"{NAME}:/data"),
+            *("--entrypoint", "fjmcp-broker", image),
+            *("restore", f"/data/backups/{newest}"),
+        )
+        self.assertIn("must sign in again", said)
+        systemctl("start", SERVICE)
+        works(self.client())
+        works(client)
+
+    def test_reverse_proxy(self) -> None:
+        """The log names the network to believe; with that, it does."""
+        forwarded = {"X-Forwarded-For": "203.0.113.7"}
+
+        def believed() -> bool:
+            page = Browser().request("GET", f"{URL}/healthz", None, forwarded)
+            return bool(json.loads(page.text)["client"] == "forwarded")
+
+        self.assertFalse(believed())
+        said = re.compile(r"X-Forwarded-For from (\S+) is not believed")
+        until(lambda: said.search(journal()), "the log does not say so")
+        network = said.findall(journal())[-1]
+        sys.stderr.write(f"the reverse proxy is seen as {network}\n")
+        with ENVIRONMENT.open("a") as file:
+            file.write(f"FJMCP_BROKER_SERVER_TRUSTED_PROXIES={network}\n")
+        systemctl("restart", SERVICE)
+        self.assertTrue(believed())

@@ -168,6 +168,7 @@ class HeldBackTests(ProxyCase):
         held = await self.fetched(
             "/mcp",
             "--compressed",
+            *("--resolve", f"{self.public}:{self.front}:127.0.0.1"),
             *header_arguments(client),
             *("--data-binary", json.dumps(message)),
         )
