@@ -222,7 +222,7 @@ CI_LOG ?=
 RELEASE ?=
 
 release: $(VENV)/.installed-dev
-	PODMAN="$(PODMAN)" IMAGE="$(IMAGE)" $(BIN)/python $(WARNINGS) -m release make \
+	$(BIN)/python $(WARNINGS) -m release make --podman "$(PODMAN)" --image "$(IMAGE)" \
 		$(BILL_OF) $(if $(CI_LOG),--ci-log $(CI_LOG)) $(RELEASE)
 
 clean:

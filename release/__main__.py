@@ -30,6 +30,8 @@ def _options() -> argparse.Namespace:
     bill.add_argument("--forgejo-mcp-binary", type=Path, help="the one of the image")
     make.add_argument("--ci-log", type=Path, help="of .ci/run for this commit")
     make.add_argument("--without-image", action="store_true")
+    make.add_argument("--podman", default="podman")
+    make.add_argument("--image", default="localhost/fjmcp-broker")
     return parser.parse_args()
 
 
@@ -60,6 +62,8 @@ def _run(options: argparse.Namespace) -> None:
                 version=options.forgejo_mcp_version,
                 log=options.ci_log,
                 with_image=not options.without_image,
+                podman=options.podman,
+                image=options.image,
             )
         )
         whole.say(f"released to {made}; docs/releasing.md says how to publish it")

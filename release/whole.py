@@ -36,6 +36,12 @@ class Wanted:
     with_image: bool
     """Whether there is an image."""
 
+    podman: str = "podman"
+    """The program, and arguments of its own."""
+
+    image: str = "localhost/fjmcp-broker"
+    """The name of the image, without the version."""
+
 
 def say(text: str) -> None:
     """
@@ -139,7 +145,10 @@ def _image(
         return None
     archive = ready / f"fjmcp-broker-{number}-image.tar"
     binary = work / "forgejo-mcp"
-    say(f"image {image.build(source, number, archive, binary)}")
+    built = image.build(
+        source, number, archive, binary, program=wanted.podman, image=wanted.image
+    )
+    say(f"image {wanted.image}:{number}, {built}")
     return binary
 
 
