@@ -2,6 +2,7 @@
 The consent page: who wants access, where it will go, what it allows.
 """
 
+import re
 from collections.abc import Iterator
 from typing import Final
 from urllib.parse import urlsplit
@@ -19,7 +20,7 @@ from fjmcp_broker.oauth.redirect_uris import (
     is_website,
 )
 from fjmcp_broker.oauth.vocabulary import CONSENT_PATH, Policy, Scope
-from fjmcp_broker.web.html import Html, element
+from fjmcp_broker.web.html import Content, Html, element
 from fjmcp_broker.web.pages import answer_page, note, render
 
 #: Names of the form's fields and the one value that is not a policy.
@@ -45,6 +46,8 @@ _ELSEWHERE_NOTE: Final = (
     "This is another address than the one that was checked. Many people can put files "
     "on one website: allow it only if you know that both belong together."
 )
+
+_SHOWN_CHARACTERS: Final = 120
 
 #: The prefix of a label in punycode (RFC 5890 section 2.3.2.1).
 _ACE_PREFIX: Final = "xn--"
@@ -167,24 +170,49 @@ def _who(client: Client) -> Html:
     if client.kind == "metadata-document":
         host = element("bdi", document_host(client.client_id))
         badge = element("span", "Verified: ", host, class_="badge good")
-        said = "It has proven that it belongs to this address. The name is its own "
-        said += "choice."
+        said = element(
+            "p",
+            "It has proven that it belongs to ",
+            element("bdi", _shortened(client.client_id)),
+            ". The name is its own choice.",
+            class_="soft",
+        )
     elif client.kind == "static":
         badge = element("span", "Set up for this service", class_="badge good")
-        said = "Whoever runs this service has entered it by hand."
+        said = _soft("Whoever runs this service has entered it by hand.")
     else:
         badge = element("span", "Not verified", class_="badge")
-        said = "Anybody can choose this name. What counts is where the access goes:"
-    told = element("p", said, class_="soft")
-    return element("div", name, badge, told, class_="who")
+        said = _soft(
+            "Anybody can choose this name. What counts is where the access goes:"
+        )
+    return element("div", name, badge, said, class_="who")
+
+
+def _soft(text: str) -> Html:
+    return element("p", text, class_="soft")
+
+
+def _shortened(url: str) -> str:
+    """
+    Many people may have documents on one host: what follows it matters, too.
+    """
+    return url if len(url) <= _SHOWN_CHARACTERS else f"{url[: _SHOWN_CHARACTERS - 1]}…"
 
 
 def _target(redirect_uri: str) -> Html:
-    host = element("bdi", display_host(redirect_uri))
+    host = display_host(redirect_uri)
+    labels: list[Content] = [host]
+    if is_website(redirect_uri):
+        # Each stays whole as long as it fits on a line: a name that is cut in two
+        # anywhere could be read as another one.
+        labels = [
+            element("span", label, class_="label")
+            for label in re.findall(r"[^.]*\.|[^.]+", host)
+        ]
     return element(
         "div",
         element("p", "The access goes to"),
-        element("p", element("strong", host), class_="host"),
+        element("p", element("strong", element("bdi", *labels)), class_="host"),
         class_="target",
     )
 

@@ -47,8 +47,9 @@ font-size:.85rem;font-weight:600;background:var(--note);color:var(--note-ink)}
 .badge.good{background:var(--good);color:var(--good-ink)}
 .target{margin:1.25rem 0 0}
 .target p{margin:0;color:var(--soft)}
-.target .host{color:var(--ink);font-size:clamp(1.4rem,7vw,2.25rem);font-weight:700;
+.target .host{color:var(--ink);font-size:clamp(1.25rem,6.5vw,2.25rem);font-weight:700;
 line-height:1.2;letter-spacing:-.015em}
+.host .label{display:inline-block;max-width:100%}
 .note{display:flex;gap:.75rem;margin:1rem 0;padding:.85rem 1rem;background:var(--note);
 color:var(--note-ink);border:1px solid var(--note-line);border-radius:.75rem}
 .note svg{flex:none;width:1.35rem;height:1.35rem;margin-top:.1rem}

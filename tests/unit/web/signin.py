@@ -3,7 +3,9 @@ The sign-in side of the service in memory: its site, a browser, a small Forgejo.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
+from html import unescape
 from html.parser import HTMLParser
 from sqlite3 import Connection
 from typing import Any, TypeVar
@@ -89,6 +91,14 @@ class Answer:
         @return: the body.
         """
         return self.body.decode("utf-8")
+
+    @property
+    def target_host(self) -> str:
+        """
+        @return: where the access goes, as the consent page has it in large type.
+        """
+        (large,) = re.findall('<p class="host">(.*?)</p>', self.text)
+        return unescape(re.sub("<[^>]*>", "", large))
 
     @property
     def location(self) -> str:

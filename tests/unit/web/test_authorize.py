@@ -73,7 +73,7 @@ class AuthorizeTests(SynchronousTestCase):
         self.assertEqual(page.status, 200)
         self.assertEqual(page.header("Content-Type"), "text/html; charset=utf-8")
         self.assertIn(">Claude<", page.text)
-        self.assertIn(">claude.ai<", page.text)
+        self.assertEqual(page.target_host, "claude.ai")
         self.assertEqual(page.form.action, "/oauth/consent")
         self.assertEqual(page.form.buttons, ["full", "read-only", "cancel"])
         pending_id = page.form.fields["pending"]
@@ -309,7 +309,7 @@ class AuthorizeTests(SynchronousTestCase):
             page = Browser(self.site).get(
                 authorize_target(client_id, redirect_uri=presented)
             )
-            self.assertIn(f">{shown}<", page.text)
+            self.assertEqual(page.target_host, shown)
             self.assertIn(words, page.text)
 
     def test_hostile_name_is_only_text(self) -> None:

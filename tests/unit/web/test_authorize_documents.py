@@ -235,6 +235,15 @@ class SignInTests(DocumentCase):
         page = self.authorize("https://xn--pple-43d.example/client.json")
         self.assertIn(">xn--pple-43d.example<", page.text)
 
+    def test_whole_address_is_shown(self) -> None:
+        """Not everybody on a host is the same; what is long is cut, and says so."""
+        url = "https://files.example/people/mallory/client.json"
+        page = self.authorize(url)
+        self.assertIn(f"<bdi>{url}</bdi>", page.text)
+        page = self.authorize("https://files.example/" + "x" * 200)
+        self.assertIn("https://files.example/" + "x" * 97 + "…</bdi>", page.text)
+        self.assertNotIn("x" * 98, page.text)
+
     def test_loopback_port_may_differ(self) -> None:
         """As for every native client (RFC 8252 section 7.3)."""
         self.fetcher.redirect_uris = ["http://127.0.0.1:3000/callback"]

@@ -1,8 +1,10 @@
 """What the consent page says of every kind of client and of where its access goes."""
 
+import re
+
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.unit.web.signin import Browser, Site, authorize_target
+from tests.unit.web.signin import Answer, Browser, Site, authorize_target
 
 PUNYCODE = "https://xn--80ak6aa92e.com/callback"
 
@@ -13,13 +15,19 @@ class NoteTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.site = Site(self)
 
-    def shown(self, redirect_uri: str) -> str:
+    def answer(self, redirect_uri: str) -> Answer:
         """
         @return: the page for a client with that redirect URI.
         """
         client_id = self.site.register(redirect_uris=[redirect_uri])
         target = authorize_target(client_id, redirect_uri=redirect_uri)
-        return Browser(self.site).get(target).text
+        return Browser(self.site).get(target)
+
+    def shown(self, redirect_uri: str) -> str:
+        """
+        @return: the same, only its body.
+        """
+        return self.answer(redirect_uri).text
 
     def test_each_kind_of_target(self) -> None:
         """A program, an application, a name in punycode; a website needs no note."""
@@ -31,10 +39,17 @@ class NoteTests(SynchronousTestCase):
             ("cursor://x/cb", "cursor:", "an application installed on this device"),
             (PUNYCODE, "xn--80ak6aa92e.com", "letters of other alphabets"),
         ]:
-            page = self.shown(uri)
-            self.assertIn(f'<p class="host"><strong><bdi>{host}</bdi></strong>', page)
+            answer = self.answer(uri)
+            page = answer.text
+            self.assertEqual(answer.target_host, host)
             self.assertEqual(page.count('class="note"'), 0 if words is None else 1, uri)
-            self.assertIn(words or host, page)
+            self.assertIn(words or "", page)
+
+    def test_host_is_not_cut_in_the_middle_of_a_label(self) -> None:
+        """Each label is a piece of its own, its dot with it."""
+        page = self.shown("https://a-b.example.co.uk:8443/callback")
+        pieces = re.findall('<span class="label">(.*?)</span>', page)
+        self.assertEqual(pieces, ["a-b.", "example.", "co.", "uk:8443"])
 
     def test_a_chosen_name_is_not_taken_for_a_checked_one(self) -> None:
         """Whoever registers is told to be unverified, whatever it calls itself."""
