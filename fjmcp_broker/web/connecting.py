@@ -60,7 +60,7 @@ def known_clients(mcp_url: str) -> tuple[HowTo, ...]:
 
 
 def _applications(url: str) -> tuple[HowTo, ...]:
-    # Both open connections from their own computers, never from the user's.
+    # All open connections from their own computers, never from the user's.
     hosted: list[Html] = []
     if (urlsplit(url).hostname or "") in {name.strip("[]") for name in LOOPBACK_HOSTS}:
         hosted.append(
@@ -98,14 +98,32 @@ def _applications(url: str) -> tuple[HowTo, ...]:
                     "ol",
                     element(
                         "li",
-                        "In the settings, under Apps, Advanced settings, switch on "
-                        "Developer mode.",
+                        "On the web, open the settings, Apps, Advanced settings, and "
+                        "switch on Developer mode.",
                     ),
                     element(
                         "li",
                         "Choose Create app, with OAuth and this address:",
                         element("pre", url),
                     ),
+                    element("li", "Choose Create and sign in."),
+                ),
+            ),
+        ),
+        HowTo(
+            Kind.APPLICATION,
+            "Le Chat",
+            (
+                *hosted,
+                element(
+                    "ol",
+                    element(
+                        "li",
+                        "On the page Connectors, choose Add Connector, Custom MCP "
+                        "Connector. In an organization, an administrator does that.",
+                    ),
+                    element("li", "Paste the address:", element("pre", url)),
+                    element("li", "Choose OAuth, if it asks, and sign in."),
                 ),
             ),
         ),
@@ -116,7 +134,7 @@ def _editors(url: str) -> tuple[HowTo, ...]:
     server = {"url": url}
     typed = {"type": "http", **server}
     named = json.dumps({"name": SERVER_NAME, **typed})
-    install = f"name={SERVER_NAME}&config={b64encode(_compact(server)).decode('ascii')}"
+    config = quote(b64encode(_compact(server)), safe="")
     return (
         HowTo(
             Kind.EDITOR,
@@ -134,10 +152,12 @@ def _editors(url: str) -> tuple[HowTo, ...]:
             (
                 _button(
                     "Add to Cursor",
-                    f"cursor://anysphere.cursor-deeplink/mcp/install?{install}",
+                    "cursor://anysphere.cursor-deeplink/mcp/install"
+                    f"?name={SERVER_NAME}&config={config}",
                 ),
                 _said("Or in ", _code("~/.cursor/mcp.json"), ":"),
                 _json({"mcpServers": {SERVER_NAME: server}}),
+                _said("Then choose Connect in the settings, under MCP, and sign in."),
             ),
         ),
         HowTo(
@@ -146,6 +166,24 @@ def _editors(url: str) -> tuple[HowTo, ...]:
             (
                 _said("In the settings file:"),
                 _json({"context_servers": {SERVER_NAME: server}}),
+                _said("Zed then asks you to sign in."),
+            ),
+        ),
+        HowTo(
+            Kind.EDITOR,
+            "Windsurf, Devin Desktop",
+            (
+                _said("In ", _code("~/.config/devin/mcp_config.json"), ":"),
+                _json({"mcpServers": {SERVER_NAME: server}}),
+                _said(
+                    "Windsurf, as it was called before June 2026, reads ",
+                    _code("~/.codeium/windsurf/mcp_config.json"),
+                    " and wants ",
+                    _code("serverUrl"),
+                    " in the place of ",
+                    _code("url"),
+                    ".",
+                ),
             ),
         ),
     )
@@ -160,6 +198,11 @@ def _terminals(url: str) -> tuple[HowTo, ...]:
             (
                 element("pre", f"claude mcp add --transport http {name} {url}"),
                 _said("Then, in Claude Code, type ", _code("/mcp"), " and sign in."),
+                _said(
+                    "That is for the present project. With ",
+                    _code("--scope user"),
+                    " before the name it is for all of them.",
+                ),
             ),
         ),
         HowTo(
@@ -183,11 +226,35 @@ def _terminals(url: str) -> tuple[HowTo, ...]:
         ),
         HowTo(
             Kind.TERMINAL,
+            "GitHub Copilot CLI",
+            (
+                _said("In ", _code("~/.copilot/mcp-config.json"), ":"),
+                _json(
+                    {"mcpServers": {name: {"type": "http", "url": url, "tools": ["*"]}}}
+                ),
+            ),
+        ),
+        HowTo(
+            Kind.TERMINAL,
             "OpenCode",
             (
+                element("pre", f"opencode mcp add {name} --global --url {url}"),
+                _said("Then, in OpenCode, type ", _code("/mcps"), " and sign in."),
+                _said("In version 1, the commands are:"),
                 element("pre", "opencode mcp add"),
-                _said("Choose a remote server, with the address above. Then:"),
                 element("pre", f"opencode mcp auth {name}"),
+            ),
+        ),
+        HowTo(
+            Kind.TERMINAL,
+            "Goose",
+            (
+                element("pre", "goose configure"),
+                _said(
+                    "Choose Add Extension, Remote Extension (Streamable HTTP), and "
+                    "this address:"
+                ),
+                element("pre", url),
             ),
         ),
     )

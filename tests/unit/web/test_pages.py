@@ -86,7 +86,11 @@ class PageTests(SynchronousTestCase):
             f"gemini mcp add --scope user --transport http forgejo {PUBLIC_URL}/mcp",
             "ChatGPT",
             "Zed",
-            "OpenCode",
+            "Le Chat",
+            "Devin Desktop",
+            f"opencode mcp add forgejo --global --url {PUBLIC_URL}/mcp",
+            "~/.copilot/mcp-config.json",
+            "goose configure",
         ):
             self.assertIn(words, page.text)
         self.assertIn("form-action 'none'", page.header("Content-Security-Policy"))
@@ -109,7 +113,7 @@ class PageTests(SynchronousTestCase):
         self.assertNotIn(words, self.site.request("GET", "/").text)
         for url in ("http://127.0.0.1:8080", "http://localhost"):
             page = Site(self, public_url=url).request("GET", "/")
-            self.assertEqual(page.text.count(words), 2)
+            self.assertEqual(page.text.count(words), 3)
 
     def test_a_browser_that_got_lost_sees_a_page(self) -> None:
         """Everybody else gets JSON where nothing is."""
