@@ -208,6 +208,25 @@ class RevokeTests(ControlCase):
         self.assertEqual(self.with_tokens(), {numbers["bob"]})
         self.assertIn("bob", str(await deferToThread(bob.call, "who_am_i")))
 
+    async def test_out_and_in_at_once(self) -> None:
+        """The end of the old grant leaves the new one the tokens that it needs."""
+        daemon, forgejo = await self.launch()
+        old = await self.session(daemon, forgejo)
+        controls = forgejo.stand_in.controls
+        held = controls.hold_request("/login/oauth/introspect")
+        signing_in = self.session(daemon, forgejo)
+        coming = Deferred.fromCoroutine(signing_in)
+        deadline = CLOCK.seconds() + 20
+        while not held.waiting:
+            self.assertLess(CLOCK.seconds(), deadline, "nobody came back")
+            await pause(0.02)
+        self.assertEqual(await self.revoke_token(daemon, old, "refresh_token"), 200)
+        self.assertEqual(await self.rows("grants", "list"), [])
+        controls.end_faults()
+        new = await coming
+        self.assertIn("alice", str(await deferToThread(new.call, "who_am_i")))
+        self.assertEqual((await deferToThread(old.request, "tools/list")).status, 401)
+
     async def test_one_access_token(self) -> None:
         """A client may end one alone (RFC 7009): the audit trail has that, not it."""
         daemon, forgejo = await self.launch()
