@@ -140,7 +140,9 @@ class ChildKeeper:
     def _check_idle(self) -> None:
         if self._idle is not None and not len(self):
             idle, self._idle = self._idle, None
-            idle.callback(None)
+            # Not at once: the session that was the last one may be about to let its
+            # child go, which whoever waits here has to wait for, too.
+            self.clock.callLater(0, idle.callback, None)
 
     async def _stop_children(
         self, sessions: Iterable[Resident], deadline_seconds: float

@@ -260,8 +260,28 @@ class StopTests(McpWorld):
         self.clock.advance(3)
         self.assertNoResult(stopped)
         self.reply(self.spawner.processes[0], 2, {})
+        self.clock.advance(0)
         self.successResultOf(stopped)
         self.assertEqual(wire.events[-1]["result"], {})
+
+    def test_child_that_ends_late_after_the_last_answer(self) -> None:
+        """It is waited for, also when nobody reads that answer any more."""
+        for departs in (False, True):
+            self.setUp()
+            self.manual.add("x")
+            session = self.open()
+            process = self.spawner.processes[0]
+            process.ends_with_input = False
+            wire = self.send(request(1, "x"), session)
+            if departs:
+                wire.depart()
+            stopped = self.stop(10)
+            self.clock.advance(1)
+            self.reply(process, 2, {})
+            self.assertNoResult(stopped)
+            self.clock.pump([0.5] * 20)
+            self.successResultOf(stopped)
+            self.assertTrue(process.exited)
 
     def test_deaf_children(self) -> None:
         """Killed before the deadline."""

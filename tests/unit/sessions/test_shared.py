@@ -260,4 +260,5 @@ class LifeTests(SharedWorld):
         self.assertNoResult(stopping)
         self.reply(self.child, self.calls(self.child)[0]["id"], {})
         self.assertIn("result", client.answer)
+        self.clock.advance(0)
         self.successResultOf(stopping)
