@@ -103,6 +103,14 @@ class Program(ProcessProtocol):
         """
         return (self.output + self.errors).decode("utf-8", "replace")
 
+    def processor_seconds(self) -> float:
+        """
+        @return: of the processors' time that it has taken so far; unlike the clock's,
+            it does not depend on what else is done on this machine.
+        """
+        stat = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
+
     def signal_with(self, number: int) -> None:
         """
         Send a signal, unless the program has ended.

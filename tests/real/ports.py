@@ -34,10 +34,10 @@ def blocks(lowest_of_the_kernel: int) -> list[range]:
 
 
 @cache
-def _own() -> tuple[socket.socket, Iterator[int]]:
+def _own() -> Iterator[int]:
     """
-    @return: what keeps other processes from a block as long as this one lives, and the
-        ports of the block, again and again.
+    @return: the ports of a block that other processes keep from as long as this one
+        lives, again and again.
     @raise RuntimeError: every block is taken.
     """
     lowest = int(_CHOSEN_BY_THE_KERNEL.read_text().split()[0])
@@ -49,7 +49,8 @@ def _own() -> tuple[socket.socket, Iterator[int]]:
         except OSError:
             claim.close()
             continue
-        return claim, itertools.cycle(block)
+        claim.detach()  # until the process ends
+        return itertools.cycle(block)
     raise RuntimeError("all ports for tests are taken")
 
 
@@ -58,8 +59,7 @@ def free_port() -> int:
     @return: a loopback TCP port on which nothing listens.
     @raise RuntimeError: there is none.
     """
-    _claim, ports = _own()
-    for port in itertools.islice(ports, BLOCK):
+    for port in itertools.islice(_own(), BLOCK):
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))

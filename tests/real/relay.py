@@ -200,8 +200,9 @@ class RelayTestCase(TestCase):
                 connection.transport.loseConnection()
         await gatherResults([each.closed for each in self.connections])
         await self.port.stopListening()
-        # The other ends of the connections see it one turn later.
-        await deferLater(reactor, 0.01)
+        # The other ends of the connections see it a little later.
+        while self.site.channels:
+            await deferLater(reactor, 0.01)
 
     async def connect(self) -> Answer:
         """Open a connection."""

@@ -8,7 +8,6 @@ import queue
 import random
 import re
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any, Final
@@ -24,7 +23,8 @@ from tests.real.client import McpClient
 from tests.real.daemon import Daemon, free_port, processes
 
 CALLS: Final = 10_000
-SECONDS: Final = 40.0
+SECONDS: Final = 20.0
+"""Of the processor that the daemon may take for all of them."""
 CONNECTIONS: Final = 6
 CHILD: Final = f"{sys.executable},{Path(__file__).with_name('login_child.py')}"
 LOGINS: Final = ("alice", "bob")
@@ -223,7 +223,7 @@ class IsolationTests(BrokerCase):
             await deferToThread(second.initialize)
             clients += [(login, client), (login, second)]
         callers = Callers(port, clients)
-        began = time.monotonic()
+        began = daemon.processor_seconds()
         share = calls // CONNECTIONS + 1
         await gatherResults(
             [
@@ -232,7 +232,7 @@ class IsolationTests(BrokerCase):
             ],
             consumeErrors=True,
         )
-        self.seconds = time.monotonic() - began
+        self.seconds = daemon.processor_seconds() - began
         await daemon.stop()
         self.assertEqual(processes(forgejo.stand_in.base_url), [])
         return callers
@@ -243,7 +243,8 @@ class IsolationTests(BrokerCase):
         that Forgejo knows the caller's child under, and the call's own id and text.
         """
         callers = await self.call(CALLS)
-        sys.stderr.write(f"{dict(callers.counts)} in {self.seconds:.1f} s\n")
+        took = f"{self.seconds:.1f} s of the daemon's processor time"
+        sys.stderr.write(f"{dict(callers.counts)} in {took}\n")
         self.assertEqual(callers.problems, [])
         self.assertGreaterEqual(callers.counts.total(), CALLS)
         self.assertLess(self.seconds, SECONDS)
