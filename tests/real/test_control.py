@@ -208,6 +208,23 @@ class RevokeTests(ControlCase):
         self.assertEqual(self.with_tokens(), {numbers["bob"]})
         self.assertIn("bob", str(await deferToThread(bob.call, "who_am_i")))
 
+    async def test_nothing_is_left_in_the_file(self) -> None:
+        """Deleted tokens are overwritten: a copy of the store has nothing to open."""
+        daemon, forgejo = await self.launch()
+        await self.session(daemon, forgejo)
+        with closing(sqlite3.connect(f"file:{self.store}?mode=ro", uri=True)) as store:
+            sealed = store.execute(
+                "SELECT sealed_access_token, sealed_refresh_token FROM upstream_tokens"
+            ).fetchone()
+        await self.command("revoke", "--user", "alice")
+        await daemon.stop()
+        # With the last connection the log in front of the store goes, too.
+        self.assertFalse(os.path.lexists(f"{self.store}-wal"))
+        content = Path(self.store).read_bytes()
+        for value in sealed:
+            for piece in (value[:40], value[-40:]):
+                self.assertNotIn(piece, content)
+
     async def test_out_and_in_at_once(self) -> None:
         """The end of the old grant leaves the new one the tokens that it needs."""
         daemon, forgejo = await self.launch()
