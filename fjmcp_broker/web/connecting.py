@@ -6,6 +6,7 @@ the address is all that any of them really needs.
 """
 
 import json
+import re
 from base64 import b64encode
 from collections.abc import Sequence
 from enum import Enum, auto
@@ -142,7 +143,7 @@ def _editors(url: str) -> tuple[HowTo, ...]:
             (
                 _button("Add to VS Code", f"vscode:mcp/install?{quote(named)}"),
                 _said("Or in a terminal:"),
-                element("pre", f"code --add-mcp '{named}'"),
+                _command(f"code --add-mcp '{named}'"),
                 _said("Then start the server with the command MCP: List Servers."),
             ),
         ),
@@ -196,7 +197,7 @@ def _terminals(url: str) -> tuple[HowTo, ...]:
             Kind.TERMINAL,
             "Claude Code",
             (
-                element("pre", f"claude mcp add --transport http {name} {url}"),
+                _command(f"claude mcp add --transport http {name} {url}"),
                 _said("Then, in Claude Code, type ", _code("/mcp"), " and sign in."),
                 _said(
                     "That is for the present project. With ",
@@ -209,19 +210,17 @@ def _terminals(url: str) -> tuple[HowTo, ...]:
             Kind.TERMINAL,
             "Codex",
             (
-                element("pre", f"codex mcp add {name} --url {url}"),
-                element("pre", f"codex mcp login {name}"),
+                _command(f"codex mcp add {name} --url {url}"),
+                _command(f"codex mcp login {name}"),
             ),
         ),
         HowTo(
             Kind.TERMINAL,
             "Gemini CLI",
             (
-                element(
-                    "pre", f"gemini mcp add --scope user --transport http {name} {url}"
-                ),
+                _command(f"gemini mcp add --scope user --transport http {name} {url}"),
                 _said("Then, in Gemini CLI:"),
-                element("pre", f"/mcp auth {name}"),
+                _command(f"/mcp auth {name}"),
             ),
         ),
         HowTo(
@@ -238,18 +237,18 @@ def _terminals(url: str) -> tuple[HowTo, ...]:
             Kind.TERMINAL,
             "OpenCode",
             (
-                element("pre", f"opencode mcp add {name} --global --url {url}"),
+                _command(f"opencode mcp add {name} --global --url {url}"),
                 _said("Then, in OpenCode, type ", _code("/mcps"), " and sign in."),
                 _said("In version 1, the commands are:"),
-                element("pre", "opencode mcp add"),
-                element("pre", f"opencode mcp auth {name}"),
+                _command("opencode mcp add"),
+                _command(f"opencode mcp auth {name}"),
             ),
         ),
         HowTo(
             Kind.TERMINAL,
             "Goose",
             (
-                element("pre", "goose configure"),
+                _command("goose configure"),
                 _said(
                     "Choose Add Extension, Remote Extension (Streamable HTTP), and "
                     "this address:"
@@ -266,9 +265,11 @@ def _others(url: str) -> tuple[HowTo, ...]:
             Kind.OTHER,
             "MCP Inspector",
             (
-                element("pre", "npx @modelcontextprotocol/inspector"),
-                _said("Transport type: Streamable HTTP. URL:"),
-                element("pre", url),
+                _command(
+                    "npx @modelcontextprotocol/inspector --transport http "
+                    f"--server-url {url}"
+                ),
+                _said("Open the address that it prints, connect and sign in."),
             ),
         ),
         HowTo(
@@ -299,6 +300,17 @@ def _others(url: str) -> tuple[HowTo, ...]:
             ),
         ),
     )
+
+
+def _command(text: str) -> Html:
+    """
+    An option is not broken behind its hyphens: nobody could tell how many there are.
+    """
+    words = [
+        element("span", word, class_="option") if word.startswith("-") else word
+        for word in re.split("( )", text)
+    ]
+    return element("pre", *words)
 
 
 def _compact(value: object) -> bytes:

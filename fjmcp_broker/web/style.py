@@ -64,6 +64,7 @@ border-radius:.35rem}
 pre{margin:.5rem 0 .75rem;padding:.75rem 1rem;background:var(--well);
 border:1px solid var(--line);border-radius:.6rem;white-space:pre-wrap;
 -webkit-user-select:all;user-select:all;cursor:copy}
+.option{white-space:nowrap}
 pre.address{font-size:1.05rem;font-weight:600}
 details{border:1px solid var(--line);border-top-width:0;padding:0 1.1rem}
 h2+details,.first{border-top-width:1px;border-radius:.75rem .75rem 0 0}

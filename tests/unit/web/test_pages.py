@@ -79,7 +79,8 @@ class PageTests(SynchronousTestCase):
         for words in (
             f"{PUBLIC_URL}/mcp",
             f"claude mcp add --transport http forgejo {PUBLIC_URL}/mcp",
-            "npx @modelcontextprotocol/inspector",
+            "npx @modelcontextprotocol/inspector --transport http --server-url "
+            f"{PUBLIC_URL}/mcp",
             "Add custom connector",
             FORGEJO_URL,
             f"codex mcp add forgejo --url {PUBLIC_URL}/mcp",
@@ -92,7 +93,7 @@ class PageTests(SynchronousTestCase):
             "~/.copilot/mcp-config.json",
             "goose configure",
         ):
-            self.assertIn(words, page.text)
+            self.assertIn(words, unescape(re.sub("<[^>]*>", "", page.text)))
         self.assertIn("form-action 'none'", page.header("Content-Security-Policy"))
 
     def test_links_that_install_lead_here(self) -> None:
