@@ -194,6 +194,20 @@ class DepartureTests(ModernCase):
         self.assertEqual(len(wire.events), 8)
         self.assertEqual(self.call.abandoned, 0)
 
+    def test_revoked_token(self) -> None:
+        """What it listens to ends in good order; a call is finished all the same."""
+        listen = self.ask(modern("s", "subscriptions/listen", notifications={}))
+        listening = self.call
+        listening.observer.notified(b'{"method":"acknowledged"}')
+        calling = self.ask(modern(2, name="x"))
+        self.site.end_streams(lambda who: who.user_id == 2)
+        self.assertEqual(listening.abandoned, 0)
+        self.site.end_streams(lambda who: who.user_id == 1)
+        self.assertEqual(listening.abandoned, 1)
+        self.assertEqual(listen.events[-1]["id"], "s")
+        self.call.result()
+        self.assertEqual(calling.status, 200)
+
     def test_daemon_stops(self) -> None:
         """What listens is told that it is over; a call is finished."""
         listen = self.ask(modern("s", "subscriptions/listen", notifications={}))
