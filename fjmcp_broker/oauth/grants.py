@@ -221,10 +221,9 @@ def decide_code_exchange(
     Decide on an authorization code (RFC 6749 section 4.1.3, RFC 7636 section 4.6).
 
     A code that was used already revokes what it produced (RFC 6749 section 4.1.2:
-    SHOULD), except that the client itself, with the right verifier and within a
-    minute, is only refused: clients do exchange twice in parallel. A wrong verifier
-    or another client does not spend an unused code, else whoever saw it in a log
-    could.
+    SHOULD), but not within a minute: clients do exchange twice in parallel. Another
+    client or a wrong verifier neither spends a code nor ends what it produced (OAuth
+    2.1 draft 13 section 7.5.3), else whoever saw it in a log could.
 
     @param facts: what the store knows, or C{None}: an unknown code.
     @param client_id: of the authenticated client.
@@ -241,9 +240,9 @@ def decide_code_exchange(
         return Refuse(invalid_grant("the grant has ended"))
     if code.used_at is not None:
         error = invalid_grant("the authorization code has been used")
-        if is_owner and verified and now - code.used_at <= GRACE_SECONDS:
-            return Refuse(error)
-        return RevokeGrant("code_reused", error)
+        if is_owner and verified and now - code.used_at > GRACE_SECONDS:
+            return RevokeGrant("code_reused", error)
+        return Refuse(error)
     if not is_owner:
         return Refuse(invalid_grant("the code was issued to another client"))
     if code.expires_at <= now:
