@@ -11,6 +11,8 @@ SECONDS: Final = 900.0
 """How long one program may take; the image is the slowest."""
 
 _SHOWN_LINES: Final = 40
+_UMASK: Final = 0o022
+"""The modes of what is made go into wheels; they are those of no user in particular."""
 
 
 class ReleaseError(Exception):
@@ -51,6 +53,7 @@ def run(
             text=True,
             timeout=seconds,
             check=False,
+            umask=_UMASK,
         )
     except FileNotFoundError:
         raise ReleaseError(f"{words[0]} is not installed") from None

@@ -4,11 +4,13 @@ its bill of materials.
 """
 
 import base64
+import io
 import json
 import os
 import subprocess
 import sys
 import tarfile
+from contextlib import redirect_stdout
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +23,8 @@ from release.commands import ReleaseError, git
 from release.go_build import GoBuild, Module
 from release.packages import Package
 from release.requirements import Pin
-from tests.scratch_repository import ScratchRepository, whole
+from release.whole import Wanted, release
+from tests.scratch_repository import ScratchRepository, small, whole
 
 SECONDS: Final = 300
 MODULE: Final = "git.example.org/forgejo-mcp/v2"
@@ -211,6 +214,56 @@ class ReleaseTests(SynchronousTestCase):
         self.assertEqual(done.returncode, 1)
         self.assertIn("refused: .ci/run did not pass: 9 passed, 1 fa", done.stderr)
         self.assertFalse(output.exists())
+
+
+CHECKS: Final = """\
+#!/bin/sh
+echo "revision $(git rev-parse HEAD)"
+git status --porcelain
+echo "MAKEFLAGS is ${MAKEFLAGS-unset}"
+echo "3 passed, 1 failed, 0 skipped"
+exit 1
+"""
+
+
+class ChecksTests(SynchronousTestCase):
+    """Without a log the checks are run."""
+
+    timeout = 120
+
+    def test_run_in_a_clean_clone(self) -> None:
+        """Without what this make was given; when they fail, their log is kept."""
+        work = Path("running").absolute()
+        repository = small(work / "source")
+        repository.write(".ci/run", CHECKS)
+        (repository.top / ".ci" / "run").chmod(0o755)
+        revision = repository.commit()
+        repository.tag("v1.2.3")
+        wanted = Wanted(
+            top=repository.top,
+            output=work / "dist",
+            module=MODULE,
+            version="2.18.0",
+            log=None,
+            with_image=False,
+        )
+        told = io.StringIO()
+        with redirect_stdout(told), self.assertRaises(ReleaseError) as caught:
+            release(wanted)
+        self.assertIn("running .ci/run on a clean clone", told.getvalue())
+        kept = work / "dist" / "failed-ci.log"
+        self.assertEqual(
+            caught.exception.problems,
+            (
+                ".ci/run did not pass: 3 passed, 1 failed, 0 skipped",
+                f"its log is {kept}",
+            ),
+        )
+        self.assertEqual(
+            kept.read_text(),
+            f"revision {revision}\nMAKEFLAGS is unset\n3 passed, 1 failed, 0 skipped\n",
+        )
+        self.assertEqual([path.name for path in kept.parent.iterdir()], [kept.name])
 
 
 class BillTests(SynchronousTestCase):
