@@ -52,6 +52,10 @@ class SessionCase(BrokerCase):
         found = processes(self.forgejo.stand_in.base_url)
         return [pid for pid in found if pid != self.daemon.pid]
 
+    async def until_children(self, count: int) -> None:
+        """Wait until so many run: one that is not needed any more takes a moment."""
+        await self.until(lambda: len(self.children()) == count, f"not {count} children")
+
     async def crash(self) -> None:
         """Kill the children; the daemon has noticed when this returns."""
         children = self.children()

@@ -91,10 +91,6 @@ class ChildCase(ModernCase):
         lines = map(json.loads, self.ledger.read_text().splitlines())
         return [line["key"] for line in lines if line["name"] == name]
 
-    async def until_children(self, count: int) -> None:
-        """Wait until so many are there."""
-        await self.until(lambda: len(self.children()) == count, f"not {count} children")
-
 
 class QuestionTests(ChildCase):
     """A child of the older revisions asks in the middle of a call."""
@@ -156,7 +152,7 @@ class LeaseTests(ChildCase):
         retries: Any = await gatherResults(
             [Deferred.fromCoroutine(self.asked(client, key)) for key in keys]
         )
-        self.assertEqual(len(self.children()), 6)
+        await self.until_children(6)
         results: Any = await gatherResults(
             [
                 Deferred.fromCoroutine(
@@ -185,10 +181,10 @@ class LeaseTests(ChildCase):
         answer = await self.exchange(client, log)
         methods = [event.get("method") for event in answer.events]
         self.assertEqual(methods, ["notifications/message", None], answer.raw)
-        self.assertEqual(len(self.children()), 2)
+        await self.until_children(2)
         again = await self.asked(client)
         await self.result(client, self.question(2, **again))
-        self.assertEqual(len(self.children()), 2)
+        await self.until_children(2)
 
 
 class DualChildTests(ChildCase):
@@ -209,7 +205,7 @@ class DualChildTests(ChildCase):
         self.assertEqual(methods[0], "server/discover")
         self.assertNotIn("initialize", methods)
         await self.check_user(client)
-        self.assertEqual(len(self.children()), 1)
+        await self.until_children(1)
 
     async def test_retry_at_another_child(self) -> None:
         """The child keeps nothing, so that nothing is lost with it."""
@@ -245,7 +241,7 @@ class DualChildTests(ChildCase):
         answer = await deferToThread(old.call, "process_info")
         self.assertIn("initialize", json.dumps(answer))
         self.assertNotIn("server/discover", json.dumps(answer))
-        self.assertEqual(len(self.children()), 2)
+        await self.until_children(2)
 
 
 class ModernChildTests(ChildCase):
@@ -279,7 +275,7 @@ class ForgejoMcpTests(ModernCase):
         known = await self.result(client, modern("d", "server/discover"))
         self.assertGreater(known["ttlMs"], 0)
         self.assertEqual(self.daemon.text.count("children speak legacy"), 1)
-        self.assertEqual(len(self.children()), 1)
+        await self.until_children(1)
         self.assertEqual(self.daemon.text.count("MCP stdio server shutdown"), 0)
 
     async def test_older(self) -> None:
