@@ -9,6 +9,7 @@ from twisted.web.iweb import IRequest
 
 from fjmcp_broker.oauth.document_urls import document_host, document_url_problem
 from fjmcp_broker.upstream.document_http import DocumentError
+from fjmcp_broker.web.error_pages import try_again
 from fjmcp_broker.web.html import Html, element
 from fjmcp_broker.web.pages import GO_BACK, problem
 
@@ -52,13 +53,26 @@ def no_document(request: IRequest, client_id: str, error: DocumentError) -> byte
     """
     if error.is_passing:
         request.setHeader(b"Retry-After", b"%d" % RETRY_AFTER_SECONDS)
-        status, advice = 503, "Wait a moment, then connect again."
+        status = 503
+        advice = [
+            element(
+                "p",
+                f"That may pass. Wait {RETRY_AFTER_SECONDS} seconds, then try again. "
+                "If that does not help, go back to the application that you came from "
+                "and connect again.",
+            ),
+            *([try_again(request)] if request.method == b"GET" else []),
+        ]
     else:
         status = 400
-        advice = (
-            "Only whoever makes the application can mend that. If it offers another "
-            "way to connect, without such an address, use that."
-        )
+        advice = [
+            element(
+                "p",
+                "Only whoever makes the application can mend that. If it offers "
+                "another way to connect, without such an address, use that.",
+            ),
+            GO_BACK,
+        ]
     return problem(
         request,
         status,
@@ -71,8 +85,7 @@ def no_document(request: IRequest, client_id: str, error: DocumentError) -> byte
             element("strong", str(error)),
             ".",
         ),
-        element("p", advice),
-        GO_BACK,
+        *advice,
     )
 
 

@@ -90,7 +90,7 @@ def error_page(request: IRequest, answer: ErrorAnswer) -> bytes:
 
 def _when_to_try_again(request: IRequest, answer: ErrorAnswer) -> list[Html]:
     wait = _wait(answer.headers.get("Retry-After", ""))
-    path, _, query = request.uri.partition(b"?")
+    path = request.uri.partition(b"?")[0]
     paths = _REPEATABLE.get(answer.status, ())
     if request.method != b"GET" or path.decode("latin-1") not in paths:
         return [
@@ -100,15 +100,24 @@ def _when_to_try_again(request: IRequest, answer: ErrorAnswer) -> list[Html]:
                 "connect again.",
             )
         ]
-    target = path.decode("ascii") + (f"?{quote(query, _PRINTABLE)}" if query else "")
     return [
         element(
             "p",
             f"{wait}, then try again. If that does not help, go back to the "
             "application that you came from and connect again.",
         ),
-        element("p", element("a", "Try again", href=target, class_="button main")),
+        try_again(request),
     ]
+
+
+def try_again(request: IRequest) -> Html:
+    """
+    @param request: GET of a path of ours; its query may be anything.
+    @return: a link to the same address.
+    """
+    path, _, query = request.uri.partition(b"?")
+    target = path.decode("ascii") + (f"?{quote(query, _PRINTABLE)}" if query else "")
+    return element("p", element("a", "Try again", href=target, class_="button main"))
 
 
 def _wait(seconds: str) -> str:

@@ -1,5 +1,7 @@
 """Clients whose id is the URL of their metadata document."""
 
+import re
+from html import unescape
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -310,7 +312,8 @@ class RefusalTests(DocumentCase):
         self.assertEqual(page.header("Retry-After"), "30")
         self.assertEqual(page.headers.getRawHeaders("Location"), None)
         self.fetcher.error = None
-        self.assertEqual(self.authorize().status, 200)
+        (again,) = re.findall('href="([^"]+)"[^>]*>Try again<', page.text)
+        self.assertEqual(self.browser.get(unescape(again)).status, 200)
 
     def test_failure_is_not_asked_for_again_at_once(self) -> None:
         """Half a minute later it is."""
