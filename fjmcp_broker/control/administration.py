@@ -17,6 +17,7 @@ from fjmcp_broker.control.commands import REVOKE, ROTATE_KEY, SESSIONS
 from fjmcp_broker.control.protocol import Request
 from fjmcp_broker.secret import Secret
 from fjmcp_broker.sessions.children.roles import Resident
+from fjmcp_broker.sessions.stateless.workplace import Workplace
 from fjmcp_broker.store import administration
 from fjmcp_broker.store.audit import AuditEvent, Kind
 from fjmcp_broker.store.database import Database
@@ -132,7 +133,7 @@ class Administration:
     async def _stateless(
         self, residents: Sequence[Resident], user: str | None
     ) -> list[administration.Row]:
-        shared = [each for each in residents if each.name.startswith("g")]
+        shared = [each for each in residents if isinstance(each, Workplace)]
         owners = await self._parts.database.read(
             partial(
                 administration.grant_owners,
