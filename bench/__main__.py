@@ -6,6 +6,7 @@ import argparse
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -21,7 +22,7 @@ from bench.kinds import kinds
 from bench.memory import memory
 from bench.report import Effort, say
 from bench.scaling import scaling, shared
-from bench.signing import signing
+from bench.signing import COLLECTOR, signing
 from bench.stalls import stalls
 from bench.targets import Broker, ModernBroker, Target
 from fjmcp_broker.version import VERSION
@@ -37,7 +38,7 @@ ALONE: Final = (
     "signing",
     "stalls",
 )
-SETTINGS: Final = {"FJMCP_BROKER_METRICS_ALLOW": "127.0.0.1"}
+SETTINGS: Final = {"FJMCP_BROKER_METRICS_ALLOW": COLLECTOR}
 MEMORY_COUNTS: Final = (50, 200, 1000)
 
 
@@ -61,6 +62,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--against", type=Path, help="another source tree of the broker, side by side"
     )
+    parser.add_argument(
+        "--minutes", type=float, default=20.0, help="end after so long (%(default)s)"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0)
     options = parser.parse_args()
@@ -68,7 +72,7 @@ def _options() -> argparse.Namespace:
     if unknown:
         parser.error(f"no such suite: {', '.join(sorted(unknown))}")
     if options.all_tables:
-        options.peers, options.rounds, options.seconds = True, 5, 1.5
+        options.peers, options.rounds, options.seconds = True, 5, 1.0
     return options
 
 
@@ -103,6 +107,10 @@ def main() -> int:
     @return: the exit status.
     """
     options = _options()
+    # Both leave through the stacks that end what was started.
+    signal.signal(signal.SIGTERM, _terminated)
+    signal.signal(signal.SIGALRM, _late)
+    signal.setitimer(signal.ITIMER_REAL, 60 * options.minutes)
     with tempfile.TemporaryDirectory(prefix="fjmcp-bench-") as name:
         if options.check:
             return check.main(Path(name))
@@ -112,6 +120,14 @@ def main() -> int:
             _measure(options, Path(name), stack)
         say(f"\n{time.monotonic() - began:.0f} s in all")
     return 0
+
+
+def _terminated(number: int, frame: object) -> None:
+    raise SystemExit(128 + number)
+
+
+def _late(number: int, frame: object) -> None:
+    raise SystemExit("the time that --minutes gives is over")
 
 
 def _measure(options: argparse.Namespace, directory: Path, stack: ExitStack) -> None:

@@ -82,6 +82,7 @@ class _Loop:
         self._id = 0
         self._text = ""
         self.began = 0.0
+        self.has_been_answered = False
 
     def begin(self) -> None:
         self._id = next(_NUMBERS)
@@ -98,6 +99,7 @@ class _Loop:
             return False
         says = self._target.tool.says
         check_call(answer, self._id, None if says is None else says + self._text)
+        self.has_been_answered = True
         return True
 
 
@@ -118,7 +120,7 @@ def run(
         connection has had an answer.
     @param background: goes on meanwhile, and is closed.
     @return: what came of it.
-    @raise WireError: an answer was wrong.
+    @raise WireError: an answer was wrong, or none came.
     """
     selector = selectors.DefaultSelector()
     loops = [
@@ -131,6 +133,11 @@ def run(
         if background is not None:
             background.turn(time.perf_counter())
         _drive(selector, WARM_SECONDS, [], background)
+        deadline = time.perf_counter() + _PATIENCE_SECONDS
+        while not all(loop.has_been_answered for loop in loops):
+            if time.perf_counter() > deadline:
+                raise WireError("a connection has had no answer for a minute")
+            _drive(selector, WARM_SECONDS / 5, [], background)
         latencies: list[float] = []
         cpu = target.process.cpu_seconds()
         took = _drive(selector, seconds, latencies, background)
@@ -141,6 +148,8 @@ def run(
             loop.connection.close()
         if background is not None:
             background.close()
+    if not latencies:
+        raise WireError(f"no answer in {took:.1f} s")
     latencies.sort()
     return Run(len(latencies), took, cpu, latencies)
 

@@ -37,22 +37,17 @@ def memory(broker: Broker, counts: Sequence[int]) -> None:
     opened: list[Headers] = []
     try:
         for count in counts:
-            while len(opened) < count:
-                opened.append(broker.open_session())
+            opened += broker.open_sessions(count - len(opened))
             time.sleep(SETTLE_SECONDS)
             now = broker.process.memory_kib()
             each = f"{(now - before) / count:.1f} ({(now - empty) / count:.1f})"
             rows.append(_row(f"{count} live", now, each, broker))
     finally:
-        for headers in opened:
-            broker.close_session(headers)
+        broker.close_sessions(opened)
     _settle(broker, 0)
     closed = broker.process.memory_kib()
     rows.append(_row("after all were closed", closed, "-", broker))
-    for _ in range(counts[-1] // 2):
-        opened.append(broker.open_session())
-    for headers in opened[counts[-1] :]:
-        broker.close_session(headers)
+    broker.close_sessions(broker.open_sessions(counts[-1] // 2))
     _settle(broker, 0)
     rows.append(
         _row("after half as many again", broker.process.memory_kib(), "-", broker)

@@ -23,6 +23,9 @@ from tests.real.client import McpClient
 
 ROWS: Final = (1_000, 100_000)
 PARALLEL: Final = 16
+COLLECTOR: Final = "192.0.2.1"
+"""Who reads the metrics, by way of a proxy on loopback."""
+
 _PER_GRANT: Final = 10
 _SIGN_INS: Final = 20
 _FORM: Final = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -176,7 +179,7 @@ def _refresh(broker: Broker, clients: list[McpClient], seconds: float) -> Run:
 
 def _writes(broker: Broker) -> float:
     connection = Connection(broker.port)
-    answer = connection.ask("GET", "/metrics", {})
+    answer = connection.ask("GET", "/metrics", {"X-Forwarded-For": COLLECTOR})
     connection.close()
     if answer.status != 200:
         raise WireError(f"/metrics: {answer.status}")

@@ -5,7 +5,7 @@ How long sessions take to start, and what sessions that sleep cost.
 import sqlite3
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Final
 
@@ -17,19 +17,23 @@ from bench.targets import Broker
 
 SLEEPING: Final = 10_000
 CROWD: Final = 1000
+PROTECTED: Final = ("setpriv", "--pdeathsig", "KILL", "setsid", "env", "-C", "/")
+"""How the broker starts children, too."""
+
 _INITIALIZE: Final = (
     b'{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":'
     b'"2025-11-25","capabilities":{},"clientInfo":{"name":"bench","version":"1"}}}\n'
 )
 
 
-def _bare_child() -> float:
+def _bare_child(before: Sequence[str] = ()) -> float:
     """
+    @param before: programs that run it.
     @return: seconds from the start of a child to its answer to C{initialize}.
     """
     began = time.perf_counter()
     child = subprocess.Popen(  # noqa: S603 - our own program
-        echo_child(), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [*before, *echo_child()], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert child.stdin is not None  # noqa: S101 - asked for above
     assert child.stdout is not None  # noqa: S101 - asked for above
@@ -52,15 +56,19 @@ def start(broker: Broker, effort: Effort) -> None:
     """
     title("the start of a session")
 
+    names = ["the child alone", f"the child behind {PROTECTED[0]}, setsid, env"]
+    names.append("initialize")
+    rounds = max(10, 4 * effort.rounds)
+
     def measure(name: str) -> float:
-        if name == "the child alone":
+        if name == names[0]:
             return _bare_child()
+        if name == names[1]:
+            return _bare_child(PROTECTED)
         took, session = timed_initialize(broker)
         broker.close_session(session)
         return took
 
-    rounds = max(10, 4 * effort.rounds)
-    names = ["the child alone", "initialize"]
     measured = interleaved(names, rounds, measure)
     alone = middle(measured[names[0]])
     measured[f"initialize with {CROWD} sessions open"] = crowded_start(

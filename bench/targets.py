@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +17,9 @@ from tests.real.client import McpClient
 
 LEGACY: Final = "2025-11-25"
 MODERN: Final = "2026-07-28"
+AT_ONCE: Final = 4
+"""So many sessions are opened or closed at a time."""
+
 ROOT: Final = Path(__file__).parent.parent
 
 _LIMITS: Final = (
@@ -96,6 +100,21 @@ class Target:
         connection.ask("DELETE", "/mcp", headers)
         connection.close()
 
+    def open_sessions(self, count: int) -> list[dict[str, str]]:
+        """
+        @param count: how many.
+        @return: the headers of each, as of L{open_session}.
+        """
+        with ThreadPoolExecutor(AT_ONCE) as threads:
+            return list(threads.map(lambda _: self.open_session(), range(count)))
+
+    def close_sessions(self, sessions: Sequence[Mapping[str, str]]) -> None:
+        """
+        @param sessions: the headers of each.
+        """
+        with ThreadPoolExecutor(AT_ONCE) as threads:
+            list(threads.map(self.close_session, sessions))
+
     def call(self, id: int, tool: str, arguments: Mapping[str, Any]) -> bytes:
         """
         @return: the body of a call.
@@ -168,8 +187,12 @@ class Broker(Target):
             said,
             directory=ROOT,
         )
-        self._forgejo.until_listening(forgejo_port)
-        until(lambda: said.read_bytes().endswith(b"}\n"), "Forgejo's settings")
+        try:
+            self._forgejo.until_listening(forgejo_port)
+            until(lambda: said.read_bytes().endswith(b"}\n"), "Forgejo's settings")
+        except BaseException:
+            self._forgejo.stop()
+            raise
         forgejo: dict[str, str] = json.loads(said.read_text().splitlines()[-1])
         self.people = {"alice": forgejo.pop("password")}
         self.forgejo_environment = {
