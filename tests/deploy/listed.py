@@ -69,7 +69,7 @@ class ListedResult(unittest.TestResult):
 
 
 class _Loader(unittest.TestLoader):
-    """Takes a class without tests for what it is: trial's have C{runTest}."""
+    """See L{without_empty_classes}."""
 
     def loadTestsFromTestCase(
         self, case: type[unittest.TestCase]
@@ -77,12 +77,19 @@ class _Loader(unittest.TestLoader):
         return self.suiteClass([case(name) for name in self.getTestCaseNames(case)])
 
 
+def without_empty_classes() -> unittest.TestLoader:
+    """
+    @return: takes a class without tests for what it is: trial's have C{runTest}.
+    """
+    return _Loader()
+
+
 def load(modules: list[str]) -> Any:
     """
     @param modules: with tests.
     @return: their tests, under trial's observation where there is trial.
     """
-    tests = _Loader().loadTestsFromNames(modules)
+    tests = without_empty_classes().loadTestsFromNames(modules)
     try:
         from twisted.trial.runner import TrialSuite
     except ImportError:
