@@ -22,6 +22,10 @@ SECRET = re.compile(
 #: Module and source of a comparison that is no test of a secret, and why.
 HARMLESS = {
     (
+        "services.py",
+        "p.token_digest == token_digest",
+    ): "both are digests of tokens that were found in the store",
+    (
         "upstream/access.py",
         "self._admitted.get(tokens.user_id) == tokens.refresh_digest",
     ): "both come from our own store",
@@ -37,6 +41,10 @@ HARMLESS = {
         "web/bearer.py",
         "principal.token_digest == token_digest",
     ): "the token was found by its digest in the store before",
+    (
+        "services.py",
+        "p.token_digest == token_digest",
+    ): "the token was revoked, so it was found in the store before",
     (
         "mcp/modern/request_state.py",
         "state.digest != digest_of(request)",
