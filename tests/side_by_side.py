@@ -4,8 +4,9 @@ Tests in several processes at once, each an ordinary run of trial::
     python -W error -m tests.side_by_side --jobs 2 tests.real
 
 Every process loads the same tests; whichever is free takes the next class. The classes
-that take longest go first, so that none is left to one process at the end. What each
-process wrote follows when all have ended, one after another; so does what took longest.
+that take longest go first, so that none is left to one process at the end; those that
+measure come last, in one process, when the others are done. What each process wrote
+follows when all have ended, one after another; so does what took longest.
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ SLOWEST: Final = 15
 
 LONG: Final = "takes_long"
 """A class of tests in which this attribute is true is among the first."""
+
+ALONE: Final = "runs_alone"
+"""One in which this is true has the machine for itself: others would be in its way."""
 
 
 Process: TypeAlias = "subprocess.Popen[bytes]"
@@ -75,16 +79,22 @@ def groups(suite: Any) -> Iterator[tuple[str, TestSuite]]:
         yield from groups(member)
 
 
+def says(group: tuple[str, TestSuite], attribute: str) -> bool:
+    """
+    @param group: a class with its tests.
+    @param attribute: C{LONG} or C{ALONE}.
+    @return: whether it is true in the class.
+    """
+    return any(getattr(case, attribute, False) for case in group[1])
+
+
 def in_order(found: Sequence[tuple[str, TestSuite]]) -> list[tuple[str, TestSuite]]:
     """
     @param found: classes with their tests.
-    @return: the same, with those first that say that they take long.
+    @return: the same, those first that say that they take long, and those last that
+        say that they run alone.
     """
-
-    def key(group: tuple[str, TestSuite]) -> bool:
-        return not any(getattr(case, LONG, False) for case in group[1])
-
-    return sorted(found, key=key)
+    return sorted(found, key=lambda group: (says(group, ALONE), not says(group, LONG)))
 
 
 class Ticket:
@@ -112,12 +122,18 @@ class SharedSuite(TestSuite):
     """
 
     def __init__(
-        self, found: Sequence[tuple[str, TestSuite]], ticket: Ticket, diary: Path
+        self, found: Sequence[tuple[str, TestSuite]], place: Path, worker: int
     ) -> None:
+        """
+        @param found: in the order to run them.
+        @param place: where the processes find each other.
+        @param worker: number of this one; 0 runs what runs alone.
+        """
         super().__init__(group for _name, group in found)
         self._names = [name for name, _group in found]
-        self._ticket = ticket
-        self._diary = diary
+        self._shared = sum(not says(group, ALONE) for group in found)
+        self._place = place
+        self._worker = worker
         self.took: list[Took] = []
 
     def run(self, result: TestResult, debug: bool = False) -> TestResult:
@@ -125,15 +141,30 @@ class SharedSuite(TestSuite):
         Run a class, then the next one that is free.
         """
         members = list(self)
-        while (number := self._ticket.take()) < len(members):
-            self._diary.write_text(self._names[number])
-            # The same in whichever process it runs, and after whatever.
-            random.seed(tests.SEED)
-            began = time.monotonic()
-            members[number](result)
-            self.took.append(Took(self._names[number], time.monotonic() - began))
-        self._diary.write_text("no class of tests any more")
+        ticket = Ticket(self._place / "ticket")
+        # Each holds this lock as long as it shares; it goes with the process.
+        with (self._place / "sharing").open("a") as sharing:
+            fcntl.flock(sharing, fcntl.LOCK_SH)
+            while (number := ticket.take()) < self._shared:
+                self._run_one(members[number], number, result)
+            fcntl.flock(sharing, fcntl.LOCK_UN)
+            if self._worker == 0:
+                fcntl.flock(sharing, fcntl.LOCK_EX)
+                for number in range(self._shared, len(members)):
+                    self._run_one(members[number], number, result)
+        self._tell("no class of tests any more")
         return result
+
+    def _run_one(self, member: Any, number: int, result: TestResult) -> None:
+        self._tell(self._names[number])
+        # The same in whichever process it runs, and after whatever.
+        random.seed(tests.SEED)
+        began = time.monotonic()
+        member(result)
+        self.took.append(Took(self._names[number], time.monotonic() - began))
+
+    def _tell(self, where: str) -> None:
+        (self._place / f"{self._worker}.diary").write_text(where)
 
 
 def work(options: argparse.Namespace) -> int:
@@ -145,11 +176,7 @@ def work(options: argparse.Namespace) -> int:
     place = Path(options.place)
     name = str(options.worker)
     loaded = TestLoader().loadByNames(options.names, recurse=True)
-    suite = SharedSuite(
-        in_order(list(groups(loaded))),
-        Ticket(place / "ticket"),
-        place / f"{name}.diary",
-    )
+    suite = SharedSuite(in_order(list(groups(loaded))), place, options.worker)
     count = suite.countTestCases()
     runner = TrialRunner(
         TextReporter,

@@ -144,6 +144,8 @@ class ListTests(ControlCase):
 class RevokeTests(ControlCase):
     """What is ended ends everywhere."""
 
+    runs_alone = True
+
     async def test_user(self) -> None:
         """Children within a second, tokens at once, streams; others go on."""
         daemon, forgejo = await self.launch()

@@ -68,6 +68,8 @@ def timed(work: Callable[[], object]) -> float:
 class FloodTests(BrokerCase):
     """Somebody asks for all of it; others go on."""
 
+    runs_alone = True
+
     async def begin(self, **more: str) -> tuple[Daemon, McpClient, McpClient]:
         """A daemon, an attacker who is signed in, and somebody else."""
         daemon, forgejo = await self.launch(**more)

@@ -189,6 +189,8 @@ class CancellationTests(ModernCase):
 class LoadTests(ModernCase):
     """Many requests, and somebody who does not read."""
 
+    runs_alone = True
+
     async def test_many_requests_with_one_id(self) -> None:
         """Each gets its own answer, forty at a time, from two users' children."""
         await self.begin()

@@ -195,7 +195,7 @@ class LostConnectionTests(GetCase):
 class MemoryTests(GetCase):
     """A client that stops reading."""
 
-    takes_long = True
+    runs_alone = True
     timeout = 120
 
     async def test_client_that_stops_reading(self) -> None:

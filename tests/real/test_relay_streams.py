@@ -160,6 +160,7 @@ class StreamTests(RelayTestCase):
 class LoadTests(RelayTestCase):
     """Big and slow."""
 
+    runs_alone = True
     timeout = 120
 
     async def test_big_answer(self) -> None:

@@ -14,7 +14,9 @@ from twisted.trial.unittest import SynchronousTestCase
 TOP: Final = Path(__file__).parents[2]
 
 GOOD: Final = """
+import os
 import time
+from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 class FirstTests(SynchronousTestCase):
@@ -27,6 +29,14 @@ class SecondTests(SynchronousTestCase):
     takes_long = True
     def test_one(self):
         time.sleep(0.3)
+
+class AloneTests(SynchronousTestCase):
+    runs_alone = True
+    def test_alone(self):
+        diaries = Path(os.environ["PLACES"]).glob("*/*.diary")
+        names = [path.read_text() for path in diaries]
+        self.assertNotIn("sample.test_good.SecondTests", names)
+        self.assertEqual(names.count("sample.test_good.AloneTests"), 1)
 
 class ThirdTests(SynchronousTestCase):
     def test_not_here(self):
@@ -60,6 +70,8 @@ class SideBySideTests(SynchronousTestCase):
         self.package = self.directory / "sample"
         self.package.mkdir(parents=True)
         (self.package / "__init__.py").write_text("")
+        self.places = self.directory / "places"
+        self.places.mkdir()
         (self.package / "test_good.py").write_text(GOOD)
 
     def go(self, jobs: int = 2) -> tuple[int, str]:
@@ -75,6 +87,8 @@ class SideBySideTests(SynchronousTestCase):
                 **os.environ,
                 "PYTHONPATH": f"{self.directory}{os.pathsep}{TOP}",
                 "PYTHONDONTWRITEBYTECODE": "1",
+                "TMPDIR": str(self.places),
+                "PLACES": str(self.places),
             },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -93,7 +107,7 @@ class SideBySideTests(SynchronousTestCase):
         """Two processes share them; the summaries are trial's."""
         status, output = self.go()
         self.assertEqual(status, 0, output)
-        self.assertEqual(self.ran(output), 4)
+        self.assertEqual(self.ran(output), 5)
         self.assertEqual(len(re.findall("^PASSED", output, re.M)), 2, output)
         self.assertRegex(output, r"(?m)^\[SKIPPED\]\nit is not here\n")
         self.assertRegex(output, r"(?m)^ +0\.\d s sample\.test_good\.SecondTests$")
@@ -101,13 +115,13 @@ class SideBySideTests(SynchronousTestCase):
     def test_more_processes_than_tests(self) -> None:
         """Those without a test have nothing to say."""
         status, output = self.go(6)
-        self.assertEqual((status, self.ran(output)), (0, 4), output)
+        self.assertEqual((status, self.ran(output)), (0, 5), output)
 
     def test_a_failure(self) -> None:
         """It is in the output, and the run has failed."""
         (self.package / "test_bad.py").write_text(BAD)
         status, output = self.go()
-        self.assertEqual((status, self.ran(output)), (1, 5), output)
+        self.assertEqual((status, self.ran(output)), (1, 6), output)
         self.assertRegex(output, r"(?m)^sample\.test_bad\.BadTests\.test_bad$")
 
     def test_a_module_that_cannot_be_imported(self) -> None:

@@ -56,7 +56,7 @@ def written_bytes(pid: int) -> int:
 class SlowReaderTests(SessionCase):
     """Neither the daemon nor the child runs full for it."""
 
-    takes_long = True
+    runs_alone = True
 
     async def begin_with_echo(self) -> McpClient:
         """A daemon with children that write as fast as anybody reads."""
