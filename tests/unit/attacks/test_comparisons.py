@@ -42,10 +42,6 @@ HARMLESS = {
         "principal.token_digest == token_digest",
     ): "the token was found by its digest in the store before",
     (
-        "services.py",
-        "p.token_digest == token_digest",
-    ): "the token was revoked, so it was found in the store before",
-    (
         "mcp/modern/request_state.py",
         "state.digest != digest_of(request)",
     ): "the state was sealed by us, and a digest of params is no secret",
