@@ -11,7 +11,7 @@ from fjmcp_broker.oauth.redirect_uris import display_host
 from fjmcp_broker.oauth.vocabulary import AUTHORIZE_PATH
 from fjmcp_broker.upstream.errors import ScopeMismatch
 from fjmcp_broker.web.html import element
-from fjmcp_broker.web.pages import GO_BACK, MAY_BE_DONE, problem
+from fjmcp_broker.web.pages import MAY_BE_DONE, problem
 
 
 def wrong_browser(request: IRequest) -> bytes:
@@ -29,7 +29,6 @@ def wrong_browser(request: IRequest) -> bytes:
             "longer than ten minutes. Opening this address has allowed nothing.",
         ),
         MAY_BE_DONE,
-        GO_BACK,
     )
 
 

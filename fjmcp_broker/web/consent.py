@@ -270,7 +270,6 @@ def expired(request: IRequest) -> bytes:
             "It took longer than ten minutes, or it has been finished already.",
         ),
         MAY_BE_DONE,
-        GO_BACK,
     )
 
 

@@ -174,7 +174,7 @@ def reference(
 MAY_BE_DONE: Final = element(
     "p",
     "If the application is connected already, there is nothing left to do, and you can "
-    "close this page.",
+    "close this page. Otherwise, go back to it and connect again.",
 )
 
 #: What to do when a sign-in cannot go on.
