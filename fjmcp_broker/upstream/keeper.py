@@ -162,16 +162,6 @@ class Keeper:
             )
             raise
 
-    async def set_scope(self, user_id: int, scope: str) -> None:
-        """
-        @param user_id: Forgejo's number.
-        @param scope: as introspected.
-        @raise StoreError: not written.
-        """
-        await self._database.write(
-            lambda c: upstream_tokens.set_scope(c, user_id, scope)
-        )
-
     async def suspend(self, rejected: UpstreamSet) -> bool:
         """
         Mark a user's set C{needs_sign_in}, unless it is another one by now.

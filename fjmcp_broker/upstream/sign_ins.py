@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from fjmcp_broker.oauth.forgejo_scopes import granted_equivalent
-from fjmcp_broker.store import users
+from fjmcp_broker.store import upstream_tokens, users
 from fjmcp_broker.store.database import Database
 from fjmcp_broker.store.errors import StoreError
 from fjmcp_broker.store.sealing import Sealer
@@ -159,7 +159,13 @@ class SignIns:
             raise UpstreamUnavailable(
                 "Forgejo does not confirm the token it has issued"
             )
-        await self._keeper.set_scope(user.user_id, seen.scope)
+        now = self._now()
+
+        def note(connection: Connection) -> None:
+            users.upsert_user(connection, user.user_id, user.login, user.name, now)
+            upstream_tokens.set_scope(connection, user.user_id, seen.scope)
+
+        await self._database.write(note)
         if not granted_equivalent(self._requested_scope, seen.scope):
             raise ScopeMismatch(self._requested_scope, seen.scope)
         return SignedInUser(user.user_id, user.login, user.name, seen.scope)
@@ -200,10 +206,6 @@ class SignIns:
                 other_id=user.user_id,
             )
             raise IdentityMismatch("Forgejo contradicts itself about the user")
-        now = self._now()
-        await self._database.write(
-            lambda c: users.upsert_user(c, user.user_id, user.login, user.name, now)
-        )
         return user
 
     async def _house(self, homeless: _Homeless) -> _Kept:
