@@ -33,7 +33,7 @@ CONFORMANCE ?=
 
 .PHONY: all demo test test-unit test-real test-browser test-slow \
 	test-slow-waiting test-slow-alone conformance chaos soak bench \
-	bench-peers coverage vet lint format docs generate build clean changelog bump release pictures \
+	bench-peers bench-tables perf-check coverage vet lint format docs generate build clean changelog bump release pictures \
 	image docker devserver image-run requirements sbom lint-image check-deploy
 
 all: vet lint test build
@@ -122,6 +122,14 @@ bench: $(VENV)/.installed-test
 # The same load on other bridges, in turns; npm and node have to be there.
 bench-peers: $(VENV)/.installed-test
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m bench --peers $(BENCH)
+
+# Every table of docs/performance.md, on a machine that does nothing else.
+bench-tables: $(VENV)/.installed-test
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m bench --all-tables
+
+# Ratios within one run, with limits: one line PASSED, FAILED or SKIPPED for each.
+perf-check: $(VENV)/.installed-test
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m bench --check --minutes 3
 
 # Each tier in a process of its own: one watches what the other leaves on the reactor.
 COVERAGE_RUN = $(BIN)/python $(WARNINGS) -m coverage run --parallel-mode -m twisted.trial \
