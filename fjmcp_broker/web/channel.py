@@ -8,8 +8,8 @@ from typing import Any, Final
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.http import HTTPChannel
-from twisted.web.http_headers import Headers
+
+from fjmcp_broker.web.quick_channel import QuickChannel
 
 LINGER_SECONDS: Final = 2.0
 """How long what was refused is still read and thrown away: a connection that is closed
@@ -32,7 +32,7 @@ _PHRASES: Final = {
 }
 
 
-class BrokerChannel(HTTPChannel):
+class BrokerChannel(QuickChannel):
     """
     One connection, with a limit on how long a request may take to arrive: the idle
     timeout alone starts anew with every byte. What cannot become a request is
@@ -46,8 +46,6 @@ class BrokerChannel(HTTPChannel):
     maxHeaders = 100  # noqa: N815 - Twisted's
     MAX_LENGTH = 16 * 1024  # of a line
     totalHeadersSize = 16 * 1024  # noqa: N815 - Twisted's; the request line included
-    # The site, set by its buildProtocol.
-    site: Any
     _receiving = False
     _handling = False
     is_refused = False
@@ -145,25 +143,6 @@ class BrokerChannel(HTTPChannel):
         # Most requests come as a whole and never see a timer.
         if self._receiving and self._deadline is None and self.transport is not None:
             self._deadline = self.callLater(self._seconds(), self._too_slow)
-
-    def writeHeaders(  # noqa: N802 - Twisted's
-        self, version: bytes, code: bytes, reason: bytes, headers: Headers
-    ) -> None:
-        """
-        Twisted's own hands dozens of pieces to the transport, which looks at each.
-
-        @param version: of HTTP.
-        @param code: the status.
-        @param reason: its phrase.
-        @param headers: of the answer.
-        """
-        lines = [b"%b %b %b\r\n" % (version, code, reason)]
-        for name, values in headers.getAllRawHeaders():
-            for value in values:
-                lines.append(b"%b: %b\r\n" % (name, value))
-        lines.append(b"\r\n")
-        transport: Any = self.transport
-        transport.write(b"".join(lines))
 
     def lineReceived(self, line: bytes) -> bool | None:
         """

@@ -4,6 +4,7 @@ after they lost the connection, and what a session listens to by GET (MCP 2025-1
 transports, listening for messages from the server).
 """
 
+from functools import partial
 from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
@@ -105,9 +106,11 @@ class McpStreams:
         """
         formats = formats or _formats(request) or Formats.BOTH
         throttle: OutputThrottle = session.child or NoThrottle()
-        events = None
+        begin = None
         if formats is not Formats.JSON:
-            events = self._replays.begin(
+            # Most answers are documents, and need no stream.
+            begin = partial(
+                self._replays.begin,
                 session.digest,
                 session.grant_id,
                 throttle,
@@ -119,7 +122,7 @@ class McpStreams:
             self._clock,
             throttle,
             formats=formats,
-            events=events,
+            events=begin,
             primed=primes_streams(session.revision),
         )
 

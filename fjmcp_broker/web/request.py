@@ -244,6 +244,16 @@ class BrokerRequest(Request):
         else:
             super().requestReceived(command, path, version)
 
+    def write(self, data: bytes) -> None:
+        """
+        @param data: the next bytes of the answer. Its headers leave with the first of
+            them.
+        """
+        super().write(data)
+        channel: Any = self.channel
+        if channel is not None:
+            channel.flush()
+
     def connectionLost(self, reason: Failure) -> None:
         """
         @param reason: why the client is gone.

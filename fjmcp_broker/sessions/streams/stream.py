@@ -78,7 +78,7 @@ class ResponseStream:
         throttle: OutputThrottle,
         *,
         formats: Formats = Formats.BOTH,
-        events: EventStream | None = None,
+        events: EventStream | Callable[[], EventStream] | None = None,
         primed: bool = False,
         backlog: Sequence[bytes] | None = None,
         status_window_seconds: float | None = None,
@@ -91,7 +91,7 @@ class ResponseStream:
         @param throttle: pauses whoever produces the messages.
         @param formats: what the client accepts.
         @param events: with it, events have ids and are kept, and it is read from
-            here on.
+            here on. Or what makes it, if the answer becomes a stream.
         @param primed: whether a new stream begins with an event that has an id and no
             data (2025-11-25).
         @param backlog: for a client that came back: the events that it lacks.
@@ -105,7 +105,8 @@ class ResponseStream:
         self._clock = clock
         self._throttle = throttle
         self._formats = formats
-        self._events = events
+        self._events = events if isinstance(events, EventStream) else None
+        self._make_events = None if isinstance(events, EventStream) else events
         self._primed = primed and backlog is None
         self._backlog = deque(backlog or ())
         self._on_gone = on_gone
@@ -124,7 +125,7 @@ class ResponseStream:
         request.registerProducer(self, True)
         if backlog is not None:
             self._begin_events()
-            if events is not None and events.is_finished:
+            if self._events is not None and self._events.is_finished:
                 self._ending = True
             self._pump()
         elif formats is Formats.EVENTS and status_window_seconds is None:
@@ -259,6 +260,8 @@ class ResponseStream:
         self._begin(_Mode.EVENTS, b"text/event-stream")
         self._request.setHeader(b"X-Accel-Buffering", b"no")
         self._keepalive = self._clock.callLater(KEEPALIVE_SECONDS, self._tick)
+        if self._make_events is not None:
+            self._events, self._make_events = self._make_events(), None
         if self._events is not None:
             self._events.attach(self)
         if self._events is not None and self._primed:
@@ -268,6 +271,7 @@ class ResponseStream:
 
     def _forsake(self) -> None:
         """No event was written: there is nothing to come back to."""
+        self._make_events = None
         if self._events is not None:
             self._events.discard()
             self._events = None

@@ -1,0 +1,236 @@
+"""A channel that takes less time does the same."""
+
+from typing import Any
+
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IProtocol
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.http import HTTPChannel
+from twisted.web.resource import Resource
+from twisted.web.server import Request, Site
+
+from fjmcp_broker.web.quick_channel import REMEMBERED_BYTES, QuickChannel
+
+IDLE_SECONDS = 75
+
+
+class Mirror(Resource):
+    """Writes down what came, and says it."""
+
+    isLeaf = True
+
+    def __init__(self) -> None:
+        """Nothing came yet."""
+        super().__init__()
+        self.seen: list[Any] = []
+
+    def render(self, request: Request) -> bytes:
+        """Everything that a request has."""
+        headers = sorted(request.requestHeaders.getAllRawHeaders())
+        content: Any = request.content
+        body = content.read()
+        self.seen.append((request.method, request.uri, headers, body))
+        return b"%d bytes" % len(body)
+
+
+class FlushedRequest(Request):
+    """As ours, it says when its headers are to leave."""
+
+    def write(self, data: bytes) -> None:
+        """The next bytes of the answer."""
+        super().write(data)
+        flush = getattr(self.channel, "flush", None)
+        if flush is not None:
+            flush()
+
+
+class World:
+    """A connection to a site with one kind of channel."""
+
+    def __init__(self, kind: type[HTTPChannel]) -> None:
+        """Connected."""
+        self.clock = Clock()
+        self.mirror = Mirror()
+        site = Site(
+            self.mirror,
+            requestFactory=FlushedRequest,
+            timeout=IDLE_SECONDS,
+            reactor=self.clock,
+        )
+        site.protocol = kind  # type: ignore[assignment]
+        site.log = lambda request: None  # type: ignore[method-assign]
+        self.transport = StringTransport()
+        protocol: Any = site.buildProtocol(self.transport.getPeer())
+        self.protocol: IProtocol = protocol
+        self.channel = protocol
+        protocol.makeConnection(self.transport)
+
+    def give(self, data: bytes) -> None:
+        """Bytes of the client, unless its connection is being closed."""
+        if not self.transport.disconnecting:
+            self.protocol.dataReceived(data)
+
+    def outcome(self) -> Any:
+        """What came of it; times aside."""
+        lines = [
+            line
+            for line in self.transport.value().split(b"\r\n")
+            if not line.startswith(b"Date:")
+        ]
+        return self.mirror.seen, lines, self.transport.disconnecting
+
+    def end(self) -> None:
+        """The client leaves."""
+        self.protocol.connectionLost(Failure(ConnectionDone()))
+
+
+_LINES = st.sampled_from(
+    (
+        b"Host: a",
+        b"host: a",
+        b"Host:a  ",
+        b"Authorization: Bearer x",
+        b"Accept: a",
+        b"Accept: b",
+        b"accept:",
+        b" folded",
+        b"\tfolded",
+        b"X-Empty:",
+        b"no colon",
+        b"bad name: x",
+        b"X: \0",
+        b"X: \n",
+        b": x",
+        b"",
+        b"Connection: close",
+        b"Cookie: a=b",
+        b"Content-Length: 3",
+        b"Content-Length: 0",
+        b"Content-Length: x",
+        b"Transfer-Encoding: chunked",
+        b"Expect: 100-continue",
+        b"X: " + b"y" * 3000,
+        b"Z: " + b"y" * 9000,
+    )
+)
+_HEADS = st.tuples(
+    st.sampled_from(
+        (
+            b"POST /mcp HTTP/1.1",
+            b"GET / HTTP/1.1",
+            b"GET / HTTP/1.0",
+            b"",
+            b"nonsense",
+            b"GET  / HTTP/1.1",
+        )
+    ),
+    st.lists(_LINES, max_size=6),
+    st.sampled_from((b"", b"abc", b"3\r\nabc\r\n0\r\n\r\n")),
+)
+
+
+def wire(head: tuple[bytes, list[bytes], bytes]) -> bytes:
+    """A request as it is sent."""
+    first, lines, body = head
+    return b"\r\n".join((first, *lines, b"", body))
+
+
+class SameTests(SynchronousTestCase):
+    """Against Twisted's own."""
+
+    @settings(max_examples=600, deadline=None)
+    @given(st.lists(_HEADS, max_size=4), st.lists(st.integers(1, 200), max_size=3))
+    @example([(b"POST / HTTP/1.1", [b"Host: a", b"Content-Length: 3"], b"abc")] * 3, [])
+    @example([(b"GET / HTTP/1.1", [b"Accept: a", b"Accept: b"], b"")] * 3, [])
+    @example([(b"GET / HTTP/1.1", [b"Accept: a"], b"")] * 2, [1])
+    def test_any_requests(
+        self, heads: list[tuple[bytes, list[bytes], bytes]], cuts: list[int]
+    ) -> None:
+        """The same requests and answers, each sent at once or cut anywhere."""
+        own, quick = World(HTTPChannel), World(QuickChannel)
+        for head in heads:
+            data = wire(head)
+            start = 0
+            for cut in [*sorted(cut for cut in cuts if cut < len(data)), len(data)]:
+                for world in (own, quick):
+                    world.give(data[start:cut])
+                start = cut
+        self.assertEqual(quick.outcome(), own.outcome())
+        for world in (own, quick):
+            world.end()
+        self.assertEqual(quick.clock.getDelayedCalls(), [])
+
+    def test_all_in_one_piece(self) -> None:
+        """Requests that do not wait for the answers before."""
+        one = wire((b"POST / HTTP/1.1", [b"Host: a", b"Content-Length: 3"], b"abc"))
+        own, quick = World(HTTPChannel), World(QuickChannel)
+        for world in (own, quick):
+            world.give(one * 5)
+        self.assertEqual(quick.outcome(), own.outcome())
+        self.assertEqual(len(quick.mirror.seen), 5)
+
+    def test_repeated_lines_do_not_share(self) -> None:
+        """What a request has of its headers, the next one does not see."""
+        world = World(QuickChannel)
+        one = wire((b"GET / HTTP/1.1", [b"Accept: a", b"accept: b"], b""))
+        for _ in range(3):
+            world.give(one)
+        values = [headers for _, _, headers, _ in world.mirror.seen]
+        self.assertEqual(values, [[(b"Accept", [b"a", b"b"])]] * 3)
+
+    def test_little_is_remembered(self) -> None:
+        """However many different lines come."""
+        world = World(QuickChannel)
+        for number in range(500):
+            lines = [b"X-%d: %d" % (number, number)]
+            world.give(wire((b"GET / HTTP/1.1", lines, b"")))
+        kept = sum(map(len, world.channel._known))
+        self.assertLessEqual(kept, REMEMBERED_BYTES)
+        self.assertGreater(kept, 0)
+        world.end()
+        self.assertEqual(world.channel._known, {})
+
+
+class QuietTests(SynchronousTestCase):
+    """Connections that say nothing."""
+
+    def test_from_the_last_word_on(self) -> None:
+        """Not from the first one, and not while an answer is owed."""
+        world = World(QuickChannel)
+        for _ in range(5):
+            world.clock.advance(IDLE_SECONDS - 1)
+            world.give(wire((b"GET / HTTP/1.1", [b"Host: a"], b"")))
+        self.assertFalse(world.transport.disconnecting)
+        self.assertEqual(len(world.mirror.seen), 5)
+        world.clock.advance(IDLE_SECONDS - 1)
+        self.assertFalse(world.transport.disconnecting)
+        world.clock.advance(1)
+        self.assertTrue(world.transport.disconnecting)
+        world.end()
+
+    def test_one_timer(self) -> None:
+        """However many requests come."""
+        world = World(QuickChannel)
+        for _ in range(50):
+            world.give(wire((b"GET / HTTP/1.1", [b"Host: a"], b"")))
+            self.assertEqual(len(world.clock.getDelayedCalls()), 1)
+        world.end()
+        self.assertEqual(world.clock.getDelayedCalls(), [])
+
+    def test_owed_for_long(self) -> None:
+        """The time begins behind the answer."""
+        world = World(QuickChannel)
+        world.channel.setTimeout(None)
+        world.clock.advance(10 * IDLE_SECONDS)
+        self.assertFalse(world.transport.disconnecting)
+        world.channel.setTimeout(IDLE_SECONDS)
+        world.clock.advance(IDLE_SECONDS - 1)
+        self.assertFalse(world.transport.disconnecting)
+        world.clock.advance(1)
+        self.assertTrue(world.transport.disconnecting)
+        world.end()
