@@ -5,6 +5,7 @@ from zope.interface import implementer
 
 from fjmcp_broker.errors import BrokerError
 from fjmcp_broker.secret import Secret
+from fjmcp_broker.store import upstream_tokens
 from fjmcp_broker.store.errors import StoreUnavailable
 from fjmcp_broker.upstream.errors import (
     IdentityMismatch,
@@ -229,6 +230,27 @@ class JudgementTests(TokenTestCase):
         token = self.successResultOf(caller)
         self.assertEqual(token.text, world.set_of(world.alice).access_token)
         self.assertEqual(world.suspended, [])
+
+    def test_last_grant_ends_during_a_refresh(self) -> None:
+        """The set goes at once, and what Forgejo answers then is kept nowhere."""
+        world = self.world
+        world.signed_in()
+        world.expire()
+        fault = self.controls.hold_answer(REFRESH)
+        caller = world.begin(world.tokens.access_token(world.alice))
+        now = int(world.clock.seconds())
+        forget = world.memory.write(
+            lambda c: upstream_tokens.delete_without_grant(c, world.alice, now)
+        )
+        self.assertTrue(world.done(forget))
+        fault.end()
+        world.remote.flush()
+        self.failureResultOf(caller, SignInNeeded)
+        self.assertIsNone(world.stored(world.alice))
+        # It is no reason for anything but a new sign-in.
+        self.assertEqual(world.suspended, [])
+        world.signed_in()
+        world.done(world.tokens.access_token(world.alice))
 
     def test_sign_in_overtakes_a_refresh_that_succeeds(self) -> None:
         """When the refresh came first at Forgejo but is heard of last, the sign-in's
