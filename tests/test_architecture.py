@@ -34,7 +34,17 @@ LEVELS: Final = (
     ("store", "trace"),
     ("config",),
     ("oauth", "mcp"),
-    ("metrics", "limits", "logs", "ordered", "process", "systemd", "timers", "clocks"),
+    (
+        "metrics",
+        "limits",
+        "logs",
+        "ordered",
+        "process",
+        "systemd",
+        "timers",
+        "clocks",
+        "eager",
+    ),
     ("errors", "secret", "version", "key_text", "rights"),
 )
 """A module may import from its own level and from those below it, the later ones."""

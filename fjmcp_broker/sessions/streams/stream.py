@@ -31,6 +31,7 @@ from zope.interface import implementer
 from fjmcp_broker.mcp.sse import KEEPALIVE, event_parts
 from fjmcp_broker.sessions.processes.throttle import OutputThrottle
 from fjmcp_broker.sessions.streams.events import EventStream
+from fjmcp_broker.sessions.streams.formats import Formats as Formats
 
 JSON_WINDOW_SECONDS: Final = 0.25
 #: Behind Caddy 2.6 with C{flush_interval -1}, only the second write to a client that
@@ -44,16 +45,6 @@ MAXIMUM_BUFFERED_BYTES: Final = 4 * 1024 * 1024
 _SLICE_BYTES: Final = 256 * 1024
 _OVERHEAD_BYTES: Final = 50
 """What a message that waits takes beside its bytes."""
-
-
-class Formats(Enum):
-    """
-    What the client accepts as an answer.
-    """
-
-    JSON = "application/json"
-    EVENTS = "text/event-stream"
-    BOTH = "*/*"
 
 
 class _Mode(Enum):
