@@ -22,6 +22,8 @@ _TAGGED: Final = re.compile(r"(\bfjmcp-broker:v?)(\d+\.\d+\.\d+)(?![\w.-]*\w)")
 _NUMBER: Final = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)")
 _SUFFIXES: Final = ("", ".container", ".md", ".toml", ".yml", ".service", ".example")
 _GENERATED: Final = Path("docs", "api")
+RECORD: Final = Path("docs", "validation.md")
+"""What was run once, with the numbers that were there then."""
 
 
 def parsed(number: str) -> tuple[int, int, int]:
@@ -104,5 +106,6 @@ def _files(top: Path) -> Iterator[Path]:
         inside = sorted(start.rglob("*")) if start.is_dir() else [start]
         for path in inside:
             generated = path.is_relative_to(top / _GENERATED)
-            if path.is_file() and path.suffix in _SUFFIXES and not generated:
+            other = generated or path == top / RECORD
+            if path.is_file() and path.suffix in _SUFFIXES and not other:
                 yield path

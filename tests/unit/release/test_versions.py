@@ -69,6 +69,14 @@ class BumpTests(SynchronousTestCase):
         versions.bump(self.top, "1.3.0")
         self.assertEqual((self.top / "docs" / "page.md").read_text(), text)
 
+    def test_leaves_records_alone(self) -> None:
+        """What was printed once keeps its numbers."""
+        record = self.top / versions.RECORD
+        record.write_text("fjmcp-broker:1.0.0\n")
+        self.assertEqual(versions.disagreements(self.top), [])
+        versions.bump(self.top, "1.3.0")
+        self.assertEqual(record.read_text(), "fjmcp-broker:1.0.0\n")
+
     def test_at_the_end_of_a_sentence(self) -> None:
         """A full stop is no part of a number."""
         (self.top / "docs" / "page.md").write_text("Run fjmcp-broker:1.2.3.\n")
