@@ -34,7 +34,7 @@ def alive(pid: int) -> bool:
     return state not in "ZX"
 
 
-async def until(true: Callable[[], bool], seconds: float = 10) -> None:
+async def until(true: Callable[[], bool], seconds: float = 30) -> None:
     """
     Wait for the world outside to become so.
     """
@@ -69,6 +69,13 @@ class Owner:
         """Wait for a line."""
         self.waiting = Deferred()
         return await self.waiting
+
+    async def next_number(self) -> int:
+        """Wait for a line that is one, whatever else is said meanwhile."""
+        while True:
+            line = await self.next_line()
+            if line.isdigit():
+                return int(line)
 
 
 class ChildTestCase(TestCase):

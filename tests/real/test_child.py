@@ -138,14 +138,14 @@ class SupervisorTests(ChildTestCase):
     async def test_grandchild_in_the_group_dies_too(self) -> None:
         """What a child leaves behind holds its pipes no longer."""
         child = self.start("forking")
-        grandchild = int(await self.owner.next_line())
+        grandchild = await self.owner.next_number()
         await child.when_ended()
         await until(lambda: not alive(grandchild))
 
     async def test_escaped_grandchild_cannot_hold_the_session(self) -> None:
         """A process in another session is left alone, its pipes are dropped."""
         child = self.start("escaping")
-        grandchild = int(await self.owner.next_line())
+        grandchild = await self.owner.next_number()
         self.addCleanup(os.kill, grandchild, signal.SIGKILL)
         end = await child.when_ended()
         self.assertEqual(end.exit_code, 0)

@@ -169,7 +169,7 @@ class UnavailableTests(DatabaseTestCase):
         A lock that lasts longer than the timeout is told as such, and the next
         write works.
         """
-        impatient = self.make(busy_timeout_seconds=0.05)
+        impatient = self.make(busy_timeout_seconds=0.5)
         await impatient.open()
         self.addCleanup(lambda: Deferred.fromCoroutine(impatient.close()))
         other = self.other_program()
