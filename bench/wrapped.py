@@ -22,6 +22,9 @@ TURN_LIMIT: Final = 2_000_000
 class WatchedPoller:
     """
     Stands before the reactor's poller: between two waits the reactor reads nothing.
+
+    @ivar turns: how long each was, and how long the thread worked in it, in seconds:
+        on a busy machine the first has time of others in it.
     """
 
     def __init__(self, poller: Any) -> None:
@@ -29,17 +32,19 @@ class WatchedPoller:
         @param poller: C{select.epoll}, which is C{Any} as all else is handed on.
         """
         self._poller = poller
-        self._woke = 0.0
-        self.turns: list[float] = []
+        self._woke: tuple[float, float] | None = None
+        self.turns: list[tuple[float, float]] = []
 
     def poll(self, timeout: float, most: int) -> Any:
         """
         @return: as the poller's.
         """
-        if self._woke and len(self.turns) < TURN_LIMIT:
-            self.turns.append(time.perf_counter() - self._woke)
+        if self._woke is not None and len(self.turns) < TURN_LIMIT:
+            woke, worked = self._woke
+            turn = time.perf_counter() - woke, time.thread_time() - worked
+            self.turns.append(turn)
         ready = self._poller.poll(timeout, most)
-        self._woke = time.perf_counter()
+        self._woke = time.perf_counter(), time.thread_time()
         return ready
 
     def __getattr__(self, name: str) -> Any:
@@ -52,7 +57,7 @@ class WatchedPoller:
 def watch(reactor: Any, path: Path) -> None:
     """
     @param reactor: Twisted's, on epoll.
-    @param path: for the durations in seconds, as JSON.
+    @param path: for the turns, as JSON.
     """
     poller = reactor._poller = WatchedPoller(reactor._poller)
 

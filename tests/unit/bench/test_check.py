@@ -123,7 +123,7 @@ class StallTests(SynchronousTestCase):
             self.assertEqual(watched.poll(0.5, number), [0.5, number])
         self.assertEqual(len(watched.turns), 3)
         self.assertEqual(watched.fileno(), 3)
-        self.assertTrue(all(turn >= 0 for turn in watched.turns))
+        self.assertTrue(all(min(turn) >= 0 for turn in watched.turns))
 
     def test_percentile(self) -> None:
         """Of the values, never beyond them."""
