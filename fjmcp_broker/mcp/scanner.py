@@ -41,6 +41,8 @@ class AmbiguousKeysError(BrokerError):
 class Names:
     """
     The names that decide where a message goes. No other spelling of one is accepted.
+
+    @ivar all: those in ASCII.
     """
 
     def __init__(self, *names: str) -> None:
@@ -48,6 +50,7 @@ class Names:
         @param names: the names, in their only accepted spelling.
         """
         self._by_folded: Final = {name.casefold(): name for name in names}
+        self.all: Final = frozenset(name for name in names if name.isascii())
 
     def refuses(self, name: str, folded: str) -> bool:
         """
@@ -74,6 +77,8 @@ def read_object(data: bytes, names: Names) -> dict[str, bytes]:
     found = _OBJECT.decode(data)
     if len(found) > MAXIMUM_MEMBERS:
         raise AmbiguousKeysError("an object has too many members")
+    if found.keys() <= names.all and _is_compact(data, found):
+        return {name: bytes(value) for name, value in found.items()}
     members: dict[str, bytes] = {}
     seen: set[str] = set()
     position = data.index(b"{") + 1
@@ -101,6 +106,22 @@ def read_object(data: bytes, names: Names) -> dict[str, bytes]:
         if after[1] == b"}":
             break
     return members
+
+
+def _is_compact(data: bytes, found: dict[str, msgspec.Raw]) -> bool:
+    """
+    Whether the object is written as short as it can be, as the official SDKs write
+    theirs: then every byte is accounted for. A repeated key would make it longer, as
+    would an escape in a key, or white space; so there is none, and the walk, which
+    takes five times as long, would find nothing else.
+
+    @param data: one JSON object in UTF-8.
+    @param found: its members, with names in ASCII.
+    """
+    size = 1  # two braces, and one comma less than there are members
+    for name, value in found.items():
+        size += len(name) + len(memoryview(value)) + 4  # quotes, colon and comma
+    return size == len(data)
 
 
 def value_span(data: bytes, name: str) -> tuple[int, int]:

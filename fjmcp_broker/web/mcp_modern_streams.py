@@ -117,6 +117,7 @@ class ModernAnswer:
                 formats=self._formats,
                 status_window_seconds=STATUS_SECONDS,
                 on_gone=self._left,
+                whole=self._request.answer_whole,
             )
         return self._stream
 

@@ -124,6 +124,7 @@ class McpStreams:
             formats=formats,
             events=begin,
             primed=primes_streams(session.revision),
+            whole=request.answer_whole,
         )
 
     def single(self, request: BrokerRequest, message: bytes) -> None:

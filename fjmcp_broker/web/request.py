@@ -23,6 +23,7 @@ from fjmcp_broker.mcp.messages import Response
 from fjmcp_broker.oauth.bearer import Principal
 from fjmcp_broker.web.channel import LINGER_SECONDS
 from fjmcp_broker.web.mcp_audit import ToolCall
+from fjmcp_broker.web.whole import head_of_whole, server_name
 
 
 @attrs.frozen
@@ -109,6 +110,8 @@ class BrokerRequest(Request):
     # Typed too narrowly or not at all by Twisted.
     content: Any = None
     transport: Any
+    site: Any  # a BrokerSite
+    _at_leaf = False
     _admission: Any = None  # IAdmission
     _connected = True
     _received_bytes = 0
@@ -199,7 +202,6 @@ class BrokerRequest(Request):
         self.method, self.uri, self.clientproto = channel.request_line()
         self.path = self.uri.partition(b"?")[0]
         self.content = BytesIO()
-        self.responseHeaders.setRawHeaders(b"X-Content-Type-Options", [b"nosniff"])
         self._admission = site.admission_for(self.path)
         self._held_memory = Held(self._admission.memory)
         outcome = self._admission.admit(self, self.method, length)
@@ -244,15 +246,50 @@ class BrokerRequest(Request):
         else:
             super().requestReceived(command, path, version)
 
+    def process(self) -> None:
+        """The body is complete, and the resource is to answer."""
+        site: Any = self.site
+        leaf = site.leaf(self.path)
+        if leaf is None:
+            super().process()
+            return
+        self._at_leaf = True
+        try:
+            leaf.render(self)  # which answers later
+        except BaseException:
+            self.processingFailed(Failure())
+
     def write(self, data: bytes) -> None:
         """
         @param data: the next bytes of the answer. Its headers leave with the first of
             them.
         """
+        if not self.startedWriting:
+            headers = self.responseHeaders
+            headers.setRawHeaders(b"X-Content-Type-Options", [b"nosniff"])
+            if self._at_leaf:
+                headers.setRawHeaders(b"Server", [server_name])
+                headers.setRawHeaders(b"Date", [self.site.date()])
         super().write(data)
         channel: Any = self.channel
         if channel is not None:
             channel.flush()
+
+    def answer_whole(self, status: int, document: bytes) -> None:
+        """
+        Give the whole answer at once, in one piece: what L{write} and C{finish} would
+        do, in a fourth of the time.
+
+        @param status: of HTTP, of an answer that has a body.
+        @param document: JSON.
+        """
+        self.setResponseCode(status)
+        head = head_of_whole(self, self.site.date(), len(document))
+        self.startedWriting = 1
+        self.sentLength = len(document)
+        channel: Any = self.channel
+        channel.write(head + document)
+        self.finish()
 
     def connectionLost(self, reason: Failure) -> None:
         """

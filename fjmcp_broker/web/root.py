@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request
 
 from fjmcp_broker.oauth.vocabulary import MCP_PATH
+
+_MCP: Final = MCP_PATH.encode()
 
 
 class Root(Resource):
@@ -23,6 +27,13 @@ class Root(Resource):
         self._mcp = mcp
         self._others = others
 
+    def leaf(self, target: bytes) -> IResource | None:
+        """
+        @param target: of a request, undecoded, without its query.
+        @return: the resource for it, if it can be told from this alone.
+        """
+        return self._mcp if target == _MCP else None
+
     def getChild(self, path: bytes, request: Request) -> IResource:
         """
         @param path: the first segment, decoded.
@@ -30,6 +41,6 @@ class Root(Resource):
         @return: the resource for the whole path.
         """
         # The undecoded path decides: an escaped spelling is another path.
-        if request.uri.partition(b"?")[0] == MCP_PATH.encode():
+        if request.uri.partition(b"?")[0] == _MCP:
             return self._mcp
         return self._others

@@ -5,7 +5,7 @@ import json
 from typing import NoReturn
 
 import msgspec
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -254,3 +254,44 @@ class SpanTests(SynchronousTestCase):
         self.assertEqual(found, pairs)
         for one, other in itertools.pairwise(spans):
             self.assertEqual(other.start, one.after + 1)
+
+
+_PAIRS = st.lists(
+    st.tuples(
+        st.sampled_from(
+            ("name", "Name", "n\\u0061me", "uri", "URI", "odd", "na me", "\\u0000")
+        ),
+        st.sampled_from(
+            ("1", '""', '"a,b"', "{}", '{"name":1}', "[1, 2]", "null", '"\u00e9"')
+        ),
+    ),
+    max_size=5,
+)
+_SPACES = st.sampled_from(("", "", "", " ", "\n"))
+
+
+class CompactTests(SynchronousTestCase):
+    """Objects that are written as short as they can be are not walked."""
+
+    @settings(max_examples=1000)
+    @given(_PAIRS, st.lists(_SPACES, min_size=12, max_size=12))
+    @example([("name", "1"), ("uri", '""')], [""] * 12)
+    @example([("name", "1"), ("name", "1")], [""] * 12)
+    @example([("name", "12345678"), ("name", "1")], [" "] * 12)
+    def test_as_the_walk(self, pairs: list[tuple[str, str]], spaces: list[str]) -> None:
+        """What is read, and what is refused, is the same."""
+        gaps = iter(spaces)
+        members = ",".join(
+            f'{next(gaps)}"{name}":{next(gaps)}{value}' for name, value in pairs
+        )
+        data = f"{{{members}{next(gaps)}}}".encode()
+        outcomes = []
+        for is_walked in (False, True):
+            names = Names("name", "uri")
+            if is_walked:
+                self.patch(names, "all", frozenset())
+            try:
+                outcomes.append(repr(read_object(data, names)))
+            except AmbiguousKeysError as error:
+                outcomes.append(str(error))
+        self.assertEqual(*outcomes)
