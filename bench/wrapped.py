@@ -74,9 +74,9 @@ def delay(seconds: float) -> None:
     """
     @param seconds: that each request to the MCP endpoint takes more.
     """
-    from fjmcp_broker.web import mcp
+    from fjmcp_broker.web.mcp.endpoint import McpEndpoint
 
-    render = mcp.McpEndpoint.render
+    render = McpEndpoint.render
 
     def slow(self: Any, request: Any) -> Any:
         end = time.thread_time() + seconds
@@ -84,7 +84,7 @@ def delay(seconds: float) -> None:
             pass
         return render(self, request)
 
-    setattr(mcp.McpEndpoint, "render", slow)  # noqa: B010 - mypy sees a method
+    setattr(McpEndpoint, "render", slow)  # noqa: B010 - mypy sees a method
 
 
 def main() -> None:

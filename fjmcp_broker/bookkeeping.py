@@ -23,7 +23,7 @@ from fjmcp_broker.store.errors import StoreError
 from fjmcp_broker.store.trail import AuditTrail
 from fjmcp_broker.timers import steady_timer
 from fjmcp_broker.trace.book import KEPT_SECONDS, Book
-from fjmcp_broker.web.mcp_audit import ToolCalls
+from fjmcp_broker.web.audit import ToolCalls
 from fjmcp_broker.web.request import BrokerRequest
 from fjmcp_broker.web.tracing import Tracing
 

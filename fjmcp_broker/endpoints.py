@@ -26,22 +26,22 @@ from fjmcp_broker.upstream.resolver import SystemResolver, system_look_up
 from fjmcp_broker.upstream.tokens import UpstreamTokens
 from fjmcp_broker.version import build_information
 from fjmcp_broker.web.app import Route, build_web_resource
-from fjmcp_broker.web.authorize import AuthorizeEndpoint
-from fjmcp_broker.web.callback import CallbackEndpoint
-from fjmcp_broker.web.clients import ClientDirectory
-from fjmcp_broker.web.consent import ConsentEndpoint, Departure
-from fjmcp_broker.web.consent_page import ConsentPage
-from fjmcp_broker.web.cookies import BrowserCookies
-from fjmcp_broker.web.discovery import Discovery
-from fjmcp_broker.web.front_page import FrontPage
 from fjmcp_broker.web.health import Health
 from fjmcp_broker.web.limiting import RateLimiter
 from fjmcp_broker.web.metrics import METRICS_PATH, MetricsEndpoint
+from fjmcp_broker.web.oauth.authorize import AuthorizeEndpoint
+from fjmcp_broker.web.oauth.callback import CallbackEndpoint
+from fjmcp_broker.web.oauth.clients import ClientDirectory
+from fjmcp_broker.web.oauth.consent import ConsentEndpoint, Departure
+from fjmcp_broker.web.oauth.cookies import BrowserCookies
+from fjmcp_broker.web.oauth.discovery import Discovery
+from fjmcp_broker.web.oauth.register import RegisterEndpoint
+from fjmcp_broker.web.oauth.revoke import RevocationEndpoint
+from fjmcp_broker.web.oauth.token import TokenEndpoint
 from fjmcp_broker.web.origins import OriginPolicy
-from fjmcp_broker.web.register import RegisterEndpoint
-from fjmcp_broker.web.revoke import RevocationEndpoint
+from fjmcp_broker.web.pages.consent import ConsentPage
+from fjmcp_broker.web.pages.front import FrontPage
 from fjmcp_broker.web.routes import sign_in_routes, token_side_routes
-from fjmcp_broker.web.token import TokenEndpoint
 from fjmcp_broker.web.tracing import Tracing
 
 

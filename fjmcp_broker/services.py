@@ -60,8 +60,8 @@ from fjmcp_broker.upstream.tokens import UpstreamTokens
 from fjmcp_broker.web.app import Route, build_web_resource
 from fjmcp_broker.web.bearer import BearerAuthenticator
 from fjmcp_broker.web.limiting import ClientAddresses, RateLimiter, SessionLimiter
-from fjmcp_broker.web.mcp import McpEndpoint
-from fjmcp_broker.web.mcp_admission import McpAdmission
+from fjmcp_broker.web.mcp.admission import McpAdmission
+from fjmcp_broker.web.mcp.endpoint import McpEndpoint
 from fjmcp_broker.web.metrics import METRICS_PATH, MetricsEndpoint
 from fjmcp_broker.web.origins import OriginPolicy
 from fjmcp_broker.web.root import Root

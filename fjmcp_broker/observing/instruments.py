@@ -38,7 +38,7 @@ from fjmcp_broker.timers import steady_timer
 from fjmcp_broker.upstream.documents import FetchOutcome
 from fjmcp_broker.upstream.forgejo import Forgejo, ForgejoSettings
 from fjmcp_broker.version import build_information
-from fjmcp_broker.web.mcp_admission import body_memory
+from fjmcp_broker.web.mcp.admission import body_memory
 from fjmcp_broker.web.site import BrokerSite
 
 DELAY_PERIOD_SECONDS: Final = 1.0

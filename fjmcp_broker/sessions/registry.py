@@ -131,7 +131,7 @@ class SessionRegistry(ChildKeeper):
         await self.profiles.load()
         remove_stale_working_directories()
 
-    # For web/mcp
+    # For web/mcp/endpoint
 
     async def open(self, principal: Principal, request: Request) -> Opened:
         """

@@ -21,8 +21,8 @@ from zope.interface import Attribute, Interface
 from fjmcp_broker.limits.memory import Held
 from fjmcp_broker.mcp.messages import Response
 from fjmcp_broker.oauth.bearer import Principal
+from fjmcp_broker.web.audit import ToolCall
 from fjmcp_broker.web.channel import LINGER_SECONDS
-from fjmcp_broker.web.mcp_audit import ToolCall
 from fjmcp_broker.web.whole import head_of_whole, server_name
 
 

@@ -12,16 +12,16 @@ from fjmcp_broker.oauth.vocabulary import (
     TOKEN_PATH,
 )
 from fjmcp_broker.web.app import Route
-from fjmcp_broker.web.authorize import AuthorizeEndpoint
-from fjmcp_broker.web.callback import CallbackEndpoint
-from fjmcp_broker.web.consent import ConsentEndpoint
-from fjmcp_broker.web.discovery import Discovery
-from fjmcp_broker.web.error_pages import error_page
-from fjmcp_broker.web.front_page import FrontPage
 from fjmcp_broker.web.health import Health
-from fjmcp_broker.web.register import RegisterEndpoint
-from fjmcp_broker.web.revoke import RevocationEndpoint
-from fjmcp_broker.web.token import TokenEndpoint
+from fjmcp_broker.web.oauth.authorize import AuthorizeEndpoint
+from fjmcp_broker.web.oauth.callback import CallbackEndpoint
+from fjmcp_broker.web.oauth.consent import ConsentEndpoint
+from fjmcp_broker.web.oauth.discovery import Discovery
+from fjmcp_broker.web.oauth.register import RegisterEndpoint
+from fjmcp_broker.web.oauth.revoke import RevocationEndpoint
+from fjmcp_broker.web.oauth.token import TokenEndpoint
+from fjmcp_broker.web.pages.errors import error_page
+from fjmcp_broker.web.pages.front import FrontPage
 
 
 def token_side_routes(

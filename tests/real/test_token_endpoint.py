@@ -23,7 +23,7 @@ from fjmcp_broker.store.database import Database
 from fjmcp_broker.store.sealing import Sealer
 from fjmcp_broker.store.token_endpoint import TokenTransactions
 from fjmcp_broker.web.bearer import BearerAuthenticator
-from fjmcp_broker.web.token import TokenEndpoint
+from fjmcp_broker.web.oauth.token import TokenEndpoint
 from tests.unit.web.token_fixture import (
     NOW,
     PUBLIC_URL,

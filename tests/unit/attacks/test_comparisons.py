@@ -101,6 +101,6 @@ class TimingTests(SynchronousTestCase):
 
     def test_secrets_are_compared_in_constant_time(self) -> None:
         """Client secrets and PKCE verifiers, Forgejo's tokens, form tokens."""
-        for module in ("oauth/tokens.py", "secret.py", "web/cookies.py"):
+        for module in ("oauth/tokens.py", "secret.py", "web/oauth/cookies.py"):
             text = Path(TOP, PACKAGE, module).read_text(encoding="utf-8")
             self.assertIn("compare_digest(", text, module)

@@ -22,8 +22,8 @@ from fjmcp_broker.sessions.processes.ending import ChildObserver
 from fjmcp_broker.sessions.processes.spawn import ChildSettings
 from fjmcp_broker.sessions.registry import SessionRegistry
 from fjmcp_broker.sessions.streams.replay import Replays
-from fjmcp_broker.web.mcp import McpEndpoint
-from fjmcp_broker.web.mcp_admission import McpAdmission
+from fjmcp_broker.web.mcp.admission import McpAdmission
+from fjmcp_broker.web.mcp.endpoint import McpEndpoint
 from fjmcp_broker.web.origins import OriginPolicy
 from fjmcp_broker.web.root import Root
 from fjmcp_broker.web.site import BrokerSite

@@ -15,7 +15,7 @@ from fjmcp_broker.sessions.errors import SessionGone
 from fjmcp_broker.sessions.registry import Opened
 from fjmcp_broker.sessions.session import Session
 from fjmcp_broker.sessions.stateless.calls import CallObserver
-from fjmcp_broker.web.mcp import McpEndpoint
+from fjmcp_broker.web.mcp.endpoint import McpEndpoint
 from fjmcp_broker.web.root import Root
 from tests.unit.web.mcp_world import McpWorld, Wire
 

@@ -23,15 +23,15 @@ from fjmcp_broker.store.database import Database
 from fjmcp_broker.store.sealing import Sealer
 from fjmcp_broker.upstream.documents import MetadataDocuments
 from fjmcp_broker.web.app import Route, build_web_resource
-from fjmcp_broker.web.authorize import AuthorizeEndpoint
-from fjmcp_broker.web.callback import CallbackEndpoint
-from fjmcp_broker.web.clients import ClientDirectory
-from fjmcp_broker.web.consent import ConsentEndpoint, Departure
-from fjmcp_broker.web.consent_page import ConsentPage
-from fjmcp_broker.web.cookies import BrowserCookies
-from fjmcp_broker.web.front_page import FrontPage
+from fjmcp_broker.web.oauth.authorize import AuthorizeEndpoint
+from fjmcp_broker.web.oauth.callback import CallbackEndpoint
+from fjmcp_broker.web.oauth.clients import ClientDirectory
+from fjmcp_broker.web.oauth.consent import ConsentEndpoint, Departure
+from fjmcp_broker.web.oauth.cookies import BrowserCookies
+from fjmcp_broker.web.oauth.register import RegisterEndpoint
 from fjmcp_broker.web.origins import OriginPolicy
-from fjmcp_broker.web.register import RegisterEndpoint
+from fjmcp_broker.web.pages.consent import ConsentPage
+from fjmcp_broker.web.pages.front import FrontPage
 from fjmcp_broker.web.routes import sign_in_routes
 from tests.unit.store.memory import NOW, memory_database
 from tests.unit.upstream.document_fakes import SmallFetcher

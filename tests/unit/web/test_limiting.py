@@ -17,16 +17,16 @@ from fjmcp_broker.limits.policy import Limited, Limiter, RateLimits
 from fjmcp_broker.limits.rates import Rate
 from fjmcp_broker.store.errors import StoreUnavailable
 from fjmcp_broker.web.app import Route, build_web_resource
-from fjmcp_broker.web.error_pages import error_page
 from fjmcp_broker.web.limiting import (
     ClientAddresses,
     RateLimiter,
     SessionLimiter,
     Source,
 )
-from fjmcp_broker.web.mcp import McpEndpoint
-from fjmcp_broker.web.mcp_admission import McpAdmission
+from fjmcp_broker.web.mcp.admission import McpAdmission
+from fjmcp_broker.web.mcp.endpoint import McpEndpoint
 from fjmcp_broker.web.origins import OriginPolicy
+from fjmcp_broker.web.pages.errors import error_page
 from fjmcp_broker.web.site import BrokerSite
 from tests.unit.web.mcp_world import McpWorld, Wire, initialize
 from tests.unit.web.mcp_world import request as call

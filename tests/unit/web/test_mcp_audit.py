@@ -5,7 +5,7 @@ from typing import Any
 
 from fjmcp_broker.sessions.errors import ChildGone
 from fjmcp_broker.store.audit import AuditEvent, Kind
-from fjmcp_broker.web.mcp_audit import ODD_TOOL, ToolCalls
+from fjmcp_broker.web.audit import ODD_TOOL, ToolCalls
 from tests.unit.web.mcp_world import McpWorld, request
 from tests.unit.web.modern_case import ModernCase, modern
 

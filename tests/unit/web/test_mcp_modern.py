@@ -16,7 +16,7 @@ from fjmcp_broker.sessions.errors import (
 )
 from fjmcp_broker.store.errors import StoreUnavailable
 from fjmcp_broker.upstream.errors import SignInNeeded, UpstreamUnavailable
-from fjmcp_broker.web import mcp_waiters
+from fjmcp_broker.web.mcp import waiters
 from tests.relay_stubs import principal
 from tests.unit.web.mcp_world import Wire
 from tests.unit.web.modern_case import (
@@ -452,7 +452,7 @@ class TroubleTests(ModernCase):
         def broken(*arguments: Any, **named: Any) -> bytes:
             raise ZeroDivisionError
 
-        self.patch(mcp_waiters, "overlay", broken)
+        self.patch(waiters, "overlay", broken)
         wire = self.ask(modern("a", "tools/list"))
         self.call.result(b'{"tools":[]}')
         self.assertEqual(wire.status, 200)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from fjmcp_broker.sessions.children.population import Limits
-from fjmcp_broker.web import mcp_waiters
+from fjmcp_broker.web.mcp import waiters
 from tests.unit.web.mcp_world import McpWorld, initialize, request
 
 NOTE = {"jsonrpc": "2.0", "method": "notifications/x"}
@@ -145,7 +145,7 @@ class RelayTests(McpWorld):
         def broken(*arguments: Any, **named: Any) -> bytes:
             raise ZeroDivisionError
 
-        self.patch(mcp_waiters, "overlay", broken)
+        self.patch(waiters, "overlay", broken)
         wire = self.send(request(1, "tools/list"), session)
         self.assertEqual(wire.json["error"]["data"], {"reason": "unexpected"})
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)

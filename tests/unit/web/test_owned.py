@@ -4,7 +4,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from fjmcp_broker.store.errors import StoreUnavailable
-from fjmcp_broker.web.owned import finish
+from fjmcp_broker.web.oauth.owned import finish
 
 
 class FinishTests(SynchronousTestCase):

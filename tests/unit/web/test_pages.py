@@ -14,8 +14,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from fjmcp_broker.store.database import Database
 from fjmcp_broker.store.errors import StoreUnavailable
-from fjmcp_broker.web.html import element
-from fjmcp_broker.web.pages import render
+from fjmcp_broker.web.pages.html import element
+from fjmcp_broker.web.pages.page import render
 from tests.unit.web.sign_in_fakes import FORGEJO_URL, FragileDatabase
 from tests.unit.web.signin import (
     PUBLIC_URL,

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from fjmcp_broker.web.visitors import prefers_html
+from fjmcp_broker.web.pages.visitors import prefers_html
 from tests.unit.web.mcp_world import McpWorld, Wire
 
 BROWSERS = (

@@ -33,12 +33,12 @@ from fjmcp_broker.store.sealing import Sealer
 from fjmcp_broker.store.token_endpoint import TokenTransactions
 from fjmcp_broker.web.app import Route, build_web_resource
 from fjmcp_broker.web.bearer import BearerAuthenticator
-from fjmcp_broker.web.discovery import Discovery
 from fjmcp_broker.web.health import Health
+from fjmcp_broker.web.oauth.discovery import Discovery
+from fjmcp_broker.web.oauth.revoke import RevocationEndpoint
+from fjmcp_broker.web.oauth.token import TokenEndpoint
 from fjmcp_broker.web.origins import OriginPolicy
-from fjmcp_broker.web.revoke import RevocationEndpoint
 from fjmcp_broker.web.routes import token_side_routes
-from fjmcp_broker.web.token import TokenEndpoint
 from tests.unit.store.memory import memory_database
 
 NOW = 1_800_000_000

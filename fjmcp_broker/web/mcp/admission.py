@@ -19,7 +19,7 @@ from fjmcp_broker.web.bearer import (
 )
 from fjmcp_broker.web.cors import MCP_METHODS, answer_origin
 from fjmcp_broker.web.limiting import RateLimiter
-from fjmcp_broker.web.mcp_answers import (
+from fjmcp_broker.web.mcp.answers import (
     SHORT_RETRY_SECONDS,
     accepted_formats,
     answer_to_error,
@@ -29,8 +29,8 @@ from fjmcp_broker.web.mcp_answers import (
     unauthorized,
 )
 from fjmcp_broker.web.origins import OriginPolicy
+from fjmcp_broker.web.pages.visitors import Visitors, prefers_html
 from fjmcp_broker.web.request import BrokerRequest, IAdmission, Refusal
-from fjmcp_broker.web.visitors import Visitors, prefers_html
 
 DEFAULT_MAXIMUM_REQUEST_BYTES: Final = 16 * 1024 * 1024
 

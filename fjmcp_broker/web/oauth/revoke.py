@@ -18,7 +18,7 @@ from fjmcp_broker.store.revocation import Refused, Revoked, revoke_token
 from fjmcp_broker.web.bearer import authorization_header
 from fjmcp_broker.web.errors import NO_STORE, answer_bytes
 from fjmcp_broker.web.forms import read_form
-from fjmcp_broker.web.owned import finish
+from fjmcp_broker.web.oauth.owned import finish
 
 
 class RevocationEndpoint:

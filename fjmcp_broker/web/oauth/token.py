@@ -22,7 +22,7 @@ from fjmcp_broker.store.token_endpoint import TokenAnswer, TokenTransactions
 from fjmcp_broker.web.bearer import authorization_header
 from fjmcp_broker.web.errors import NO_STORE, answer_json
 from fjmcp_broker.web.forms import read_form
-from fjmcp_broker.web.owned import finish
+from fjmcp_broker.web.oauth.owned import finish
 from fjmcp_broker.web.tracing import step_of
 
 

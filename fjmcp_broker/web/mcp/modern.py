@@ -32,17 +32,17 @@ from fjmcp_broker.sessions.registry import SessionRegistry
 from fjmcp_broker.sessions.stateless.calls import Lease
 from fjmcp_broker.sessions.streams.stream import Formats
 from fjmcp_broker.web.bearer import BearerAuthenticator, authorization_header
-from fjmcp_broker.web.mcp_answers import (
+from fjmcp_broker.web.mcp.answers import (
     ACCEPTED,
     accepted_formats,
     refusal,
     refused_by_policy,
 )
-from fjmcp_broker.web.mcp_modern_streams import ModernAnswer
-from fjmcp_broker.web.mcp_parameters import ListsTools, ToolParameters
-from fjmcp_broker.web.mcp_streams import McpStreams
-from fjmcp_broker.web.mcp_waiters import Edit, ToolsOverlay
-from fjmcp_broker.web.mcp_waking import WakingLimit
+from fjmcp_broker.web.mcp.modern_streams import ModernAnswer
+from fjmcp_broker.web.mcp.parameters import ListsTools, ToolParameters
+from fjmcp_broker.web.mcp.streams import McpStreams
+from fjmcp_broker.web.mcp.waiters import Edit, ToolsOverlay
+from fjmcp_broker.web.mcp.waking import WakingLimit
 from fjmcp_broker.web.request import BrokerRequest, Refusal
 
 REFUSED_BY_POLICY: Final = 403

@@ -20,7 +20,7 @@ from fjmcp_broker.sessions.processes.child import Child
 from fjmcp_broker.sessions.processes.throttle import PresentChild
 from fjmcp_broker.sessions.stateless.calls import Call
 from fjmcp_broker.sessions.streams.stream import Formats, ResponseStream
-from fjmcp_broker.web.mcp_waiters import Edit, edited
+from fjmcp_broker.web.mcp.waiters import Edit, edited
 from fjmcp_broker.web.request import BrokerRequest
 
 STATUS_SECONDS: Final = 5.0

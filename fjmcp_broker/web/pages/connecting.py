@@ -16,7 +16,7 @@ from urllib.parse import quote, urlsplit
 import attrs
 
 from fjmcp_broker.oauth.redirect_uris import LOOPBACK_HOSTS
-from fjmcp_broker.web.html import Content, Html, element
+from fjmcp_broker.web.pages.html import Content, Html, element
 
 #: What clients call the connection.
 SERVER_NAME: Final = "forgejo"

@@ -33,13 +33,13 @@ from fjmcp_broker.store.database import Database
 from fjmcp_broker.store.lane import Lane
 from fjmcp_broker.store.pending import PendingAuthorization
 from fjmcp_broker.upstream.document_http import DocumentError
-from fjmcp_broker.web.authorize_pages import no_document, unknown_client
-from fjmcp_broker.web.clients import ClientDirectory, FoundClient
-from fjmcp_broker.web.consent_page import ConsentPage
-from fjmcp_broker.web.cookies import BrowserCookies, form_token
 from fjmcp_broker.web.forms import MAXIMUM_QUERY_BYTES, form_bytes, query_bytes
-from fjmcp_broker.web.html import element
-from fjmcp_broker.web.pages import problem, see_other
+from fjmcp_broker.web.oauth.clients import ClientDirectory, FoundClient
+from fjmcp_broker.web.oauth.cookies import BrowserCookies, form_token
+from fjmcp_broker.web.pages.authorize import no_document, unknown_client
+from fjmcp_broker.web.pages.consent import ConsentPage
+from fjmcp_broker.web.pages.html import element
+from fjmcp_broker.web.pages.page import problem, see_other
 from fjmcp_broker.web.tracing import step_of
 
 #: How long a sign-in may take, in seconds.

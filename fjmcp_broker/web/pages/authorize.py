@@ -9,9 +9,9 @@ from twisted.web.iweb import IRequest
 
 from fjmcp_broker.oauth.document_urls import document_host, document_url_problem
 from fjmcp_broker.upstream.document_http import DocumentError
-from fjmcp_broker.web.error_pages import try_again
-from fjmcp_broker.web.html import Html, element
-from fjmcp_broker.web.pages import GO_BACK, problem
+from fjmcp_broker.web.pages.errors import try_again
+from fjmcp_broker.web.pages.html import Html, element
+from fjmcp_broker.web.pages.page import GO_BACK, problem
 
 #: When to try again what has passed by then, in seconds.
 RETRY_AFTER_SECONDS: Final = 30

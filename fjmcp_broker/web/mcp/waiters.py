@@ -13,7 +13,7 @@ from fjmcp_broker.mcp.policy import ToolCatalogue, overlay
 from fjmcp_broker.oauth.bearer import Principal
 from fjmcp_broker.rights import hides_writing
 from fjmcp_broker.sessions.streams.stream import ResponseStream
-from fjmcp_broker.web.mcp_audit import ToolCall
+from fjmcp_broker.web.audit import ToolCall
 
 Edit = Callable[[bytes], bytes]
 """Changes the raw result of one answer."""

@@ -43,11 +43,11 @@ from fjmcp_broker.upstream.errors import (
     UpstreamUnavailable,
 )
 from fjmcp_broker.upstream.interfaces import IUpstreamTokens, SignedInUser
-from fjmcp_broker.web.callback_pages import not_allowed, other_scopes, wrong_browser
-from fjmcp_broker.web.consent import SECOND_ATTEMPT, Departure, expired
-from fjmcp_broker.web.cookies import BrowserCookies
 from fjmcp_broker.web.forms import read_query
-from fjmcp_broker.web.pages import see_other
+from fjmcp_broker.web.oauth.consent import SECOND_ATTEMPT, Departure, expired
+from fjmcp_broker.web.oauth.cookies import BrowserCookies
+from fjmcp_broker.web.pages.callback import not_allowed, other_scopes, wrong_browser
+from fjmcp_broker.web.pages.page import see_other
 from fjmcp_broker.web.tracing import step_of
 
 #: Forgejo's error codes that a client may hear of as they are. Others are Forgejo's

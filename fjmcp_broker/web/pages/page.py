@@ -8,8 +8,8 @@ from typing import Final
 from twisted.web.iweb import IRequest
 
 from fjmcp_broker.web.errors import NO_STORE, answer_bytes
-from fjmcp_broker.web.html import Content, Html, element
-from fjmcp_broker.web.style import STYLE, STYLE_SOURCE
+from fjmcp_broker.web.pages.html import Content, Html, element
+from fjmcp_broker.web.pages.style import STYLE, STYLE_SOURCE
 
 #: CSP sources for a page without a form.
 NO_FORM: Final = ("'none'",)

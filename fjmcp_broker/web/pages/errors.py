@@ -10,8 +10,8 @@ from twisted.web.iweb import IRequest
 
 from fjmcp_broker.oauth.vocabulary import AUTHORIZE_PATH, CALLBACK_PATH
 from fjmcp_broker.web.errors import ErrorAnswer
-from fjmcp_broker.web.html import Content, Html, element
-from fjmcp_broker.web.pages import GO_BACK, reference, render, set_page_headers
+from fjmcp_broker.web.pages.html import Content, Html, element
+from fjmcp_broker.web.pages.page import GO_BACK, reference, render, set_page_headers
 
 #: What opening an address again does no harm to, and may help: nothing is spent
 #: before the limits, and nothing when the store cannot be used.

@@ -24,17 +24,17 @@ from fjmcp_broker.store.database import Database
 from fjmcp_broker.store.pending import PendingAuthorization
 from fjmcp_broker.store.sealing import Sealer
 from fjmcp_broker.trace.attempts import OK
-from fjmcp_broker.web.consent_page import (
+from fjmcp_broker.web.forms import read_form
+from fjmcp_broker.web.oauth.cookies import BrowserCookies, form_token_matches
+from fjmcp_broker.web.pages.consent import (
     CANCEL,
     DECISION_FIELD,
     PENDING_FIELD,
     TOKEN_FIELD,
     offered_policies,
 )
-from fjmcp_broker.web.cookies import BrowserCookies, form_token_matches
-from fjmcp_broker.web.forms import read_form
-from fjmcp_broker.web.html import element
-from fjmcp_broker.web.pages import GO_BACK, MAY_BE_DONE, problem, see_other
+from fjmcp_broker.web.pages.html import element
+from fjmcp_broker.web.pages.page import GO_BACK, MAY_BE_DONE, problem, see_other
 from fjmcp_broker.web.tracing import step_of
 
 #: First characters of the state sent to Forgejo; its digest in the row vouches for

@@ -24,8 +24,9 @@ from fjmcp_broker.sessions.errors import SessionError, SessionGone
 from fjmcp_broker.sessions.registry import SessionRegistry
 from fjmcp_broker.sessions.session import INITIALIZED, Session
 from fjmcp_broker.sessions.streams.stream import Formats
+from fjmcp_broker.web.audit import ToolCall, ToolCalls
 from fjmcp_broker.web.bearer import BearerAuthenticator, authorization_header
-from fjmcp_broker.web.mcp_answers import (
+from fjmcp_broker.web.mcp.answers import (
     ACCEPTED,
     SERVER_ERROR,
     accepted_formats,
@@ -33,11 +34,10 @@ from fjmcp_broker.web.mcp_answers import (
     refusal,
     refused_by_policy,
 )
-from fjmcp_broker.web.mcp_audit import ToolCall, ToolCalls
-from fjmcp_broker.web.mcp_recall import Recall, Waiting
-from fjmcp_broker.web.mcp_streams import McpStreams
-from fjmcp_broker.web.mcp_waiters import Batch, StreamWaiter, ToolsOverlay
-from fjmcp_broker.web.mcp_waking import WakingLimit
+from fjmcp_broker.web.mcp.recall import Recall, Waiting
+from fjmcp_broker.web.mcp.streams import McpStreams
+from fjmcp_broker.web.mcp.waiters import Batch, StreamWaiter, ToolsOverlay
+from fjmcp_broker.web.mcp.waking import WakingLimit
 from fjmcp_broker.web.request import BrokerRequest, Refusal
 
 

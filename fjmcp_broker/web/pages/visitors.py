@@ -6,8 +6,8 @@ stay what clients get, so nothing but the body differs (RFC 9110 section 12.5.1)
 from functools import lru_cache
 from typing import Final
 
-from fjmcp_broker.web.html import element
-from fjmcp_broker.web.pages import page_headers, render
+from fjmcp_broker.web.pages.html import element
+from fjmcp_broker.web.pages.page import page_headers, render
 from fjmcp_broker.web.request import Refusal
 
 _REMEMBERED: Final = 64

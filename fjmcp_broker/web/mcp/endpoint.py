@@ -2,7 +2,7 @@
 The MCP endpoint: POST of either era, GET and DELETE of the revisions with sessions
 (MCP 2025-11-25 and 2026-07-28, transports, Streamable HTTP).
 
-A plain twisted.web resource. L{fjmcp_broker.web.mcp_admission} has judged everything
+A plain twisted.web resource. L{fjmcp_broker.web.mcp.admission} has judged everything
 that the headers tell before the body is there; what is left needs the message.
 """
 
@@ -26,16 +26,16 @@ from fjmcp_broker.oauth.bearer import Principal
 from fjmcp_broker.sessions.registry import SessionRegistry
 from fjmcp_broker.sessions.session import Session
 from fjmcp_broker.sessions.streams.replay import Replays
+from fjmcp_broker.web.audit import ToolCalls
 from fjmcp_broker.web.bearer import BearerAuthenticator, authorization_header
 from fjmcp_broker.web.cors import mcp_preflight
 from fjmcp_broker.web.limiting import SessionLimiter
-from fjmcp_broker.web.mcp_answers import answer_to_error, finish_with, refusal
-from fjmcp_broker.web.mcp_audit import ToolCalls
-from fjmcp_broker.web.mcp_legacy import LegacyPosts
-from fjmcp_broker.web.mcp_modern import ModernPosts
-from fjmcp_broker.web.mcp_streams import McpStreams, no_events_for, no_session_for
-from fjmcp_broker.web.mcp_waiters import ToolsOverlay
-from fjmcp_broker.web.mcp_waking import WakingLimit
+from fjmcp_broker.web.mcp.answers import answer_to_error, finish_with, refusal
+from fjmcp_broker.web.mcp.legacy import LegacyPosts
+from fjmcp_broker.web.mcp.modern import ModernPosts
+from fjmcp_broker.web.mcp.streams import McpStreams, no_events_for, no_session_for
+from fjmcp_broker.web.mcp.waiters import ToolsOverlay
+from fjmcp_broker.web.mcp.waking import WakingLimit
 from fjmcp_broker.web.request import BrokerRequest, Refusal
 
 _TRUSTED_SECONDS: Final = 1.0

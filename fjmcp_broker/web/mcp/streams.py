@@ -19,7 +19,7 @@ from fjmcp_broker.sessions.session import Session
 from fjmcp_broker.sessions.streams.events import EventStream
 from fjmcp_broker.sessions.streams.replay import Replays, names_call
 from fjmcp_broker.sessions.streams.stream import Formats, ResponseStream
-from fjmcp_broker.web.mcp_answers import accepted_formats, not_allowed, refusal
+from fjmcp_broker.web.mcp.answers import accepted_formats, not_allowed, refusal
 from fjmcp_broker.web.request import BrokerRequest, Refusal
 
 _LAST_EVENT_ID: Final = b"last-event-id"

@@ -20,8 +20,8 @@ from fjmcp_broker.oauth.redirect_uris import (
     is_website,
 )
 from fjmcp_broker.oauth.vocabulary import CONSENT_PATH, Policy, Scope
-from fjmcp_broker.web.html import Content, Html, element
-from fjmcp_broker.web.pages import answer_page, note, render
+from fjmcp_broker.web.pages.html import Content, Html, element
+from fjmcp_broker.web.pages.page import answer_page, note, render
 
 #: Names of the form's fields and the one value that is not a policy.
 PENDING_FIELD = "pending"
@@ -93,7 +93,7 @@ class ConsentPage:
         @param wanted: what it asks for.
         @param pending_id: for the form.
         @param token: for the form, see L{form_token
-            <fjmcp_broker.web.cookies.form_token>}.
+            <fjmcp_broker.web.oauth.cookies.form_token>}.
         @return: the page, for a route to return.
         """
         policies = offered_policies(wanted)

@@ -10,8 +10,8 @@ from fjmcp_broker.oauth.authorization import AuthorizationRequest
 from fjmcp_broker.oauth.redirect_uris import display_host
 from fjmcp_broker.oauth.vocabulary import AUTHORIZE_PATH
 from fjmcp_broker.upstream.errors import ScopeMismatch
-from fjmcp_broker.web.html import element
-from fjmcp_broker.web.pages import MAY_BE_DONE, problem
+from fjmcp_broker.web.pages.html import element
+from fjmcp_broker.web.pages.page import MAY_BE_DONE, problem
 
 
 def wrong_browser(request: IRequest) -> bytes:

@@ -4,9 +4,9 @@ The page at C{/}: what this service is, and how to connect each known client.
 
 from twisted.web.iweb import IRequest
 
-from fjmcp_broker.web.connecting import HowTo, Kind, known_clients
-from fjmcp_broker.web.html import Content, Html, element
-from fjmcp_broker.web.pages import answer_page, render
+from fjmcp_broker.web.pages.connecting import HowTo, Kind, known_clients
+from fjmcp_broker.web.pages.html import Content, Html, element
+from fjmcp_broker.web.pages.page import answer_page, render
 
 _TITLES = {
     Kind.APPLICATION: "Assistants",

@@ -1,0 +1,1 @@
+"""The MCP endpoint, C{/mcp}: both eras of Streamable HTTP."""

@@ -1,0 +1,1 @@
+"""What people see: pages, their style and their words."""
