@@ -237,13 +237,13 @@ class BackupTests(ContainerCase):
             thread.start()
         try:
             for _ in range(LOADED_BACKUPS):
-                # The names have seconds.
-                began = int(time.time())
                 podman(
                     *("exec", NAME, "fjmcp-broker", "backup", "--keep=3"),
                     "/data/backups/",
                 )
-                while int(time.time()) == began:
+                # The names have seconds.
+                ended = int(time.time())
+                while int(time.time()) == ended:
                     time.sleep(0.05)
         finally:
             over.set()
