@@ -1,6 +1,6 @@
 """
-L{HTTPChannel} at less cost: what it does for every request that need be done only now
-and then. It reads and writes the same bytes.
+Twisted's C{HTTPChannel} at less cost: what it does for every request that need be done
+only now and then. It reads and writes the same bytes.
 """
 
 from collections.abc import Iterable
