@@ -60,8 +60,8 @@ bare() {
                 --include=systemd,systemd-sysv,dbus,python3-venv,ca-certificates \
                 --include=util-linux,procps \
                 bookworm "$file.new" "$from" ;;
-    esac
-    [ -s "$file" ] || mv "$file.new" "$file"
+    esac || return 1
+    [ -s "$file" ] || mv "$file.new" "$file" || return 1
     printf '%s\n' "$file"
 }
 
