@@ -45,18 +45,30 @@ def background(coroutine: Coroutine[Deferred[Any], Any, object], what: str) -> N
     """
     Start work that nobody waits for; its failure is logged, its result dropped.
 
-    @param coroutine: the work.
+    Most of what is started for a request waits for nothing. So the work runs up to its
+    first wait by itself, and only what waits is given to a Deferred: to await one asks
+    it again each time that it goes on, so that nothing is lost in between.
+
+    @param coroutine: the work, not begun. It runs in the context (C{contextvars}) of
+        whoever starts it as far as its first wait.
     @param what: names it in the log, from our own code alone.
     """
+    try:
+        coroutine.send(None)
+    except StopIteration:
+        return
+    except BaseException:
+        _failed(Failure(), what)
+    else:
+        Deferred.fromCoroutine(coroutine).addErrback(_failed, what)
 
-    def failed(failure: Failure) -> None:
-        if failure.check(BrokerError):
-            # Foreseen, and its message is one clear line.
-            log.warn("{what} failed: {error}", what=what, error=str(failure.value))
-        elif not failure.check(CancelledError):
-            log.failure("{what} failed", failure=failure, what=what)
 
-    Deferred.fromCoroutine(coroutine).addErrback(failed)
+def _failed(failure: Failure, what: str) -> None:
+    if failure.check(BrokerError):
+        # Foreseen, and its message is one clear line.
+        log.warn("{what} failed: {error}", what=what, error=str(failure.value))
+    elif not failure.check(CancelledError):
+        log.failure("{what} failed", failure=failure, what=what)
 
 
 def redact(text: str) -> str:

@@ -1,13 +1,14 @@
 """What the log looks like, and what it never shows."""
 
 import json
+from collections.abc import Callable, Coroutine
 from io import StringIO
-from typing import cast
+from typing import Any, cast
 
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.application.service import Application, MultiService
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.logger import (
     ILogObserver,
     LogEvent,
@@ -16,6 +17,7 @@ from twisted.logger import (
     formatEvent,
     globalLogPublisher,
 )
+from twisted.python.log import err
 from twisted.trial.unittest import SynchronousTestCase
 
 from fjmcp_broker.errors import BrokerError
@@ -211,10 +213,10 @@ class BackgroundTests(SynchronousTestCase):
     def test_failure_is_logged(self) -> None:
         """Nobody waits for it, so somebody has to read it."""
 
-        async def fail() -> None:
+        async def broken() -> None:
             raise ValueError("broken")
 
-        background(fail(), "sweeping")
+        background(broken(), "sweeping")
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
     def test_foreseen_failure_is_one_line(self) -> None:
@@ -224,10 +226,10 @@ class BackgroundTests(SynchronousTestCase):
         globalLogPublisher.addObserver(keep)
         self.addCleanup(globalLogPublisher.removeObserver, keep)
 
-        async def fail() -> None:
+        async def broken() -> None:
             raise BrokerError("the store is locked")
 
-        background(fail(), "sweeping")
+        background(broken(), "sweeping")
         self.assertEqual(self.flushLoggedErrors(), [])
         [told] = events
         self.assertEqual(formatEvent(told), "sweeping failed: the store is locked")
@@ -248,3 +250,71 @@ class BackgroundTests(SynchronousTestCase):
         background(cancelled(), "waiting")
         waiting.callback(None)
         self.assertEqual(self.flushLoggedErrors(), [])
+
+    @given(
+        st.lists(
+            st.tuples(
+                st.sampled_from(["there", "later", "failed", "fails", "nested"]),
+                st.booleans(),
+            ),
+            max_size=6,
+        ),
+        st.sampled_from(["result", "broken"]),
+    )
+    def test_work_runs_as_in_a_deferred(
+        self, steps: list[tuple[str, bool]], end: str
+    ) -> None:
+        """Where it waits, what it gets there and how it ends are all the same."""
+
+        def started_by(start: Callable[[Coroutine[Any, Any, str]], None]) -> list[str]:
+            said: list[str] = []
+            waits: list[tuple[Deferred[int], bool]] = []
+
+            async def inner(number: int) -> int:
+                return await later(number, fails=False) + 1
+
+            def later(number: int, *, fails: bool) -> Deferred[int]:
+                waiting: Deferred[int] = Deferred()
+                waits.append((waiting, fails))
+                return waiting
+
+            async def work() -> str:
+                for number, (kind, is_caught) in enumerate(steps):
+                    said.append(f"{number} begins")
+                    try:
+                        if kind == "there":
+                            got = await succeed(number)
+                        elif kind == "failed":
+                            got = await fail(ValueError("at once"))
+                        elif kind == "nested":
+                            got = await inner(number)
+                        else:
+                            got = await later(number, fails=kind == "fails")
+                        said.append(f"{number} got {got}")
+                    except ValueError as error:
+                        said.append(f"{number} raised {error}")
+                        if not is_caught:
+                            raise
+                if end == "broken":
+                    raise ValueError("at the end")
+                said.append("finished")
+                return end
+
+            start(work())
+            said.append("started")
+            while waits:
+                waiting, fails = waits.pop()
+                said.append("fires")
+                if fails:
+                    waiting.errback(ValueError("later"))
+                else:
+                    waiting.callback(len(said))
+            said.append(f"logged {len(self.flushLoggedErrors(ValueError))}")
+            return said
+
+        def plainly(coroutine: Coroutine[Any, Any, str]) -> None:
+            Deferred.fromCoroutine(coroutine).addErrback(lambda failure: err(failure))
+
+        self.assertEqual(
+            started_by(lambda work: background(work, "working")), started_by(plainly)
+        )
