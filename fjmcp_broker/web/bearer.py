@@ -101,7 +101,23 @@ class BearerAuthenticator:
             token = parse_authorization(authorization)
         except MalformedBearerError:
             return None
-        return None if token is None else self._remembered(digest(token))
+        return None if token is None else self.known(digest(token))
+
+    def known(self, token_digest: bytes) -> Principal | None:
+        """
+        Look without waiting, for a token that was read before.
+
+        @param token_digest: of it.
+        @return: as L{cached}.
+        """
+        principal = self._principals.get(token_digest)
+        if principal is None:
+            return None
+        if principal.expires_at <= self._now():
+            del self._principals[token_digest]
+            return None
+        self._principals.move_to_end(token_digest)
+        return principal
 
     async def authenticate(self, authorization: bytes | None) -> Principal:
         """
@@ -122,7 +138,7 @@ class BearerAuthenticator:
         if token is None:
             raise BearerRefused(self._challenge())
         token_digest = digest(token)
-        remembered = self._remembered(token_digest)
+        remembered = self.known(token_digest)
         if remembered is not None:
             return remembered
         for _ in range(_ATTEMPTS):
@@ -183,16 +199,6 @@ class BearerAuthenticator:
             if ended(principal)
         ]:
             del self._principals[token_digest]
-
-    def _remembered(self, token_digest: bytes) -> Principal | None:
-        principal = self._principals.get(token_digest)
-        if principal is None:
-            return None
-        if principal.expires_at <= self._now():
-            del self._principals[token_digest]
-            return None
-        self._principals.move_to_end(token_digest)
-        return principal
 
     def _remember(self, principal: Principal) -> None:
         self._principals[principal.token_digest] = principal

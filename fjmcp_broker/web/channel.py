@@ -107,13 +107,6 @@ class BrokerChannel(QuickChannel):
         transport: Any = self.transport
         transport.abortConnection()
 
-    def request_line(self) -> tuple[bytes, bytes, bytes]:
-        """
-        @return: method, target and HTTP version of the request being received.
-        """
-        # Twisted keeps them to itself until the body is there.
-        return self._command, self._path, self._version
-
     def headerReceived(self, line: bytes) -> bool:  # noqa: N802 - Twisted's
         """
         @param line: one header.

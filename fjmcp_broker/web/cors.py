@@ -72,6 +72,14 @@ def answer_preflight(request: Request, methods: Iterable[str]) -> None:
     request.setHeader(b"Access-Control-Max-Age", _MAXIMUM_AGE_SECONDS)
 
 
+def has_origin(request: Request) -> bool:
+    """
+    @param request: any.
+    @return: whether it names the site whose script sent it, or pretends to.
+    """
+    return request.getHeader(b"origin") is not None
+
+
 def answer_origin(request: Request) -> None:
     """
     Let the script that sent this request to the MCP endpoint read the answer, whatever

@@ -12,6 +12,7 @@ from twisted.web.http import HTTPChannel
 from twisted.web.http_headers import Headers
 
 from fjmcp_broker.eager import write_now
+from fjmcp_broker.web.heads import Head, Heads
 
 REMEMBERED_BYTES: Final = 4096
 """Of the headers of earlier requests, on each connection."""
@@ -32,6 +33,9 @@ class QuickChannel(HTTPChannel):
     """
 
     site: Any
+    _command: bytes
+    _path: bytes
+    _version: bytes
     _quiet_timer: IDelayedCall | None = None
     _heard_at = 0.0
     _unsent = b""
@@ -41,6 +45,7 @@ class QuickChannel(HTTPChannel):
         super().__init__()
         self._known: dict[bytes, tuple[bytes, bytes]] = {}
         self._known_bytes = 0
+        self._heads = Heads()
 
     def connectionMade(self) -> None:
         """A client has connected."""
@@ -70,16 +75,44 @@ class QuickChannel(HTTPChannel):
             self._quiet_timer.cancel()
             self._quiet_timer = None
         self._known.clear()
+        self._heads.clear()
 
     # Reading
+
+    def request_line(self) -> tuple[bytes, bytes, bytes]:
+        """
+        @return: method, target and HTTP version of the request being received.
+        """
+        # Twisted keeps them to itself until the body is there.
+        return self._command, self._path, self._version
 
     def dataReceived(self, data: bytes) -> None:
         """
         @param data: the next bytes from the client.
         """
         if self.line_mode and not self._buffer and not self._busyReceiving:
+            found = self._heads.find(data, self.totalHeadersSize)
+            if found is not None and self.persistent and not self._is_closing:
+                self._take_repeated(*found)
+                return
             data = self._take_head(data)
         super().dataReceived(data)
+
+    def _take_repeated(self, head: Head, digits: bytes, body: bytes) -> None:
+        """
+        A whole request whose head is that of one before.
+        """
+        request: Any = self.requestFactory(self, 0)
+        self.requests.append(request)
+        self._command, self._path, self._version = head.line
+        self.length = len(body)
+        request.head = head
+        request.requestHeaders._rawHeaders = fields = head.fields.copy()
+        fields[b"Content-Length"] = [digits]
+        request.gotLength(len(body))
+        if body:
+            request.handleContentChunk(body)
+        self.allContentReceived()
 
     def _take_head(self, data: bytes) -> bytes:
         """
@@ -104,6 +137,8 @@ class QuickChannel(HTTPChannel):
                 return b""
             if not self._take_headers(lines):
                 return b""
+            request: Any = self.requests[-1]
+            request.head = self._heads.learn(data, end, request, self.request_line())
             if self.lineReceived(b"") or self._is_closing:
                 return b""
         finally:

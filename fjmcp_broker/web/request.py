@@ -8,22 +8,36 @@ it comes, so that 401 and 413 leave without reading it.
 
 from collections.abc import Callable, Mapping
 from io import BytesIO
-from typing import Any
+from typing import Any, AnyStr, Final
 
 import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.web.http import parse_qs
 from twisted.web.server import Request
-from zope.interface import Attribute, Interface
 
 from fjmcp_broker.limits.memory import Held
 from fjmcp_broker.mcp.messages import Response
 from fjmcp_broker.oauth.bearer import Principal
 from fjmcp_broker.web.audit import ToolCall
 from fjmcp_broker.web.channel import LINGER_SECONDS
+from fjmcp_broker.web.heads import Head
 from fjmcp_broker.web.whole import head_of_whole, server_name
+
+_NAMES: Final[dict[object, bytes]] = {
+    name.lower(): name
+    for name in (
+        b"Accept",
+        b"Content-Type",
+        b"Mcp-Method",
+        b"Mcp-Protocol-Version",
+        b"Mcp-Session-Id",
+        b"Origin",
+    )
+}
+"""Headers that are asked for in every call, as C{Headers} calls them."""
 
 
 @attrs.frozen
@@ -41,49 +55,11 @@ class Refusal:
     body: bytes
 
 
-class IAdmission(Interface):
-    """
-    What an endpoint asks of a request before its body.
-    """
-
-    maximum_body_bytes = Attribute("longest body that is accepted")
-    memory = Attribute("the L{Memory} that bodies are held in")
-
-    def admit(  # type: ignore[no-untyped-def]  # a Deferred at times
-        request,  # noqa: N805 - zope
-        method,
-        length,
-    ):
-        """
-        @param request: its headers are complete.
-        @param method: as sent.
-        @param length: of the body, C{None} when not known yet, 0 without one.
-        @return: C{None}, a L{Refusal}, or a Deferred of either, which does not fail.
-        """
-
-    def too_large(request: "BrokerRequest") -> Refusal:  # noqa: N805 - zope
-        """
-        @param request: its body is longer than allowed.
-        @return: the answer.
-        """
-
-    def no_room(request: "BrokerRequest") -> Refusal:  # noqa: N805 - zope
-        """
-        @param request: there is no memory for its body now.
-        @return: the answer.
-        """
-
-    def holder(request: "BrokerRequest") -> str | None:  # noqa: N805 - zope
-        """
-        @param request: it has been admitted.
-        @return: whose share of the memory its body takes, C{None}: nobody's.
-        """
-
-
 class BrokerRequest(Request):
     """
     A request whose body is in memory and no longer than its endpoint allows.
 
+    @ivar head: its head, when others of its connection have the same.
     @ivar principal: who sent it, set by the endpoint's admission.
     @ivar rpc_method: of the JSON-RPC message in its body, as sent.
     @ivar has_failed: whether the answer to that message was an error; C{None}: it
@@ -93,11 +69,13 @@ class BrokerRequest(Request):
     @ivar started_at: when its headers were complete.
     @ivar on_drain: ends an answer that would last as long as its client likes, when
         the daemon stops.
+    @ivar on_lost: is told that the client has gone before it was answered.
     @ivar number: of this process's requests; L{request_id} shows it.
     """
 
     _log = Logger()
 
+    head: Head | None = None
     principal: Principal | None = None
     rpc_method: str | None = None
     has_failed: bool | None = None
@@ -105,6 +83,7 @@ class BrokerRequest(Request):
     sign_in_step: Any = None  # a SignInStep, which knows this class
     started_at = 0.0
     on_drain: Callable[[], None] | None = None
+    on_lost: Callable[[Failure], None] | None = None
     number = 0
 
     # Typed too narrowly or not at all by Twisted.
@@ -117,7 +96,7 @@ class BrokerRequest(Request):
     _received_bytes = 0
     _is_taken = False
     _checking = False
-    _held: tuple[bytes, bytes, bytes] | None = None
+    _is_complete = False
     _refusal: Refusal | None = None
     _answered_early = False
     _too_long = False
@@ -145,10 +124,14 @@ class BrokerRequest(Request):
         if self.tool_call is not None:
             self.tool_call.answered(response)
 
-    def relayed(self) -> None:
-        """A child has the message in its body: whoever waits for it tells the end."""
+    def relayed(self, session: str) -> None:
+        """
+        A child has the message in its body: whoever waits for it tells the end.
+
+        @param session: what the log calls the session.
+        """
         if self.tool_call is not None:
-            self.tool_call.is_relayed = True
+            self.tool_call.relayed(session)
 
     def ended_with(self, outcome: str) -> None:
         """
@@ -240,11 +223,29 @@ class BrokerRequest(Request):
         if self._answered_early:
             self._close_connection()
         elif self._checking:
-            self._held = (command, path, version)
+            self._is_complete = True
         elif self._refusal is not None:
             self._answer(self._refusal)
         else:
-            super().requestReceived(command, path, version)
+            self._received()
+
+    def _received(self) -> None:
+        """Twisted's own would look for a form in the body."""
+        query = self.uri.partition(b"?")[2]
+        self.args = parse_qs(query, True) if query else {}
+        self.content.seek(0)
+        self.process()
+
+    def getHeader(self, key: AnyStr) -> AnyStr | None:  # noqa: N802 - Twisted's
+        """
+        @param key: the name of a header.
+        @return: its value, the last one of several.
+        """
+        name = _NAMES.get(key)
+        if name is None:
+            return super().getHeader(key)
+        values: Any = self.requestHeaders._rawHeaders.get(name)
+        return None if values is None else values[-1]
 
     def process(self) -> None:
         """The body is complete, and the resource is to answer."""
@@ -301,6 +302,9 @@ class BrokerRequest(Request):
         if not self._is_taken:
             self.release_body()
         super().connectionLost(reason)
+        on_lost, self.on_lost = self.on_lost, None
+        if on_lost is not None:
+            on_lost(reason)
 
     def finish(self) -> None:
         """The answer is complete."""
@@ -340,11 +344,10 @@ class BrokerRequest(Request):
                 self._no_room = not self._has_room(length or 0)
             if self._too_long or self._no_room:
                 refusal = self._refuse_body()
-        held, self._held = self._held, None
         if refusal is None:
-            if held is not None:
-                super().requestReceived(*held)
-        elif held is not None:
+            if self._is_complete:
+                self._received()
+        elif self._is_complete:
             self._answer(refusal)
         elif length == 0:
             # Nothing to save; and the channel counts on a request to give this to.

@@ -25,7 +25,8 @@ from fjmcp_broker.oauth.bearer import Principal
 from fjmcp_broker.web.channel import BrokerChannel
 from fjmcp_broker.web.cors import answer_all, is_open_to_all
 from fjmcp_broker.web.errors import RETRY_AFTER_SECONDS
-from fjmcp_broker.web.request import BrokerRequest, IAdmission, Refusal
+from fjmcp_broker.web.interfaces import IAdmission
+from fjmcp_broker.web.request import BrokerRequest, Refusal
 
 SETTLE_SECONDS: Final = 0.25
 """How long a connection that was accepted last has for its request."""

@@ -5,19 +5,23 @@ bearer, method, formats.
 
 from typing import Any, Final
 
+from attrs import frozen
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from fjmcp_broker.limits.memory import Memory, MemoryBounds
 from fjmcp_broker.limits.policy import Limited
 from fjmcp_broker.mcp.messages import NULL
+from fjmcp_broker.oauth.bearer import parse_authorization
 from fjmcp_broker.oauth.metadata import resource_url
+from fjmcp_broker.oauth.tokens import digest
 from fjmcp_broker.web.bearer import (
     BearerAuthenticator,
     BearerRefused,
     authorization_header,
 )
-from fjmcp_broker.web.cors import MCP_METHODS, answer_origin
+from fjmcp_broker.web.cors import MCP_METHODS, answer_origin, has_origin
+from fjmcp_broker.web.interfaces import IAdmission
 from fjmcp_broker.web.limiting import RateLimiter
 from fjmcp_broker.web.mcp.answers import (
     SHORT_RETRY_SECONDS,
@@ -30,7 +34,7 @@ from fjmcp_broker.web.mcp.answers import (
 )
 from fjmcp_broker.web.origins import OriginPolicy
 from fjmcp_broker.web.pages.visitors import Visitors, prefers_html
-from fjmcp_broker.web.request import BrokerRequest, IAdmission, Refusal
+from fjmcp_broker.web.request import BrokerRequest, Refusal
 
 DEFAULT_MAXIMUM_REQUEST_BYTES: Final = 16 * 1024 * 1024
 
@@ -44,6 +48,19 @@ def body_memory(total_bytes: int) -> MemoryBounds:
     return MemoryBounds(
         total_bytes, total_bytes // 2, kept_for_small_bytes=total_bytes // 4
     )
+
+
+@frozen
+class _Good:
+    """
+    What is found out once about a head that comes again: Host and formats are good,
+    and nothing is owed to a script of another origin. Whose the token is, and whether
+    it is still anybody's, is asked each time.
+
+    @ivar token_digest: of the bearer.
+    """
+
+    token_digest: bytes
 
 
 @implementer(IAdmission)
@@ -83,6 +100,11 @@ class McpAdmission:
         @param length: of the body.
         @return: what is wrong, if anything, or a Deferred of that.
         """
+        head = request.head
+        if head is not None and isinstance(head.judgment, _Good):
+            request.principal = self._authenticator.known(head.judgment.token_digest)
+            if request.principal is not None:
+                return None
         wrong = self._judge_origin(request)
         if wrong is not None or method == b"OPTIONS":
             return wrong
@@ -93,7 +115,10 @@ class McpAdmission:
                 self._authenticate(request, method, authorization)
             )
         request.principal = principal
-        return self._judge_headers(request, method)
+        refused = self._judge_headers(request, method)
+        if refused is None and head is not None and not has_origin(request):
+            head.judgment = _Good(digest(parse_authorization(authorization) or ""))
+        return refused
 
     def too_large(self, request: BrokerRequest) -> Refusal:
         """

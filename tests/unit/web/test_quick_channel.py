@@ -108,6 +108,7 @@ _LINES = st.sampled_from(
         b": x",
         b"",
         b"Connection: close",
+        b"Connection: keep-alive",
         b"Cookie: a=b",
         b"Content-Length: 3",
         b"Content-Length: 0",
@@ -160,6 +161,57 @@ class SameTests(SynchronousTestCase):
                 for world in (own, quick):
                     world.give(data[start:cut])
                 start = cut
+        self.assertEqual(quick.outcome(), own.outcome())
+        for world in (own, quick):
+            world.end()
+        self.assertEqual(quick.clock.getDelayedCalls(), [])
+
+    @settings(max_examples=600, deadline=None)
+    @given(
+        st.lists(_LINES, max_size=4),
+        st.sampled_from(
+            (
+                b"Content-Length: %d",
+                b"content-length: %d",
+                b"Content-Length:%d",
+                b"Content-Length: 00%d",
+                b"Content-Length: %d\r\n folded",
+                b"X: y\r\n Content-Length: %d",
+                b"X: y\nContent-Length: %d",
+                b"Content-Length: 3\r\nContent-Length: %d",
+            )
+        ),
+        st.lists(_LINES, max_size=2),
+        st.lists(
+            st.tuples(st.binary(max_size=12), st.integers(-2, 2) | st.just(0)),
+            min_size=2,
+            max_size=6,
+        ),
+    )
+    @example([b"Host: a"], b"Content-Length: %d", [], [(b"a", 0), (b"bc" * 5, 0)])
+    @example([b"Connection: close"], b"Content-Length: %d", [], [(b"a", 0)] * 3)
+    @example([b"Connection: keep-alive"], b"Content-Length: %d", [], [(b"a", 0)] * 3)
+    @example([b"Cookie: a=b"], b"Content-Length: %d", [], [(b"a", 0)] * 3)
+    @example([b"Host: a"], b"Content-Length: %d", [], [(b"abc", 0), (b"abc", -1)])
+    @example([b"Host: a"], b"Content-Length: %d", [], [(b"abc", 0), (b"abc", 1)])
+    @example([b"Host: a"], b"Content-Length: %d", [], [(b"", 0)] * 3)
+    def test_repeated_heads(
+        self,
+        before: list[bytes],
+        length: bytes,
+        behind: list[bytes],
+        bodies: list[tuple[bytes, int]],
+    ) -> None:
+        """
+        The same head each time but for the length, which may be wrong: what comes
+        behind it is the body or the next request all the same.
+        """
+        own, quick = World(HTTPChannel), World(QuickChannel)
+        for body, wrong in bodies:
+            lines = [*before, length % max(0, len(body) + wrong), *behind]
+            data = wire((b"POST /mcp?a=b HTTP/1.1", lines, body))
+            for world in (own, quick):
+                world.give(data)
         self.assertEqual(quick.outcome(), own.outcome())
         for world in (own, quick):
             world.end()

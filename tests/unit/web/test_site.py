@@ -11,9 +11,7 @@ from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from fjmcp_broker.web.request import (
-    IAdmission,
-)
+from fjmcp_broker.web.interfaces import IAdmission
 from fjmcp_broker.web.site import BodyLimit, BrokerSite
 from tests.unit.web.mcp_world import McpWorld, request
 

@@ -1,0 +1,109 @@
+"""
+Heads of requests that come again. A client says the same about itself, its token and
+its session with every call; all that differs is how long the body is.
+
+Nothing is parsed here: what Twisted has made of a head is used again for one that is
+the same, byte by byte, but for the digits of its C{Content-Length}.
+"""
+
+import re
+from typing import Any, Final
+
+import attrs
+from twisted.web.http import Request
+
+REMEMBERED_BYTES: Final = 4096
+"""Of the heads of earlier requests, on each connection."""
+
+_END: Final = b"\r\n\r\n"
+_LENGTH: Final = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ([0-9]{1,9})\r\n")
+_DIFFERENT: Final = frozenset((b"Cookie", b"Expect", b"Transfer-Encoding"))
+"""With one of these Twisted does more than to remember it."""
+
+
+@attrs.define(eq=False)
+class Head:
+    """
+    A head, whatever its length says.
+
+    @ivar line: method, target and version of HTTP.
+    @ivar fields: the values by names, as C{Headers} keeps them; not to be changed.
+        The length is that of the first such request.
+    @ivar judgment: what somebody has found out of these alone, for the next time.
+    """
+
+    line: tuple[bytes, bytes, bytes]
+    fields: dict[bytes, list[bytes]]
+    judgment: Any = None
+
+
+class Heads:
+    """
+    Those of one connection.
+    """
+
+    def __init__(self) -> None:
+        """Nothing came yet."""
+        self._known: dict[bytes, Head] = {}
+        self._bytes = 0
+
+    def clear(self) -> None:
+        """Forget all of them."""
+        self._known.clear()
+        self._bytes = 0
+
+    def find(self, data: bytes, longest: int) -> tuple[Head, bytes, bytes] | None:
+        """
+        @param data: begins where a request begins.
+        @param longest: how many bytes a head may have.
+        @return: the head, the digits of its length, and the body, if this is a whole
+            request and nothing behind it, and its head is known.
+        """
+        if not self._known:
+            return None
+        end = data.find(_END, 0, longest)
+        length = _LENGTH.search(data, 0, end + 2) if end > 0 else None
+        if length is None:
+            return None
+        start, stop = length.span(1)
+        head = self._known.get(data[:start] + data[stop:end])
+        body = data[end + len(_END) :]
+        if head is None or len(body) != int(length[1]):
+            return None
+        return head, length[1], body
+
+    def learn(
+        self,
+        data: bytes,
+        end: int,
+        request: Request,
+        line: tuple[bytes, bytes, bytes],
+    ) -> Head | None:
+        """
+        @param data: begins with a head that Twisted has read and found good.
+        @param end: where that ends.
+        @param request: has the headers.
+        @param line: method, target and version.
+        @return: the head, if it is one of those that can be known again.
+        """
+        length = _LENGTH.search(data, 0, end + 2)
+        fields = request.requestHeaders._rawHeaders
+        if (
+            length is None
+            or line[2] != b"HTTP/1.1"
+            or not _DIFFERENT.isdisjoint(fields)
+            or not _goes_on(fields.get(b"Connection"))
+        ):
+            return None
+        start, stop = length.span(1)
+        known = data[:start] + data[stop:end]
+        self._bytes += len(known)
+        if self._bytes > REMEMBERED_BYTES:
+            self._known.clear()
+            self._bytes = len(known)
+        head = self._known[known] = Head(line, fields.copy())
+        return head
+
+
+def _goes_on(connection: list[bytes] | None) -> bool:
+    return connection is None or [v.lower() for v in connection] == [b"keep-alive"]
