@@ -17,6 +17,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from fjmcp_broker.limits.addresses import Address
+from fjmcp_broker.logs import background
 from fjmcp_broker.store import traces
 from fjmcp_broker.store.database import Database
 from fjmcp_broker.store.errors import StoreError
@@ -62,6 +63,7 @@ class Bookkeeping:
         self._book = Book(random_bytes)
         self._writing = DeferredLock()
         self.trail = AuditTrail(database, lifetimes.seconds)
+        self.trail.on_many = self._write_early
         self.calls = ToolCalls(self.trail, reactor.seconds)
         self._timer = steady_timer(
             FLUSH_SECONDS, self.flush, "write the books", reactor
@@ -111,6 +113,9 @@ class Bookkeeping:
         """
         await self.trail.flush()
         await self._writing.run(lambda: Deferred.fromCoroutine(self._write_traces()))
+
+    def _write_early(self) -> None:
+        background(self.trail.flush(), "writing the audit trail")
 
     async def _write_traces(self) -> None:
         self._book.forget_before(self.trail.now - KEPT_SECONDS)

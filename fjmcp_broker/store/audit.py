@@ -5,15 +5,60 @@ Events name users, clients and grants without referring to them: they outlive th
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import StrEnum, unique
+from itertools import chain, groupby
 from sqlite3 import Connection
 from typing import Any, Final
 
 import attrs
 
 _COLUMNS: Final = (
-    "at, kind, user_id, client_id, grant_id, session, tool, outcome, duration_ms, actor"
+    "at",
+    "kind",
+    "user_id",
+    "client_id",
+    "grant_id",
+    "session",
+    "tool",
+    "outcome",
+    "duration_ms",
+    "actor",
+)
+"""Those of the table, without its key."""
+
+Row = tuple[
+    int,
+    str,
+    int | None,
+    str | None,
+    str | None,
+    str | None,
+    str | None,
+    str,
+    int | None,
+    str | None,
+]
+"""An event as the table has it, in the order of the columns."""
+
+ROWS_AT_ONCE: Final = 100
+"""In one statement. A thread lets go of the interpreter's lock in a statement and takes
+it again behind it: with a statement for each row, writer and event loop would hand it
+to each other a thousand times for a thousand rows, and the loop waits each time."""
+
+_INSERT: Final = f"INSERT INTO audit_events ({', '.join(_COLUMNS)})"
+_VALUES: Final = f"({', '.join('?' * len(_COLUMNS))})"
+_INSERT_ONE: Final = f"{_INSERT} VALUES {_VALUES}"
+_INSERT_MANY: Final = f"{_INSERT} VALUES {', '.join([_VALUES] * ROWS_AT_ONCE)}"
+_INSERT_OF_GRANT: Final = (
+    f"{_INSERT} SELECT ?1, ?2,"  # noqa: S608 - constants
+    " ifnull(?3, (SELECT user_id FROM grants WHERE grant_id = ?5)),"
+    " ifnull(?4, (SELECT client_id FROM grants WHERE grant_id = ?5)),"
+    " ?5, ?6, ?7,"
+    # Whoever is told of the end of a grant is not told why.
+    " ifnull(nullif(?8, ''),"
+    " ifnull((SELECT reason FROM grants WHERE grant_id = ?5), 'unknown')),"
+    " ?9, ?10"
 )
 
 
@@ -91,39 +136,81 @@ class ShownEvent:
     client_name: str | None
 
 
-def insert_many(connection: Connection, events: Sequence[AuditEvent]) -> None:
+def row_of(event: AuditEvent) -> Row:
+    """
+    @param event: any.
+    @return: the same for the table.
+    """
+    return (
+        event.at,
+        event.kind.value,
+        event.user_id,
+        event.client_id,
+        event.grant_id,
+        event.session,
+        event.tool,
+        event.outcome,
+        event.duration_ms,
+        event.actor,
+    )
+
+
+def event_of(row: Row) -> AuditEvent:
+    """
+    @param row: of the table.
+    @return: what L{row_of} made it of.
+    """
+    return AuditEvent(
+        at=row[0],
+        kind=Kind(row[1]),
+        user_id=row[2],
+        client_id=row[3],
+        grant_id=row[4],
+        session=row[5],
+        tool=row[6],
+        outcome=row[7],
+        duration_ms=row[8],
+        actor=row[9],
+    )
+
+
+def insert_many(connection: Connection, events: Iterable[AuditEvent]) -> None:
     """
     Write events down.
 
     @param connection: in a transaction that may write.
     @param events: in the order in which they happened.
     """
-    connection.executemany(
-        f"INSERT INTO audit_events ({_COLUMNS})"  # noqa: S608 - constants
-        " SELECT :at, :kind,"
-        " ifnull(:user, (SELECT user_id FROM grants WHERE grant_id = :grant)),"
-        " ifnull(:client, (SELECT client_id FROM grants WHERE grant_id = :grant)),"
-        " :grant, :session, :tool,"
-        # Whoever is told of the end of a grant is not told why.
-        " ifnull(nullif(:outcome, ''),"
-        " ifnull((SELECT reason FROM grants WHERE grant_id = :grant), 'unknown')),"
-        " :duration, :actor",
-        [
-            {
-                "at": event.at,
-                "kind": str(event.kind),
-                "user": event.user_id,
-                "client": event.client_id,
-                "grant": event.grant_id,
-                "session": event.session,
-                "tool": event.tool,
-                "outcome": event.outcome,
-                "duration": event.duration_ms,
-                "actor": event.actor,
-            }
-            for event in events
-        ],
-    )
+    insert_rows(connection, [row_of(event) for event in events])
+
+
+def insert_rows(connection: Connection, rows: Sequence[Row]) -> None:
+    """
+    As L{insert_many}.
+
+    @param connection: in a transaction that may write.
+    @param rows: of events, in the order in which they happened.
+    """
+    for is_whole, some in groupby(rows, _is_whole):
+        if is_whole:
+            _insert_whole(connection, list(some))
+        else:
+            connection.executemany(_INSERT_OF_GRANT, some)
+
+
+def _is_whole(row: Row) -> bool:
+    """
+    @return: whether nothing of it is taken from its grant: user, client and outcome.
+    """
+    return row[2] is not None and row[3] is not None and row[7] != ""
+
+
+def _insert_whole(connection: Connection, rows: list[Row]) -> None:
+    in_full = len(rows) - len(rows) % ROWS_AT_ONCE
+    for start in range(0, in_full, ROWS_AT_ONCE):
+        some = rows[start : start + ROWS_AT_ONCE]
+        connection.execute(_INSERT_MANY, list(chain.from_iterable(some)))
+    connection.executemany(_INSERT_ONE, rows[in_full:])
 
 
 def select(
@@ -158,7 +245,7 @@ def select(
     return [_shown(row) for row in rows]
 
 
-_COLUMNS_OF_EVENT: Final = ", ".join(f"event.{name}" for name in _COLUMNS.split(", "))
+_COLUMNS_OF_EVENT: Final = ", ".join(f"event.{name}" for name in _COLUMNS)
 
 
 def delete_before(connection: Connection, before: int, limit: int) -> int:
@@ -176,22 +263,11 @@ def delete_before(connection: Connection, before: int, limit: int) -> int:
 
 
 def _shown(row: tuple[Any, ...]) -> ShownEvent:
-    event_id, at, kind, user_id, client_id, grant_id, session, tool, *rest = row
-    outcome, duration_ms, actor, login, metadata = rest
+    event: Any
+    event_id, *event, login, metadata = row
     return ShownEvent(
         event_id=event_id,
-        event=AuditEvent(
-            at=at,
-            kind=Kind(kind),
-            outcome=outcome,
-            user_id=user_id,
-            client_id=client_id,
-            grant_id=grant_id,
-            session=session,
-            tool=tool,
-            duration_ms=duration_ms,
-            actor=actor,
-        ),
+        event=event_of(tuple(event)),
         login=login,
         client_name=None if metadata is None else client_name(metadata),
     )

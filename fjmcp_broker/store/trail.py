@@ -11,14 +11,21 @@ from typing import Final
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger
 
-from . import audit
-from .audit import AuditEvent, Kind
+from fjmcp_broker.oauth.bearer import Principal
+
+from .audit import AuditEvent, Kind, Row, insert_rows, row_of
 from .database import Database
 
-#: More than a busy minute; a daemon whose disk is full does not grow for longer.
+#: A daemon whose disk is full does not grow for longer.
 MAXIMUM_WAITING: Final = 10_000
+#: So many are not left to the next time that they would be written anyway. From here to
+#: the maximum there is half a second at 15,000 calls in a second, in which a disk that
+#: takes 10 ms for a transaction writes 50,000.
+MANY_WAITING: Final = 2_000
 #: In one transaction, so that a refresh that comes behind it need not wait long.
 MAXIMUM_BATCH: Final = 1_000
+
+_TOOL_CALL: Final = Kind.TOOL_CALL.value
 
 
 class AuditTrail:
@@ -26,6 +33,9 @@ class AuditTrail:
     Collects events and writes them down now and then.
 
     @ivar lost: how many events could not be kept, ever.
+    @ivar on_many: called when so many wait that they should be written now. When that
+        fails it is not called again before they have become fewer: what is tried
+        again now and then anyway need not be tried with each further event.
     """
 
     _log = Logger()
@@ -36,19 +46,23 @@ class AuditTrail:
         now: Callable[[], float],
         *,
         maximum_waiting: int = MAXIMUM_WAITING,
+        many_waiting: int = MANY_WAITING,
     ) -> None:
         """
         @param database: the store.
         @param now: seconds since the epoch.
         @param maximum_waiting: events that are kept until they are written.
+        @param many_waiting: events at which C{on_many} is called.
         """
         self._database = database
         self._now = now
         self._maximum_waiting = maximum_waiting
-        self._waiting: deque[AuditEvent] = deque()
+        self._many_waiting = many_waiting
+        self._waiting: deque[Row] = deque()
         self._flushing = DeferredLock()
         self._newly_lost = 0
         self.lost = 0
+        self.on_many: Callable[[], None] = lambda: None
 
     @property
     def waiting(self) -> int:
@@ -66,14 +80,42 @@ class AuditTrail:
 
     def note(self, event: AuditEvent) -> None:
         """
-        @param event: it has happened. Where too many wait, the oldest stay: the
-            beginning of a disturbance says more than its end.
+        @param event: it has happened.
         """
-        if len(self._waiting) >= self._maximum_waiting:
-            self.lost += 1
-            self._newly_lost += 1
-        else:
-            self._waiting.append(event)
+        self._keep(row_of(event))
+
+    def called(
+        self,
+        whose: Principal,
+        session: str,
+        tool: str,
+        outcome: str,
+        duration_seconds: float,
+    ) -> None:
+        """
+        A call of a tool is over now. Of these there are thousands in a second, so
+        that their rows are made at once, of what is there already.
+
+        @param whose: who called.
+        @param session: what the log calls the session.
+        @param tool: as in L{AuditEvent}.
+        @param outcome: likewise.
+        @param duration_seconds: from the headers of the request to its answer.
+        """
+        self._keep(
+            (
+                int(self._now()),
+                _TOOL_CALL,
+                whose.user_id,
+                whose.client_id,
+                whose.grant_id,
+                session,
+                tool,
+                outcome,
+                round(duration_seconds * 1000) if duration_seconds > 0 else 0,
+                None,
+            )
+        )
 
     def grant_ended(self, grant_id: str) -> None:
         """
@@ -108,15 +150,29 @@ class AuditTrail:
 
     async def _flush(self) -> None:
         while self._waiting or self._newly_lost:
-            batch = list(islice(self._waiting, MAXIMUM_BATCH))
+            batch: list[Row] = list(islice(self._waiting, MAXIMUM_BATCH))
             lost = 0 if len(batch) < len(self._waiting) else self._newly_lost
             rows = batch
             if lost:
                 told = AuditEvent(at=self.now, kind=Kind.EVENTS_LOST, outcome=str(lost))
-                rows = [*batch, told]
-            await self._database.write(partial(audit.insert_many, events=rows))
+                rows = [*batch, row_of(told)]
+            await self._database.write(partial(insert_rows, rows=rows))
             for _ in batch:
                 self._waiting.popleft()
             if lost:
                 self._newly_lost -= lost
                 self._log.error("{count} audit events were lost", count=lost)
+
+    def _keep(self, row: Row) -> None:
+        """
+        Where too many wait, the oldest stay: the beginning of a disturbance says more
+        than its end.
+        """
+        waiting = len(self._waiting)
+        if waiting >= self._maximum_waiting:
+            self.lost += 1
+            self._newly_lost += 1
+            return
+        self._waiting.append(row)
+        if waiting + 1 == self._many_waiting and not self._flushing.locked:
+            self.on_many()

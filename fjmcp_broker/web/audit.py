@@ -4,15 +4,15 @@ What the audit trail hears of calls of tools: each of them once, however it ende
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from hashlib import sha256
 from typing import Final
 
 from fjmcp_broker.mcp.messages import NULL, Request, Response, text_of
-from fjmcp_broker.mcp.modern.answers import failed
+from fjmcp_broker.mcp.modern.answers import IS_ERROR, failed
 from fjmcp_broker.mcp.modern.edits import members_of
 from fjmcp_broker.oauth.bearer import Principal
-from fjmcp_broker.sessions.stateless.shared import digest_of_grant
-from fjmcp_broker.store.audit import AuditEvent, Kind
+from fjmcp_broker.sessions.stateless.shared import name_of_shared
 from fjmcp_broker.store.trail import AuditTrail
 
 CALL: Final = "tools/call"
@@ -22,6 +22,12 @@ _TOOL: Final = re.compile(r"[A-Za-z0-9_.:/-]{1,128}")
 not written down: it could be anything."""
 
 ODD_TOOL: Final = "?"
+
+_LONGEST_NAME: Final = 2 + 128 * 6
+"""Bytes of raw JSON: the quotes, and each character escaped."""
+
+_REMEMBERED: Final = 512
+"""Names of tools. Clients repeat the few that they have."""
 
 _INPUT_REQUIRED: Final = b'"input_required"'
 
@@ -33,20 +39,51 @@ class ToolCall:
     One call on its way.
     """
 
-    def __init__(self, end: Callable[[str], None]) -> None:
+    __slots__ = ("_began_at", "_calls", "_name", "_principal", "_session_id", "_tool")
+
+    def __init__(
+        self,
+        calls: "ToolCalls",
+        principal: Principal,
+        session_id: bytes | None,
+        tool: str,
+        began_at: float,
+    ) -> None:
         """
-        @param end: is told the outcome, once.
+        @param calls: is told the outcome, once.
+        @param principal: who calls.
+        @param session_id: as for L{ToolCalls.begin}.
+        @param tool: as the trail shows it.
+        @param began_at: as for L{ToolCalls.begin}.
         """
-        self._end: Callable[[str], None] | None = end
-        self.is_relayed = False
+        self._calls: ToolCalls | None = calls
+        self._principal = principal
+        self._session_id = session_id
+        self._tool = tool
+        self._began_at = began_at
+        self._name: str | None = None
+
+    def relayed(self, session: str) -> None:
+        """
+        A child has it: whoever waits for it tells the end.
+
+        @param session: what the log calls the session; else that is made of its id.
+        """
+        self._name = session
 
     def over(self, outcome: str) -> None:
         """
         @param outcome: one of our own words. The first one counts.
         """
-        end, self._end = self._end, None
-        if end is not None:
-            end(outcome)
+        calls, self._calls = self._calls, None
+        if calls is not None:
+            calls.trail.called(
+                self._principal,
+                self._name or _session_name(self._session_id, self._principal),
+                self._tool,
+                outcome,
+                calls.seconds() - self._began_at,
+            )
 
     def answered(self, response: Response) -> None:
         """
@@ -61,13 +98,16 @@ class ToolCall:
 
         @param status: of the answer; 0: there is none, the client has gone.
         """
-        if not self.is_relayed:
+        if self._name is None:
             self.over("abandoned" if not status else _ENDS_WITH.get(status, "failed"))
 
 
 class ToolCalls:
     """
     Makes them.
+
+    @ivar trail: takes the events.
+    @ivar seconds: tells how much time has passed.
     """
 
     def __init__(self, trail: AuditTrail, seconds: Callable[[], float]) -> None:
@@ -75,8 +115,8 @@ class ToolCalls:
         @param trail: takes the events.
         @param seconds: tells how much time has passed.
         """
-        self._trail = trail
-        self._seconds = seconds
+        self.trail = trail
+        self.seconds = seconds
 
     def begin(
         self,
@@ -95,24 +135,9 @@ class ToolCalls:
         """
         if not isinstance(message, Request) or message.method != CALL:
             return None
-        tool = text_of(message.members.get("name", NULL)) or ""
-
-        def end(outcome: str) -> None:
-            self._trail.note(
-                AuditEvent(
-                    at=self._trail.now,
-                    kind=Kind.TOOL_CALL,
-                    outcome=outcome,
-                    user_id=principal.user_id,
-                    client_id=principal.client_id,
-                    grant_id=principal.grant_id,
-                    session=_session_name(session_id, principal.grant_id),
-                    tool=tool if _TOOL.fullmatch(tool) else ODD_TOOL,
-                    duration_ms=max(0, round((self._seconds() - began_at) * 1000)),
-                )
-            )
-
-        return ToolCall(end)
+        name = message.members.get("name", NULL)
+        tool = _shown_tool(name) if len(name) <= _LONGEST_NAME else ODD_TOOL
+        return ToolCall(self, principal, session_id, tool, began_at)
 
 
 def outcome_of(response: Response) -> str:
@@ -123,16 +148,27 @@ def outcome_of(response: Response) -> str:
     """
     if response.error is not None:
         return "error"
+    result = response.result or NULL
+    # A result may be large, and nearly none of them says either.
+    if IS_ERROR not in result and _INPUT_REQUIRED not in result:
+        return "ok"
     if failed(response):
         return "tool_error"
-    result = response.result or NULL
-    if _INPUT_REQUIRED not in result:
-        return "ok"
     kind = (members_of(result) or {}).get("resultType")
     return "input_required" if kind == _INPUT_REQUIRED else "ok"
 
 
-def _session_name(session_id: bytes | None, grant_id: str) -> str:
+@lru_cache(maxsize=_REMEMBERED)
+def _shown_tool(name: bytes) -> str:
+    """
+    @param name: raw JSON, controlled by the client, of L{_LONGEST_NAME} at most.
+    @return: what the trail calls the tool.
+    """
+    tool = text_of(name) or ""
+    return tool if _TOOL.fullmatch(tool) else ODD_TOOL
+
+
+def _session_name(session_id: bytes | None, principal: Principal) -> str:
     if session_id is None:
-        return f"g{digest_of_grant(grant_id).hex()[:9]}"
+        return name_of_shared(principal.grant_id)
     return sha256(session_id).hexdigest()[:10]

@@ -41,6 +41,9 @@ from fjmcp_broker.mcp.modern.translation import (
 MAXIMUM_URLS: Final = 20
 """Pages that one error may ask a person to visit."""
 
+IS_ERROR: Final = b'"isError"'
+"""Stands in every result of a tool that says that it failed."""
+
 
 def answer_to_modern(
     modern: ModernRequest,
@@ -107,7 +110,7 @@ def failed(response: Response) -> bool:
         return True
     # A result may be large, and nearly none of them says it.
     result = response.result or NULL
-    if b'"isError"' not in result:
+    if IS_ERROR not in result:
         return False
     return (members_of(result) or {}).get("isError") == b"true"
 

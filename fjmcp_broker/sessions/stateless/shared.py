@@ -39,6 +39,7 @@ class SharedSession:
     What a grant's requests of the stateless revisions have in common.
 
     @ivar grant_id: the grant.
+    @ivar name: for the log.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class SharedSession:
         self._parked = parked
         self._leases = leases
         self._digest = digest_of_grant(identity.grant_id)
-        self._name = f"g{self._digest.hex()[:9]}"
+        self.name = name_of_shared(identity.grant_id)
         self._leased: set[Workplace] = set()
         self._spare: list[Workplace] = []
         self._count = 0
@@ -139,7 +140,7 @@ class SharedSession:
             self._spare.remove(place)
 
     def _workplace(self, *, is_shared: bool) -> Workplace:
-        name = self._name if is_shared else f"{self._name}-{self._count}"
+        name = self.name if is_shared else f"{self.name}-{self._count}"
         self._count += 1
         return Workplace(
             self,
@@ -317,6 +318,14 @@ def digest_of_grant(grant_id: str) -> bytes:
     @return: what its implicit session is known by.
     """
     return sha256(b"the implicit session of\0" + grant_id.encode()).digest()
+
+
+def name_of_shared(grant_id: str) -> str:
+    """
+    @param grant_id: of a grant.
+    @return: what the log calls its implicit session.
+    """
+    return f"g{digest_of_grant(grant_id).hex()[:9]}"
 
 
 def wants_own_child(modern: ModernRequest) -> bool:

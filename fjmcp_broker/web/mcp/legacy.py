@@ -155,7 +155,7 @@ class LegacyPosts:
             waiter.cancelled()
             return
         session.request(message, waiter)
-        request.relayed()
+        request.relayed(session.name)
         waiter.begin()
 
     def _audited(

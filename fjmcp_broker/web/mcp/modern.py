@@ -152,7 +152,7 @@ class ModernPosts:
                 edit = partial(self._heard, session, identity, modern.request, edit)
             answer = ModernAnswer(request, self._clock, formats, edit, modern)
             call = lease.begin(modern, answer)
-            request.relayed()
+            request.relayed(session.name)
             answer.begun(call)
         finally:
             lease.release()

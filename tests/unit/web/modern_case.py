@@ -15,6 +15,7 @@ from fjmcp_broker.sessions.errors import SessionGone
 from fjmcp_broker.sessions.registry import Opened
 from fjmcp_broker.sessions.session import Session
 from fjmcp_broker.sessions.stateless.calls import CallObserver
+from fjmcp_broker.sessions.stateless.shared import name_of_shared
 from fjmcp_broker.web.mcp.endpoint import McpEndpoint
 from fjmcp_broker.web.root import Root
 from tests.unit.web.mcp_world import McpWorld, Wire
@@ -136,8 +137,9 @@ class FakeShared:
     @ivar listed: what happens when the endpoint itself lists the tools.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, grant_id: str = "g_1") -> None:
         """Awake."""
+        self.name = name_of_shared(grant_id)
         self.calls: list[FakeCall] = []
         self.leases: list[FakeLease] = []
         self.at_once: Callable[[FakeCall], None] | None = None
@@ -196,7 +198,9 @@ class FakeRegistry:
 
     def shared(self, principal: Principal) -> FakeShared:
         """As the real one."""
-        return self.by_grant.setdefault(principal.grant_id, FakeShared())
+        return self.by_grant.setdefault(
+            principal.grant_id, FakeShared(principal.grant_id)
+        )
 
     async def find(self, session_id: str, principal: Principal) -> Session:
         """There are no sessions."""

@@ -4,26 +4,27 @@ import json
 from typing import Any
 
 from fjmcp_broker.sessions.errors import ChildGone
-from fjmcp_broker.store.audit import AuditEvent, Kind
+from fjmcp_broker.store.audit import AuditEvent, Kind, event_of
+from fjmcp_broker.store.trail import AuditTrail
 from fjmcp_broker.web.audit import ODD_TOOL, ToolCalls
 from tests.unit.web.mcp_world import McpWorld, request
 from tests.unit.web.modern_case import ModernCase, modern
 
 
-class ListTrail:
+class ListTrail(AuditTrail):
     """Keeps what is noted."""
-
-    now = 5
 
     def __init__(self) -> None:
         """Nothing yet."""
-        self.events: list[AuditEvent] = []
+        nowhere: Any = None
+        super().__init__(nowhere, lambda: 5.0)
 
-    def note(self, event: AuditEvent) -> None:
+    @property
+    def events(self) -> list[AuditEvent]:
         """
-        @param event: kept.
+        What would be written.
         """
-        self.events.append(event)
+        return [event_of(row) for row in self._waiting]
 
 
 class LegacyTests(McpWorld):
@@ -33,8 +34,7 @@ class LegacyTests(McpWorld):
         """A world whose calls are heard of."""
         super().setUp()
         self.trail = ListTrail()
-        trail: Any = self.trail
-        calls = ToolCalls(trail, self.clock.seconds)
+        calls = ToolCalls(self.trail, self.clock.seconds)
         self.endpoint._calls = self.endpoint._legacy._calls = calls
 
     def outcomes(self) -> list[tuple[str | None, str]]:
@@ -162,8 +162,7 @@ class StatelessTests(ModernCase):
         """A world whose calls are heard of."""
         super().setUp()
         self.trail = ListTrail()
-        trail: Any = self.trail
-        self.endpoint._calls = ToolCalls(trail, self.clock.seconds)
+        self.endpoint._calls = ToolCalls(self.trail, self.clock.seconds)
 
     def outcomes(self) -> list[str]:
         """In the order in which calls ended."""

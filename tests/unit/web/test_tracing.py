@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from fjmcp_broker.bookkeeping import FLUSH_SECONDS, Bookkeeping
 from fjmcp_broker.limits.addresses import parse_address
 from fjmcp_broker.store import audit, traces
-from fjmcp_broker.store.audit import Kind
+from fjmcp_broker.store.audit import Kind, event_of
 from fjmcp_broker.store.database import Database
 from fjmcp_broker.store.errors import StoreUnavailable
 from fjmcp_broker.trace.attempts import Attempt
@@ -101,7 +101,7 @@ class JourneyTests(TracedCase):
         self.assertEqual(attempt.client_id, self.client_id)
         self.assertEqual(attempt.user_id, USER.user_id)
         self.assertEqual({step.network for step in attempt.steps}, {NETWORK})
-        (event,) = self.books.trail._waiting
+        (event,) = map(event_of, self.books.trail._waiting)
         self.assertEqual(
             (event.kind, event.outcome, event.user_id, event.grant_id),
             (Kind.SIGN_IN, "ok", USER.user_id, attempt.grant_id),
@@ -137,7 +137,7 @@ class JourneyTests(TracedCase):
         self.assertEqual(self.outcome(), "cancelled")
         self.browser.submit(page, "full")
         self.assertEqual(self.outcome(), "expired")
-        (event,) = self.books.trail._waiting
+        (event,) = map(event_of, self.books.trail._waiting)
         self.assertEqual(event.outcome, "cancelled")
 
     def test_nothing_else_begins_an_attempt(self) -> None:
@@ -167,7 +167,8 @@ class CallbackTests(TracedCase):
             self.site.upstream.outcomes = [failure]
             self.browser.get(callback_target(self.leave(), code="gta_x"))
             self.assertEqual(self.outcome(number), word)
-        outcomes = [event.outcome for event in self.books.trail._waiting]
+        waiting = self.books.trail._waiting
+        outcomes = [event_of(row).outcome for row in waiting]
         self.assertEqual(outcomes, [word for _, word in cases])
 
     def test_begun_again(self) -> None:
