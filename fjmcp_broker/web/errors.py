@@ -9,6 +9,7 @@ from typing import Final
 import attrs
 from twisted.web.iweb import IRequest
 
+from fjmcp_broker.errors import BrokerError
 from fjmcp_broker.oauth.errors import OAuthError
 from fjmcp_broker.oauth.vocabulary import ErrorCode
 
@@ -17,6 +18,12 @@ RETRY_AFTER_SECONDS: Final = 5
 
 #: Answers with tokens or errors (RFC 6749 section 5.1).
 NO_STORE: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
+
+
+class NotFound(BrokerError):  # noqa: N818 - it says what happened
+    """
+    There is nothing at this path, or nothing for this client.
+    """
 
 
 @attrs.frozen

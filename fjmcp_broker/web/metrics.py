@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from twisted.web.iweb import IRequest
-from werkzeug.exceptions import NotFound
 
 from fjmcp_broker.config.addresses import Network
 from fjmcp_broker.metrics import CONTENT_TYPE, Metrics
-from fjmcp_broker.web.errors import answer_bytes
+from fjmcp_broker.web.errors import NotFound, answer_bytes
 from fjmcp_broker.web.limiting import ClientAddresses
 
 METRICS_PATH: Final = "/metrics"

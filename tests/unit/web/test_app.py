@@ -2,11 +2,14 @@
 
 from typing import Any
 
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.error import ConnectionDone
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.iweb import IRequest
 from twisted.web.resource import Resource
+from twisted.web.test.requesthelper import DummyRequest
 from zope.interface import provider
 
 from fjmcp_broker.oauth.errors import OAuthError
@@ -21,6 +24,8 @@ def page(request: IRequest, answer: ErrorAnswer) -> bytes:
     """
     @return: an error as a person sees it.
     """
+    if answer.description == "no page":
+        raise LookupError("no page")
     return f"<p>{answer.code} {answer.incident is not None}".encode()
 
 
@@ -31,11 +36,20 @@ class Endpoint:
 
     def __init__(self) -> None:
         self.error: BaseException | None = None
+        self.wait: Deferred[None] | None = None
+        self.is_cancelled = False
 
     async def handle(self, request: IRequest) -> bytes:
         """
         @return: one word.
         """
+        if self.wait is not None:
+            try:
+                await self.wait
+            except CancelledError:
+                self.is_cancelled = True
+                if self.error is None:
+                    raise
         if self.error is not None:
             raise self.error
         return answer_bytes(request, b"done", "text/plain")
@@ -277,3 +291,39 @@ class ErrorTests(AppTestCase):
             self.assertEqual(answer.headers["content-type"], "text/html; charset=utf-8")
             self.assertEqual(answer.length, len(text))
         self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
+
+    def test_page_that_fails(self) -> None:
+        """The client has an answer even so."""
+        error = OAuthError(ErrorCode.INVALID_REQUEST, "no page")
+        answer = self.answer(error, "/oauth/authorize")
+        self.assertEqual(answer.status, 500)
+        self.assertEqual(len(self.flushLoggedErrors(LookupError)), 1)
+
+
+class PartingTests(AppTestCase):
+    """A client goes away before its answer is there."""
+
+    def leave(self, error: Exception | None) -> DummyRequest:
+        """
+        @param error: what the endpoint raises when it is told to stop.
+        @return: the request, whose client has gone.
+        """
+        self.endpoint.wait, self.endpoint.error = Deferred(), error
+        request = DummyRequest([b""])
+        request.uri = b"/"
+        self.world.resource.render(request)
+        self.assertFalse(self.endpoint.is_cancelled)
+        request.processingFailed(Failure(ConnectionDone()))
+        return request
+
+    def test_work_is_cancelled(self) -> None:
+        """And nothing is written."""
+        request = self.leave(None)
+        self.assertTrue(self.endpoint.is_cancelled)
+        self.assertEqual((request.written, request.finished), ([], 0))
+
+    def test_what_fails_then_is_logged(self) -> None:
+        """Nobody else can be told."""
+        request = self.leave(ValueError("too late"))
+        self.assertEqual((request.written, request.finished), ([], 0))
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)

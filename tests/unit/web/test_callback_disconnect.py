@@ -80,7 +80,7 @@ class GatedDatabase(Database):
 
 
 class DisconnectTests(SynchronousTestCase):
-    """Klein cancels a route when its client disconnects: nothing half is left."""
+    """An endpoint is cancelled when its client disconnects: nothing half is left."""
 
     def make(self) -> tuple[Site, Gate]:
         gate = Gate()
