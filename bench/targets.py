@@ -128,7 +128,8 @@ class Target:
 
 def _message(id: int, method: str, params: Mapping[str, Any]) -> bytes:
     message = {"jsonrpc": "2.0", "id": id, "method": method, "params": params}
-    return json.dumps(message).encode()
+    # Without blanks, as the official SDKs for Python and TypeScript write it.
+    return json.dumps(message, separators=(",", ":")).encode()
 
 
 def _post(
