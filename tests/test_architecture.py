@@ -43,6 +43,7 @@ LEVELS: Final = (
         "systemd",
         "timers",
         "clocks",
+        "deadlines",
         "eager",
     ),
     ("errors", "secret", "version", "key_text", "rights"),
