@@ -16,8 +16,13 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+)
 from prometheus_client.registry import Collector
+
+from fjmcp_broker.series import Timed
 
 # Else every counter is shown with a gauge of when it was made, which nothing reads.
 disable_created_metrics()
@@ -64,45 +69,6 @@ class Tally:
         """
         for kind in kinds:
             self._counter.labels(kind)
-
-
-class Timed:
-    """
-    How often things of some kind were done, and how long they took.
-    """
-
-    def __init__(self, counter: Counter, seconds: Histogram) -> None:
-        """
-        @param counter: with some labels.
-        @param seconds: with the first of them.
-        """
-        self._counter = counter
-        self._seconds = seconds
-        # The library takes a lock and makes a key to find each of them.
-        self._known: dict[tuple[str, ...], tuple[Counter, Histogram]] = {}
-
-    def add(self, seconds: float | None, *labels: str) -> None:
-        """
-        @param seconds: how long it took; C{None}: that says nothing.
-        @param labels: their values.
-        """
-        counter, histogram = self._known.get(labels) or self._make(labels)
-        counter.inc()
-        if seconds is not None:
-            histogram.observe(seconds)
-
-    def expect(self, *labels: str) -> None:
-        """
-        As L{Tally.expect}.
-
-        @param labels: values that go together.
-        """
-        self._make(labels)
-
-    def _make(self, labels: tuple[str, ...]) -> tuple[Counter, Histogram]:
-        made = self._counter.labels(*labels), self._seconds.labels(labels[0])
-        self._known[labels] = made
-        return made
 
 
 class Metrics:
@@ -285,18 +251,12 @@ class Metrics:
         what: str,
         help: str,
         help_of_seconds: str,
-        buckets: Sequence[float],
+        bounds: Sequence[float],
         labels: Sequence[str],
     ) -> Timed:
-        counter = Counter(f"{what}s", help, labels, registry=self._registry)
-        seconds = Histogram(
-            f"{what}_duration_seconds",
-            help_of_seconds,
-            labels[:1],
-            buckets=buckets,
-            registry=self._registry,
-        )
-        return Timed(counter, seconds)
+        timed = Timed(what, help, help_of_seconds, bounds, labels)
+        self._registry.register(timed)
+        return timed
 
 
 class _Watch(Collector):

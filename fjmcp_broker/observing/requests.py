@@ -19,6 +19,7 @@ from fjmcp_broker.oauth.vocabulary import (
     ErrorCode,
 )
 from fjmcp_broker.observing.labels import Limit
+from fjmcp_broker.series import Series
 from fjmcp_broker.web.metrics import METRICS_PATH
 from fjmcp_broker.web.request import BrokerRequest
 
@@ -43,7 +44,7 @@ OWN_PATHS: Final = frozenset(
 )
 """What the label C{endpoint} can be, beside C{other}."""
 
-
+_MCP_PATH: Final = MCP_PATH.encode("ascii")
 _METHODS: Final = frozenset(("GET", "HEAD", "POST", "DELETE", "OPTIONS"))
 _RPC_METHODS: Final = frozenset(
     (
@@ -77,32 +78,50 @@ class RequestCounter:
         self._mcp = metrics.mcp
         self._sign_ins = metrics.sign_ins
         self._limits_hit = metrics.limits_hit
+        # Whatever clients send, these are as few as the series that they lead to.
+        self._posts: dict[tuple[str, bool | None, int], tuple[Series, Series]] = {}
 
     def __call__(self, request: BrokerRequest, seconds: float) -> None:
         """
         @param request: it has been answered.
         @param seconds: how long that took.
         """
+        if request.path == _MCP_PATH and request.method == b"POST":
+            for series in self._series_of_post(request):
+                series.add(seconds)
+            if request.code == 413:
+                self._limits_hit.add(Limit.REQUEST_BYTES)
+            return
         path = (request.path or b"").decode("latin-1")
         method = request.method.decode("latin-1")
-        status = str(int(request.code))
         is_stream = path == MCP_PATH and method == "GET" and request.code == 200
         self._http.add(
             None if is_stream else seconds,
             path if path in OWN_PATHS else OTHER,
             method if method in _METHODS else OTHER,
-            status,
+            str(int(request.code)),
         )
-        if path == MCP_PATH and method == "POST":
-            called = request.rpc_method
-            known = called if called in _RPC_METHODS else OTHER
-            self._mcp.add(seconds, known, _call_outcome(request), status)
-            if request.code == 413:
-                self._limits_hit.add(Limit.REQUEST_BYTES)
-        elif path in (CALLBACK_PATH, CONSENT_PATH):
+        if path in (CALLBACK_PATH, CONSENT_PATH):
             outcome = _outcome(request)
             if outcome is not None:
                 self._sign_ins.add(outcome)
+
+    def _series_of_post(self, request: BrokerRequest) -> tuple[Series, Series]:
+        """
+        @return: what counts a message posted to the MCP endpoint: as a request of HTTP
+            and as a message.
+        """
+        called = request.rpc_method
+        known = called if called in _RPC_METHODS else OTHER
+        key = known, request.has_failed, request.code
+        series = self._posts.get(key)
+        if series is None:
+            status = str(int(request.code))
+            series = self._posts[key] = (
+                self._http.of(MCP_PATH, "POST", status),
+                self._mcp.of(known, _call_outcome(request), status),
+            )
+        return series
 
 
 def _call_outcome(request: BrokerRequest) -> str:
