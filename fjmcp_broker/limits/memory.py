@@ -2,9 +2,12 @@
 A bound on memory that many share, such that none of them gets all of it.
 """
 
-from collections import Counter
+from collections.abc import Callable
 
 from attrs import frozen
+
+Holder = str | int
+"""Whose memory it is: a network, or a user."""
 
 
 @frozen
@@ -30,13 +33,17 @@ class Memory:
     What is held of it.
     """
 
-    def __init__(self, bounds: MemoryBounds) -> None:
+    def __init__(
+        self, bounds: MemoryBounds, on_full: Callable[[], None] = lambda: None
+    ) -> None:
         """
         @param bounds: how much there is.
+        @param on_full: called when there was no room for something.
         """
         self._bounds = bounds
+        self._on_full = on_full
         self._held_bytes = 0
-        self._by_holder: Counter[str] = Counter()
+        self._by_holder: dict[Holder, int] = {}
 
     @property
     def held_bytes(self) -> int:
@@ -45,49 +52,55 @@ class Memory:
         """
         return self._held_bytes
 
-    def fits(self, holder: str | None, size_bytes: int) -> bool:
+    def fits(
+        self, holder: Holder | None, size_bytes: int, more_bytes: int | None = None
+    ) -> bool:
         """
-        @param holder: who wants to hold something new; C{None}: nobody knows.
+        @param holder: who wants to hold something; C{None}: nobody knows.
         @param size_bytes: of the whole of it.
+        @param more_bytes: how much of that is not held yet, all of it by default.
         @return: whether there is room for it now.
         """
-        return self._has_room(holder, size_bytes, size_bytes)
+        if more_bytes is None:
+            more_bytes = size_bytes
+        bounds = self._bounds
+        limit = bounds.total_bytes
+        if size_bytes > bounds.small_bytes:
+            limit -= bounds.kept_for_small_bytes
+        if self._held_bytes + more_bytes <= limit and (
+            holder is None
+            or self._by_holder.get(holder, 0) + more_bytes <= bounds.per_holder_bytes
+        ):
+            return True
+        self._on_full()
+        return False
 
-    def take(self, holder: str | None, more_bytes: int, size_bytes: int) -> bool:
+    def take(self, holder: Holder | None, more_bytes: int, size_bytes: int) -> bool:
         """
         @param holder: who holds it.
         @param more_bytes: to be held beside what is.
         @param size_bytes: of the thing that they belong to, these included.
         @return: whether there was room; if not, nothing has changed.
         """
-        if not self._has_room(holder, more_bytes, size_bytes):
+        if not self.fits(holder, size_bytes, more_bytes):
             return False
         self._held_bytes += more_bytes
-        if holder is not None:
-            self._by_holder[holder] += more_bytes
+        if holder is not None and more_bytes:
+            self._by_holder[holder] = self._by_holder.get(holder, 0) + more_bytes
         return True
 
-    def give_back(self, holder: str | None, fewer_bytes: int) -> None:
+    def give_back(self, holder: Holder | None, fewer_bytes: int) -> None:
         """
         @param holder: as when they were taken.
         @param fewer_bytes: no more than were taken.
         """
         self._held_bytes -= fewer_bytes
         if holder is not None:
-            self._by_holder[holder] -= fewer_bytes
-            if not self._by_holder[holder]:
+            left = self._by_holder[holder] - fewer_bytes
+            if left:
+                self._by_holder[holder] = left
+            else:
                 del self._by_holder[holder]
-
-    def _has_room(self, holder: str | None, more_bytes: int, size_bytes: int) -> bool:
-        bounds = self._bounds
-        limit = bounds.total_bytes
-        if size_bytes > bounds.small_bytes:
-            limit -= bounds.kept_for_small_bytes
-        if self._held_bytes + more_bytes > limit:
-            return False
-        if holder is None:
-            return True
-        return self._by_holder[holder] + more_bytes <= bounds.per_holder_bytes
 
 
 class Held:
@@ -95,12 +108,14 @@ class Held:
     What one thing holds while it grows.
     """
 
+    __slots__ = ("_bytes", "_holder", "_memory")
+
     def __init__(self, memory: Memory) -> None:
         """
         @param memory: where it is taken from.
         """
         self._memory = memory
-        self._holder: str | None = None
+        self._holder: Holder | None = None
         self._bytes = 0
 
     def grow(self, more_bytes: int) -> bool:
@@ -114,7 +129,7 @@ class Held:
         self._bytes = size
         return True
 
-    def belongs_to(self, holder: str | None, size_bytes: int) -> bool:
+    def belongs_to(self, holder: Holder | None, size_bytes: int) -> bool:
         """
         Say whose it is, and how large it will be.
 
@@ -123,10 +138,11 @@ class Held:
         @return: whether there is room for it; if not, it holds nothing any more.
         """
         already = self._bytes
-        self.release()
+        if already:
+            self.release()
         self._holder = holder
-        size = max(already, size_bytes)
-        return self._memory.fits(holder, size) and self.grow(already)
+        fits = self._memory.fits(holder, max(already, size_bytes))
+        return fits and (not already or self.grow(already))
 
     def release(self) -> None:
         """Hold nothing."""

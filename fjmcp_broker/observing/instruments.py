@@ -24,7 +24,6 @@ from fjmcp_broker.observing.parts import (
     CountedChild,
     CountedDatabase,
     CountedForgejo,
-    CountedMemory,
     CountedRows,
 )
 from fjmcp_broker.sessions.children.population import Full, Reaped
@@ -150,7 +149,8 @@ class Instruments:
         @param total_bytes: that the bodies of requests may take together.
         @return: a bound on it, which counts those for whom there was no room.
         """
-        return CountedMemory(body_memory(total_bytes), self.metrics.limits_hit)
+        hit = partial(self.metrics.limits_hit.add, Limit.BODY_MEMORY)
+        return Memory(body_memory(total_bytes), hit)
 
     # Hearing of things
 

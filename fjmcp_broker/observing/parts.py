@@ -8,7 +8,6 @@ from typing import TypeVar
 
 from twisted.internet.defer import CancelledError
 
-from fjmcp_broker.limits.memory import Memory, MemoryBounds
 from fjmcp_broker.metrics import Metrics, Tally
 from fjmcp_broker.observing.labels import Limit
 from fjmcp_broker.secret import Secret
@@ -152,37 +151,3 @@ class CountedRows(SessionRows):
         closed = await super().close_surplus(grant_id, keep, spared, now)
         self._limits_hit.add(Limit.DORMANT_PER_GRANT, len(closed))
         return closed
-
-
-class CountedMemory(Memory):
-    """A bound on memory, with those counted who found no room."""
-
-    def __init__(self, bounds: MemoryBounds, limits_hit: Tally) -> None:
-        """
-        @param bounds: as for L{Memory}.
-        @param limits_hit: counts.
-        """
-        super().__init__(bounds)
-        self._limits_hit = limits_hit
-
-    def fits(self, holder: str | None, size_bytes: int) -> bool:
-        """
-        @param holder: as for L{Memory.fits}.
-        @param size_bytes: likewise.
-        @return: likewise.
-        """
-        return self._counted(super().fits(holder, size_bytes))
-
-    def take(self, holder: str | None, more_bytes: int, size_bytes: int) -> bool:
-        """
-        @param holder: as for L{Memory.take}.
-        @param more_bytes: likewise.
-        @param size_bytes: likewise.
-        @return: likewise.
-        """
-        return self._counted(super().take(holder, more_bytes, size_bytes))
-
-    def _counted(self, has_room: bool) -> bool:
-        if not has_room:
-            self._limits_hit.add(Limit.BODY_MEMORY)
-        return has_room

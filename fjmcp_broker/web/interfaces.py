@@ -6,6 +6,8 @@ from typing import Any
 
 from zope.interface import Attribute, Interface
 
+from fjmcp_broker.limits.memory import Holder
+
 
 class IAdmission(Interface):
     """
@@ -39,7 +41,7 @@ class IAdmission(Interface):
         @return: the answer.
         """
 
-    def holder(request: Any) -> str | None:  # noqa: N805 - zope
+    def holder(request: Any) -> Holder | None:  # noqa: N805 - zope
         """
         @param request: it has been admitted.
         @return: whose share of the memory its body takes, C{None}: nobody's.

@@ -139,13 +139,13 @@ class McpAdmission:
             retry_after=SHORT_RETRY_SECONDS,
         )
 
-    def holder(self, request: BrokerRequest) -> str | None:
+    def holder(self, request: BrokerRequest) -> int | None:
         """
         @param request: it has been admitted.
         @return: its user.
         """
         principal = request.principal
-        return None if principal is None else str(principal.user_id)
+        return None if principal is None else principal.user_id
 
     async def _authenticate(
         self, request: BrokerRequest, method: bytes, authorization: bytes | None
