@@ -4,20 +4,21 @@ from collections.abc import Hashable
 from typing import Generic, TypeVar
 
 import attrs
+import msgspec
 
 from fjmcp_broker.mcp.messages import Notification, Request, Response
 
 T = TypeVar("T")
 
 
-@attrs.frozen
-class Pending(Generic[T]):
+class Pending(msgspec.Struct, Generic[T], frozen=True, eq=False):
     """
     A request that the child has and has not answered.
 
     @ivar child_id: raw JSON of the id towards the child.
     @ivar session: whose request it is.
     @ivar id: raw JSON of the id as the client wrote it.
+    @ivar key: what equal ids have in common.
     @ivar method: the method.
     @ivar progress_token: raw JSON of the client's token, or None.
     @ivar waiter: what the caller stored with the request.
@@ -26,6 +27,7 @@ class Pending(Generic[T]):
     child_id: bytes
     session: Hashable
     id: bytes
+    key: bytes
     method: str
     progress_token: bytes | None
     waiter: T
@@ -44,8 +46,7 @@ class Relayed(Generic[T]):
     cancelled: Pending[T] | None = None
 
 
-@attrs.frozen
-class Answer(Generic[T]):
+class Answer(msgspec.Struct, Generic[T], frozen=True):
     """
     The answer to a request, which is no longer pending.
 

@@ -12,6 +12,7 @@ from typing import Final, Generic, TypeVar
 
 import attrs
 import msgspec
+from msgspec.structs import replace
 
 from fjmcp_broker.errors import BrokerError
 from fjmcp_broker.mcp.correlated import (
@@ -165,13 +166,10 @@ class Correlation(Generic[T]):
 
     def request(self, request: Request, session: Hashable, waiter: T) -> bytes:
         """
-        Take a client's request.
-
-        @param request: the request, under the client's id.
-        @param session: whose it is; any value but None.
-        @param waiter: what comes back with its answer.
+        @param request: as for L{take}, which says what is raised.
+        @param session: likewise.
+        @param waiter: likewise.
         @return: the request for the child.
-        @raise Exception: as L{take}.
         """
         return self.take(request, session, waiter)[0]
 
@@ -179,7 +177,7 @@ class Correlation(Generic[T]):
         self, request: Request, session: Hashable, waiter: T
     ) -> tuple[bytes, Pending[T]]:
         """
-        Take a client's request, as L{request}.
+        Take a client's request.
 
         @param request: the request, under the client's id.
         @param session: whose it is; any value but None.
@@ -191,8 +189,8 @@ class Correlation(Generic[T]):
         """
         if self._ended:
             raise ChildGoneError("the child has ended")
-        key = (session, id_key(request.id))
-        if key in self._by_client:
+        key = id_key(request.id)
+        if (session, key) in self._by_client:
             raise DuplicateIdError("a request with this id is still in flight")
         if len(self._pending) >= self._maximum_pending:
             raise TooManyPendingError("too many requests wait for this child")
@@ -201,9 +199,10 @@ class Correlation(Generic[T]):
         params, token = request.params, request.meta.get("progressToken")
         if params is not None and token is not None:
             params = with_progress_token(params, child_id)
-        pending = Pending(child_id, session, request.id, request.method, token, waiter)
-        self._pending[child_id] = self._by_client[key] = pending
-        return encode_request(child_id, request.method, params), pending
+        id, method = request.id, request.method
+        pending = Pending(child_id, session, id, key, method, token, waiter)
+        self._pending[child_id] = self._by_client[session, key] = pending
+        return encode_request(child_id, method, params), pending
 
     def readdress(
         self, pending: Pending[T], id: bytes, progress_token: bytes | None
@@ -220,9 +219,9 @@ class Correlation(Generic[T]):
         if self._pending.get(pending.child_id) is not pending:
             return pending
         self._forget(pending)
-        new = attrs.evolve(pending, id=id, progress_token=progress_token)
-        self._pending[new.child_id] = new
-        self._by_client[new.session, id_key(id)] = new
+        key = id_key(id)
+        new = replace(pending, id=id, key=key, progress_token=progress_token)
+        self._pending[new.child_id] = self._by_client[new.session, key] = new
         return new
 
     def notify(self, notification: Notification, session: Hashable) -> Relayed[T]:
@@ -373,7 +372,7 @@ class Correlation(Generic[T]):
             if pending is None:
                 return Dropped("an error that names no request")
         self._forget(pending)
-        return Answer(pending, attrs.evolve(response, id=pending.id))
+        return Answer(pending, Response(pending.id, response.result, response.error))
 
     def _withdrawn(
         self, message: Notification
@@ -397,4 +396,4 @@ class Correlation(Generic[T]):
 
     def _forget(self, pending: Pending[T]) -> None:
         del self._pending[pending.child_id]
-        del self._by_client[pending.session, id_key(pending.id)]
+        del self._by_client[pending.session, pending.key]

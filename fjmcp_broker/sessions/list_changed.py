@@ -22,6 +22,9 @@ from fjmcp_broker.sessions.processes.backoff import Backoff
 MAXIMUM_SIGHTS: Final = 10_000
 
 _KINDS: Final = {"tools/list": "tools", "prompts/list": "prompts"}
+LISTS: Final = frozenset(_KINDS)
+"""Methods whose answers L{Sight.client_saw} has to see."""
+
 _LISTED: Final = ("tools", "prompts", "resources")
 
 _T = TypeVar("_T")

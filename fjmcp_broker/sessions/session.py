@@ -7,7 +7,7 @@ The session is the lasting thing. Its children come and go
 """
 
 from functools import partial
-from typing import Protocol
+from typing import Final, Protocol
 
 from fjmcp_broker.mcp.correlation import (
     CANCELLED,
@@ -34,10 +34,13 @@ from fjmcp_broker.sessions.children.waiting import Listener, Waiter
 from fjmcp_broker.sessions.errors import ChildGone, SessionGone
 from fjmcp_broker.sessions.handshake import TELLING, WatchedWaiter, telling_params
 from fjmcp_broker.sessions.ledger import StoredSession
-from fjmcp_broker.sessions.list_changed import Sight, changed
+from fjmcp_broker.sessions.list_changed import LISTS, Sight, changed
 from fjmcp_broker.sessions.processes.child import Child
 
-__all__ = ["INITIALIZED", "Session"]
+__all__ = ["INITIALIZED", "WATCHED", "Session"]
+
+WATCHED: Final = TELLING | LISTS
+"""Methods whose answers the session reads, too."""
 
 
 class SessionOwner(ChildrenKeeper, Protocol):
@@ -116,6 +119,12 @@ class Session:
         @return: whether it is closed: nobody finds it any more.
         """
         return self._ended
+
+    def take_up(self) -> bool:
+        """
+        @return: whether a request may be made at once: as L{Children.take_up}.
+        """
+        return self.children.take_up()
 
     async def awake(self) -> None:
         """
@@ -247,16 +256,16 @@ class Session:
         """
         if self._ended:
             raise SessionGone("the session was closed")
-        if any(attachment.holds(request.id) for attachment in self.children.old):
-            raise DuplicateIdError("a request with this id is still in flight")
-        attachment = self.children.current
-        if attachment is None:
+        children = self.children
+        for attachment in children.old:
+            if attachment.holds(request.id):
+                raise DuplicateIdError("a request with this id is still in flight")
+        current = children.current
+        if current is None:
             raise ChildGone("there is no child")
-        self.children.used_at = self._owner.clock.seconds()
-        watched = WatchedWaiter(
-            waiter, partial(self._answering, attachment, request, waiter)
-        )
-        attachment.request(request, watched)
+        if request.method in WATCHED:
+            waiter = WatchedWaiter(waiter, partial(self._watched, current, request))
+        current.request(request, waiter)
 
     def notify(self, notification: Notification) -> None:
         """
@@ -285,6 +294,16 @@ class Session:
                 return
 
     # From attachments
+
+    def answering(self, waiter: Waiter) -> None:
+        """
+        @param waiter: is about to get its answer. What its client could not be told
+            when it came goes before that.
+        """
+        if self._sight.untold and waiter.takes_messages:
+            untold, self._sight.untold = self._sight.untold, []
+            for message in untold:
+                waiter.notified(message)
 
     def belongs_to_none(self, attachment: Attachment, event: ChildNotification) -> None:
         """
@@ -338,26 +357,19 @@ class Session:
         if response.result is not None:
             self._announce(self._sight.child_listed(method, response.result))
 
-    def _answering(
-        self,
-        attachment: Attachment,
-        request: Request,
-        waiter: Waiter,
-        response: Response,
+    def _watched(
+        self, attachment: Attachment, request: Request, response: Response
     ) -> None:
-        """Something was answered: what else does it mean, and what goes before it?"""
-        if response.result is not None:
-            self._sight.client_saw(request, response.result)
-            if request.method in TELLING:
-                told = self.children.told.after(request)
-                if told != self.children.told:
-                    self.children.told = told
-                    self._owner.session_told(self)
-                    current = self.children.current
-                    if current is not None and current is not attachment:
-                        # The newer child was told what was true before.
-                        current.ask(request.method, telling_params(request))
-        if self._sight.untold and waiter.takes_messages:
-            untold, self._sight.untold = self._sight.untold, []
-            for message in untold:
-                waiter.notified(message)
+        """Something was answered that means more than its client is told."""
+        if response.result is None:
+            return
+        self._sight.client_saw(request, response.result)
+        if request.method in TELLING:
+            told = self.children.told.after(request)
+            if told != self.children.told:
+                self.children.told = told
+                self._owner.session_told(self)
+                current = self.children.current
+                if current is not None and current is not attachment:
+                    # The newer child was told what was true before.
+                    current.ask(request.method, telling_params(request))

@@ -8,8 +8,8 @@ number where the old one is gone. Every other byte passes as it came.
 
 from typing import Final
 
-import attrs
 import msgspec
+from msgspec.structs import replace
 
 from fjmcp_broker.mcp.envelope import (
     INTERNAL_ERROR,
@@ -96,7 +96,7 @@ def to_legacy(modern: ModernRequest) -> Request:
     if gone or replaced:
         params = edited(params, without=gone, replaced=replaced)
     kept = {name: raw for name, raw in members.items() if name not in gone}
-    return attrs.evolve(request, params=params, members={**kept, **replaced}, meta=meta)
+    return replace(request, params=params, members={**kept, **replaced}, meta=meta)
 
 
 def result_to_modern(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Mapping
 from contextlib import suppress
 from typing import Final
 
-import attrs
+from msgspec.structs import replace
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
@@ -231,7 +231,7 @@ class Attachment:
         if counts:
             return self._send(request, object(), waiter)
         self._asked += 1
-        return self._send(attrs.evolve(request, id=b"%d" % self._asked), _OURS, waiter)
+        return self._send(replace(request, id=b"%d" % self._asked), _OURS, waiter)
 
     def readdress(
         self, pending: Pending[Waiter], id: bytes, progress_token: bytes | None
@@ -321,6 +321,8 @@ class Attachment:
         self.has_failed = True
         self._ours = 0
         for pending in self._correlation.drain():
+            if pending.session is not _OURS:
+                self._session.answering(pending.waiter)
             pending.waiter.answered(failure(pending.id, reason, told))
 
     # The child's side
@@ -340,7 +342,7 @@ class Attachment:
         del line  # its parts are in the message, and either may be large
         event = self._correlation.receive(message)
         if isinstance(event, Answer):
-            self._answer(event)
+            self._answer(event.pending, event.response)
         elif isinstance(event, RequestNotification):
             event.pending.waiter.notified(event.message)
         elif isinstance(event, TornDown):
@@ -380,15 +382,16 @@ class Attachment:
             raise
         return pending
 
-    def _answer(self, event: Answer[Waiter]) -> None:
-        waiter = event.pending.waiter
-        self._ours -= event.pending.session is _OURS
+    def _answer(self, pending: Pending[Waiter], response: Response) -> None:
+        waiter = pending.waiter
         try:
-            waiter.answered(event.response)
+            if pending.session is _OURS:
+                self._ours -= 1
+            else:
+                self._session.answering(waiter)
+            waiter.answered(response)
         except Exception:
             self.log.failure("session {session}: an answer failed", session=self._name)
-            waiter.answered(
-                failure(event.pending.id, "unexpected", "the answer was lost")
-            )
+            waiter.answered(failure(pending.id, "unexpected", "the answer was lost"))
         finally:
             self._owner.answered(self)

@@ -8,6 +8,7 @@ from fjmcp_broker.mcp.correlation import ChildNotification, ChildRequest
 from fjmcp_broker.mcp.lifecycle import Change, State
 from fjmcp_broker.secret import Secret
 from fjmcp_broker.sessions.children.profiles import ChildProfiles
+from fjmcp_broker.sessions.children.waiting import Waiter
 from fjmcp_broker.sessions.processes.child import Child
 from fjmcp_broker.sessions.processes.ending import ChildEnd, ChildObserver
 from fjmcp_broker.upstream.interfaces import UpstreamAccessToken
@@ -36,7 +37,8 @@ class AttachmentOwner(Protocol):
 
 class ChildHearer(Protocol):
     """
-    Who hears what a child says beside its answers: a session of either kind.
+    Who hears what a child says, beside those who wait for answers: a session of either
+    kind.
 
     @ivar digest: what its requests go under, and the key of its row if it has one.
     @ivar name: for the log.
@@ -52,6 +54,11 @@ class ChildHearer(Protocol):
     def name(self) -> str:
         """
         @return: for the log.
+        """
+
+    def answering(self, waiter: Waiter) -> None:
+        """
+        @param waiter: of a client, is about to get its answer.
         """
 
     def asked(self, attachment: "Attachment", asked: ChildRequest) -> None:

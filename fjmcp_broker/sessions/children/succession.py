@@ -47,6 +47,8 @@ class Children:
     @ivar opening: the first child's answer to C{initialize}, or C{None}.
     @ivar state: where the session stands.
     @ivar used_at: when it was last used, seconds since the epoch.
+    @ivar current: the child that requests go to, if there is one.
+    @ivar old: those that only finish what they have.
     """
 
     log = Logger()
@@ -76,9 +78,9 @@ class Children:
         self._session = session
         self._owner = owner
         self._machine = make_lifecycle(self)
-        self._current: Attachment | None = None
+        self.current: Attachment | None = None
         self._next: Attachment | None = None
-        self._old: set[Attachment] = set()
+        self.old: set[Attachment] = set()
         self._waking = Waking(owner.clock, self._has_current)
         self._failure: Exception = SessionGone("the session was closed")
         self._why = UNMISSED
@@ -88,40 +90,26 @@ class Children:
         self._closed = False
 
     @property
-    def current(self) -> Attachment | None:
-        """
-        @return: the child that requests go to, if there is one.
-        """
-        return self._current
-
-    @property
-    def old(self) -> list[Attachment]:
-        """
-        @return: those that only finish what they have.
-        """
-        return list(self._old)
-
-    @property
     def living(self) -> list[Attachment]:
         """
         @return: all that may be spoken to, the newest last.
         """
-        return [*self._old] + ([] if self._current is None else [self._current])
+        return [*self.old] + ([] if self.current is None else [self.current])
 
     @property
     def expires_at(self) -> int | None:
         """
         @return: when its child's token expires, C{None} without a child.
         """
-        return None if self._current is None else self._current.expires_at
+        return None if self.current is None else self.current.expires_at
 
     @property
     def in_flight(self) -> int:
         """
         @return: how many requests wait for an answer.
         """
-        held = sum(attachment.in_flight for attachment in self._old)
-        return held + (0 if self._current is None else self._current.in_flight)
+        held = sum(attachment.in_flight for attachment in self.old)
+        return held + (0 if self.current is None else self.current.in_flight)
 
     @property
     def are_needed(self) -> bool:
@@ -129,7 +117,7 @@ class Children:
         @return: whether there are any, or somebody waits for one.
         """
         return self.state not in (State.DORMANT, State.CLOSED) or bool(
-            self._old or self._waking
+            self.old or self._waking
         )
 
     @property
@@ -148,6 +136,17 @@ class Children:
 
     # Waking and sleeping
 
+    def take_up(self) -> bool:
+        """
+        @return: whether a request may go to the child at once, as nearly all may: then
+            L{awake} has nothing to wait for. It counts as a use.
+        """
+        current, now = self.current, self._owner.clock.seconds()
+        if current is None or not current.usable:
+            return False
+        self.used_at = now
+        return current.expires_at - now > DRAIN_MARGIN_SECONDS + FRESH_SECONDS
+
     async def awake(self) -> None:
         """
         Wait until there is a child: to be awaited right before L{request}, which is
@@ -165,21 +164,22 @@ class Children:
         """
         if self._closed:
             raise SessionGone("the session was closed")
+        if self.take_up():
+            return
         self.used_at = now = self._owner.clock.seconds()
-        current = self._current
+        current = self.current
         if current is not None and current.usable:
-            left = current.expires_at - now - DRAIN_MARGIN_SECONDS
             # A replacement that hangs at its start must not hold up calls.
             is_late = self._next is not None and self._starter.is_late()
-            if left > (0 if is_late else FRESH_SECONDS):
+            if is_late and current.expires_at - now > DRAIN_MARGIN_SECONDS:
                 return
         elif current is not None:
             # On its way out, and takes nothing more.
-            self._old.add(current)
+            self.old.add(current)
             self._machine.child_ended()
-        if self._current is None and self._next is None:
+        if self.current is None and self._next is None:
             self._backoff.check(now)
-        waiting = self._waking.join(is_patient=self._current is None)
+        waiting = self._waking.join(is_patient=self.current is None)
         self._machine.rotate()
         self._machine.wake()
         self._owner.session_changed(self._session)
@@ -237,7 +237,7 @@ class Children:
         @param attachment: has one request less in flight.
         """
         self.used_at = self._owner.clock.seconds()
-        if attachment in self._old and not attachment.in_flight:
+        if attachment in self.old and not attachment.in_flight:
             self._stop(attachment, UNMISSED)
         self._owner.session_answered(self._session)
 
@@ -246,7 +246,7 @@ class Children:
         @param attachment: its child is no more.
         @param end: how it ended.
         """
-        self._old.discard(attachment)
+        self.old.discard(attachment)
         if attachment.ready_at is not None:
             now = self._owner.clock.seconds()
             lived = now - attachment.ready_at
@@ -260,7 +260,7 @@ class Children:
                 self._backoff.stopped(lived)
             else:
                 self._backoff.ended(now, lived, end.last_stderr)
-        if attachment is self._current:
+        if attachment is self.current:
             self._machine.child_ended()
         self._owner.session_answered(self._session)
         self._owner.session_changed(self._session)
@@ -297,8 +297,8 @@ class Children:
 
     def promote(self) -> None:
         """Send requests to the started child."""
-        before, self._current, self._next = self._current, self._next, None
-        attachment = self._current
+        before, self.current, self._next = self.current, self._next, None
+        attachment = self.current
         if attachment is not None:
             clock = self._owner.clock
             attachment.ready_at = clock.seconds()
@@ -309,7 +309,7 @@ class Children:
             self.told.repeat(attachment.ask)
             self._session.child_promoted(attachment)
         if before is not None:
-            self._old.add(before)
+            self.old.add(before)
             if not before.in_flight:
                 self._stop(before, UNMISSED)
 
@@ -320,13 +320,13 @@ class Children:
             session=self._session.name,
             reason=self._why.reason,
         )
-        attachment, self._current = self._current, None
+        attachment, self.current = self.current, None
         if attachment is not None:
             self._stop(attachment, self._why)
 
     def lose_child(self) -> None:
         """Forget the child that requests went to."""
-        self._current = None
+        self.current = None
 
     def release_waiting(self) -> None:
         """There is a child."""
@@ -342,7 +342,7 @@ class Children:
 
     async def _start(self, attachment: Attachment) -> None:
         try:
-            if self._current is None:
+            if self.current is None:
                 await self._starter.wait()
             token = await self._owner.token_for(self._session)
             if attachment is not self._next:
@@ -370,7 +370,7 @@ class Children:
             self._machine.child_ready()
 
     def _has_current(self) -> bool:
-        return self._current is not None and self._current.usable
+        return self.current is not None and self.current.usable
 
     def _start_failed(self, attachment: Attachment, error: Exception) -> None:
         self._failure = error
@@ -384,17 +384,17 @@ class Children:
     def _expired(self, attachment: Attachment) -> None:
         attachment.expiry = None
         self.log.info("session {session}: token_expired", session=self._session.name)
-        if attachment is self._current:
+        if attachment is self.current:
             # One that is being started goes on.
             self._machine.child_ended()
         self._stop(attachment, EXPIRED)
 
     def _stop_old(self, why: Parting) -> None:
-        for attachment in list(self._old):
+        for attachment in list(self.old):
             self._stop(attachment, why)
 
     def _stop(self, attachment: Attachment, why: Parting) -> None:
-        self._old.discard(attachment)
+        self.old.discard(attachment)
         attachment.fail_all(why.reason, why.told)
         if attachment.child is not None:
             self._owner.stop_child(attachment.child, at_once=why.at_once)

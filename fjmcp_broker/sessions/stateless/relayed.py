@@ -6,7 +6,7 @@ requests of the client's, when the child of an older revision asks something.
 from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
-import attrs
+from msgspec.structs import replace
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from fjmcp_broker.mcp.correlation import Pending
@@ -293,7 +293,7 @@ class RelayedCall:
         self._end()
         modern = self.modern
         if has_failed:
-            answer, status = attrs.evolve(response, id=modern.id), 200
+            answer, status = replace(response, id=modern.id), 200
         elif self._attachment.is_stateless:
             answer, status = answer_passed_on(modern, response)
         else:

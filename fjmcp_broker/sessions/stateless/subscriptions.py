@@ -10,7 +10,7 @@ hands round what the child tells everybody.
 from contextlib import suppress
 from typing import Final, Protocol
 
-import attrs
+from msgspec.structs import replace
 
 from fjmcp_broker.mcp.correlation import Pending, TooManyPendingError
 from fjmcp_broker.mcp.messages import (
@@ -280,7 +280,7 @@ class ListeningCall:
         else:
             code = None if response.error is None else code_of(response.error)
             status = 200 if code is None else status_of_code(code)
-            self._finish(attrs.evolve(response, id=self.id), status)
+            self._finish(replace(response, id=self.id), status)
 
     def deliver(self, message: bytes) -> None:
         """

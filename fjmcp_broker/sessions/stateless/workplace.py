@@ -37,7 +37,7 @@ from fjmcp_broker.sessions.children.greeting import STATELESS_PARAMS
 from fjmcp_broker.sessions.children.ours import OurWaiter
 from fjmcp_broker.sessions.children.roles import ChildrenKeeper, Resident
 from fjmcp_broker.sessions.children.succession import Children
-from fjmcp_broker.sessions.children.waiting import Opening
+from fjmcp_broker.sessions.children.waiting import Opening, Waiter
 from fjmcp_broker.sessions.errors import ChildGone, SessionGone
 from fjmcp_broker.sessions.handshake import Identity, Told
 from fjmcp_broker.sessions.list_changed import Sight
@@ -290,6 +290,11 @@ class Workplace:
             params = STATELESS_PARAMS if attachment.is_stateless else {}
             for method in list(self._sight.lists):
                 attachment.ask(method, params, partial(self._compare, method))
+
+    def answering(self, waiter: Waiter) -> None:
+        """
+        @param waiter: is about to get its answer; nothing goes before that.
+        """
 
     def asked(self, attachment: Attachment, asked: ChildRequest) -> None:
         """

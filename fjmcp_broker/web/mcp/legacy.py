@@ -34,7 +34,7 @@ from fjmcp_broker.web.mcp.answers import (
     refusal,
     refused_by_policy,
 )
-from fjmcp_broker.web.mcp.recall import Recall, Waiting
+from fjmcp_broker.web.mcp.recall import NOBODY, Recall, Waiting
 from fjmcp_broker.web.mcp.streams import McpStreams
 from fjmcp_broker.web.mcp.waiters import Batch, StreamWaiter, ToolsOverlay
 from fjmcp_broker.web.mcp.waking import WakingLimit
@@ -100,13 +100,14 @@ class LegacyPosts:
         session = await self._registry.find(session_id.decode("latin-1"), principal)
         if not request.is_open:
             return None
-        parts = message if isinstance(message, tuple) else (message,)
-        with self._recall.waiting(session, parts) as waiting:
-            if any(isinstance(part, Request) for part in parts):
-                # Before anything is judged: what its tools do depends on the child.
+        waiting = NOBODY
+        if _asks(message) and not session.take_up():
+            # Before anything is judged: what its tools do depends on the child.
+            parts = message if isinstance(message, tuple) else (message,)
+            with self._recall.waiting(session, parts) as waiting:
                 await self._waking.wait(session, session.awake)
-                if not request.is_open:
-                    return None
+            if not request.is_open:
+                return None
         if isinstance(message, tuple):
             return self._batch(request, principal, session, message, waiting)
         verdict = decide(principal.policy, message, session.catalogue)
@@ -145,12 +146,8 @@ class LegacyPosts:
         message: Request,
         waiting: Waiting,
     ) -> None:
-        waiter = StreamWaiter(
-            partial(self._streams.answer, request, session, request_id=message.id),
-            self._tools_overlay.edit(message, principal, session.catalogue),
-            request.answered_with,
-            partial(request.ended_with, "cancelled"),
-        )
+        edit = self._tools_overlay.edit(message, principal, session.catalogue)
+        waiter = StreamWaiter(self._streams, request, session, message.id, edit)
         if waiting.has_lost(message):
             waiter.cancelled()
             return
@@ -227,6 +224,12 @@ class LegacyPosts:
                     )
                     batch.add(answer.body)
         return None if expected else ACCEPTED
+
+
+def _asks(message: Message | tuple[Message | MessageError, ...]) -> bool:
+    if isinstance(message, tuple):
+        return any(isinstance(part, Request) for part in message)
+    return isinstance(message, Request)
 
 
 def _over(call: ToolCall | None, outcome: str) -> None:

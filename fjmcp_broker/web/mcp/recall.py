@@ -5,6 +5,7 @@ meanwhile (MCP 2025-11-25, basic, utilities, cancellation). No child knows them 
 
 from collections.abc import Hashable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from fjmcp_broker.mcp.correlation import CANCELLED
 from fjmcp_broker.mcp.messages import NULL, Message, Notification, Request, id_key
@@ -37,7 +38,11 @@ class Waiting:
         @param request: one of these.
         @return: whether its client has taken it back.
         """
-        return id_key(request.id) in self._recalled
+        return bool(self._recalled) and id_key(request.id) in self._recalled
+
+
+NOBODY: Final = Waiting(())
+"""For a POST that did not wait."""
 
 
 class Recall:
@@ -47,7 +52,7 @@ class Recall:
 
     def __init__(self) -> None:
         """Nothing waits."""
-        self._waiting: dict[Hashable, list[Waiting]] = {}
+        self._waiting: dict[Hashable, set[Waiting]] = {}
 
     @contextmanager
     def waiting(
@@ -59,12 +64,12 @@ class Recall:
         @return: to be asked at the end of the wait which of them are still wanted.
         """
         waiting = Waiting(messages)
-        group = self._waiting.setdefault(session, [])
-        group.append(waiting)
+        group = self._waiting.setdefault(session, set())
+        group.add(waiting)
         try:
             yield waiting
         finally:
-            group.remove(waiting)
+            group.discard(waiting)
             if not group:
                 del self._waiting[session]
 

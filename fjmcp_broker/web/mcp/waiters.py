@@ -6,14 +6,17 @@ sessions, and turns them into response streams.
 from collections.abc import Callable
 from functools import partial
 
-import attrs
+from msgspec.structs import replace
 
 from fjmcp_broker.mcp.messages import Request, Response, encode
 from fjmcp_broker.mcp.policy import ToolCatalogue, overlay
 from fjmcp_broker.oauth.bearer import Principal
 from fjmcp_broker.rights import hides_writing
+from fjmcp_broker.sessions.session import Session
 from fjmcp_broker.sessions.streams.stream import ResponseStream
 from fjmcp_broker.web.audit import ToolCall
+from fjmcp_broker.web.mcp.streams import McpStreams
+from fjmcp_broker.web.request import BrokerRequest
 
 Edit = Callable[[bytes], bytes]
 """Changes the raw result of one answer."""
@@ -54,22 +57,27 @@ class StreamWaiter:
     Waits for one answer on behalf of one HTTP request.
     """
 
+    __slots__ = ("_edit", "_id", "_request", "_session", "_stream", "_streams")
+
     def __init__(
         self,
-        make_stream: Callable[[], ResponseStream],
-        edit: Edit | None = None,
-        on_answered: Callable[[Response], None] = lambda response: None,
-        on_cancelled: Callable[[], None] = lambda: None,
+        streams: McpStreams,
+        request: BrokerRequest,
+        session: Session,
+        id: bytes,
+        edit: Edit | None,
     ) -> None:
         """
-        @param make_stream: makes the response stream, once the request was taken.
+        @param streams: makes the response stream, once the child has the request.
+        @param request: the HTTP request.
+        @param session: takes the message in it.
+        @param id: raw JSON of the id of that message.
         @param edit: changes the result.
-        @param on_answered: hears the answer first.
-        @param on_cancelled: hears that there will be none.
         """
-        self._on_answered = on_answered
-        self._on_cancelled = on_cancelled
-        self._make_stream = make_stream
+        self._streams = streams
+        self._request = request
+        self._session = session
+        self._id = id
         self._edit = edit
         self._stream: ResponseStream | None = None
 
@@ -77,9 +85,12 @@ class StreamWaiter:
         """
         @return: the stream; from here on the HTTP request is the stream's.
         """
-        if self._stream is None:
-            self._stream = self._make_stream()
-        return self._stream
+        stream = self._stream
+        if stream is None:
+            self._stream = stream = self._streams.answer(
+                self._request, self._session, request_id=self._id
+            )
+        return stream
 
     @property
     def takes_messages(self) -> bool:
@@ -98,12 +109,12 @@ class StreamWaiter:
         """
         @param response: the answer.
         """
-        self._on_answered(response)
+        self._request.answered_with(response)
         self.begin().answer(edited(response, self._edit))
 
     def cancelled(self) -> None:
         """The client took the request back."""
-        self._on_cancelled()
+        self._request.ended_with("cancelled")
         self.begin().end()
 
 
@@ -114,7 +125,7 @@ def edited(response: Response, edit: Edit | None) -> bytes:
     @return: the message for the client.
     """
     if edit is not None and response.result is not None:
-        response = attrs.evolve(response, result=edit(response.result))
+        response = replace(response, result=edit(response.result))
     return encode(response)
 
 

@@ -7,6 +7,7 @@ import random
 import attrs
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from twisted.trial.unittest import SynchronousTestCase
 
 from fjmcp_broker.mcp.envelope import Request
@@ -167,5 +168,5 @@ class DigestTests(SynchronousTestCase):
         """What the standard library does not read is compared by its bytes."""
         digits = request("tools/call", {})
         for raw in (b"1" * 5000, b"[" * 900 + b"]" * 900, b"1e999"):
-            made = attrs.evolve(digits, members={"a": raw})
+            made = replace(digits, members={"a": raw})
             self.assertEqual(digest_of(made), digest_of(made))
