@@ -17,7 +17,7 @@ from bench.targets import Broker
 
 SLEEPING: Final = 10_000
 CROWD: Final = 1000
-PROTECTED: Final = ("setpriv", "--pdeathsig", "KILL", "setsid", "env", "-C", "/")
+PROTECTED: Final = ("setpriv", "--pdeathsig", "KILL")
 """How the broker starts children, too."""
 
 _INITIALIZE: Final = (
@@ -56,7 +56,7 @@ def start(broker: Broker, effort: Effort) -> None:
     """
     title("the start of a session")
 
-    names = ["the child alone", f"the child behind {PROTECTED[0]}, setsid, env"]
+    names = ["the child alone", f"the child behind {PROTECTED[0]}"]
     names.append("initialize")
     rounds = max(10, 4 * effort.rounds)
 

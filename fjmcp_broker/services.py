@@ -48,6 +48,7 @@ from fjmcp_broker.sessions.children.profiles import (
 from fjmcp_broker.sessions.processes.child import Child
 from fjmcp_broker.sessions.processes.ending import ChildObserver
 from fjmcp_broker.sessions.processes.spawn import Launcher, protect_memory
+from fjmcp_broker.sessions.processes.transport import Spawner
 from fjmcp_broker.sessions.registry import SessionRegistry
 from fjmcp_broker.sessions.streams.replay import Replays
 from fjmcp_broker.store.errors import StoreError
@@ -153,7 +154,7 @@ class _Composition:
         self._authenticator = BearerAuthenticator(
             self._database, self._lifetimes, config.server.public_url
         )
-        self._launcher = Launcher((), (), ())
+        self._launcher = Launcher(())
         self._child_settings = child_settings(config)
         self._registry = SessionRegistry(
             clock=self._lifetimes,
@@ -247,7 +248,7 @@ class _Composition:
 
     def _make_child(self, observer: ChildObserver, token: Secret, name: str) -> Child:
         return Child(
-            spawner=self._reactor,
+            spawner=Spawner(self._reactor),
             clock=self._reactor,
             launcher=self._launcher,
             settings=self._child_settings,

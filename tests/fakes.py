@@ -1,18 +1,18 @@
 """Small real objects that stand for parts of the world in memory."""
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.error import ProcessDone, ProcessTerminated
-from twisted.internet.interfaces import IReactorProcess
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from fjmcp_broker.sessions.processes.spawn import Launcher
+from fjmcp_broker.sessions.processes.transport import ISpawner
 
-LAUNCHER = Launcher(("/setpriv",), ("/setsid",), ("/env", "-C"))
-"""As if every helper program were there; nothing executes them."""
+LAUNCHER = Launcher(("/setpriv", "--pdeathsig", "KILL"))
+"""As if the helper program were there; nothing executes it."""
 
 
 class FakePipe:
@@ -34,8 +34,8 @@ class FakePipe:
 
 class FakeProcess:
     """
-    A child process without a process: the transport that C{spawnProcess} returns, and
-    the hands of a test on the child's side.
+    A child process without a process: as L{ProcessTransport}, and the hands of a test
+    on the child's side.
 
     @ivar written: everything that was written to its standard input and taken.
     @ivar signals: every signal sent to it.
@@ -43,18 +43,25 @@ class FakeProcess:
     """
 
     def __init__(
-        self, protocol: Any, pid: int, arguments: list[str], environment: dict[str, str]
+        self,
+        protocol: Any,
+        pid: int,
+        arguments: list[str],
+        environment: dict[str, str],
+        directory: str,
     ) -> None:
         """
         @param protocol: the process protocol.
         @param pid: its process id.
         @param arguments: its command line.
         @param environment: its environment.
+        @param directory: where it runs.
         """
         self.protocol = protocol
         self.pid = pid
         self.arguments = arguments
         self.environment = environment
+        self.directory = directory
         self.pipes: dict[int, FakePipe] = {0: FakePipe(), 1: FakePipe(), 2: FakePipe()}
         self.written = bytearray()
         self.signals: list[int] = []
@@ -103,10 +110,6 @@ class FakeProcess:
         self.pipes.clear()
         if self.exited:
             self._end()
-
-    def signalProcess(self, number: int) -> None:
-        """Send a signal to the process alone."""
-        self.take_signal(number)
 
     # The child's side
 
@@ -177,10 +180,10 @@ class FakeProcess:
             self.protocol.processEnded(self._reason)
 
 
-@implementer(IReactorProcess)
+@implementer(ISpawner)
 class FakeSpawner:
     """
-    C{spawnProcess} in memory.
+    Starts processes in memory.
 
     @ivar processes: every process started so far.
     @ivar on_start: called with each new process before it is used, if set.
@@ -196,29 +199,27 @@ class FakeSpawner:
         self.refuse: Exception | None = None
         self.reaped_at_once = False
 
-    def spawnProcess(  # type: ignore[no-untyped-def]  # as Twisted's
+    def spawn(
         self,
-        processProtocol,  # noqa: N803
-        executable,
-        args=(),
-        env=None,
-        path=None,
-        uid=None,
-        gid=None,
-        usePTY=False,  # noqa: N803
-        childFDs=None,  # noqa: N803
-    ):
+        protocol: Any,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        directory: str,
+    ) -> FakeProcess:
         """Start a process that exists in memory alone."""
         if self.refuse is not None:
             raise self.refuse
-        assert path is None, "Twisted would fork the whole daemon"
         process = FakeProcess(
-            processProtocol, 1000 + len(self.processes), list(args), dict(env or {})
+            protocol,
+            1000 + len(self.processes),
+            list(arguments),
+            dict(environment),
+            directory,
         )
         self.processes.append(process)
         if self.on_start is not None:
             self.on_start(process)
-        processProtocol.makeConnection(process)
+        protocol.makeConnection(process)
         if self.reaped_at_once:
             # Twisted may find it dead while it registers it.
             process.exit(1, held=True)

@@ -26,7 +26,7 @@ from fjmcp_broker.store.sealing import Sealer
 from .findings import Finding, failed, ok, skipped, warning
 
 LEAST_FREE_BYTES: Final = 200 * 2**20
-_HELPERS: Final = ("setpriv", "setsid", "env")
+_HELPER: Final = "setpriv"
 _MOST_VERSION_CHARACTERS: Final = 80
 
 
@@ -108,14 +108,13 @@ class MachineChecks:
         """
         @return: whether children can be started with all protection.
         """
-        missing = [name for name in _HELPERS if shutil.which(name) is None]
-        if missing:
+        if shutil.which(_HELPER) is None:
             return warning(
                 "helpers",
-                f"not on PATH: {', '.join(missing)}; children are protected less",
-                "Install util-linux and coreutils.",
+                f"not on PATH: {_HELPER}; children would outlive a killed daemon",
+                "Install util-linux.",
             )
-        return ok("helpers", "children start in a group and directory of their own")
+        return ok("helpers", "children end with the daemon, even if it is killed")
 
     def tls(self) -> Finding:
         """

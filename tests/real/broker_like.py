@@ -13,6 +13,7 @@ from fjmcp_broker.secret import Secret
 from fjmcp_broker.sessions.processes.child import Child
 from fjmcp_broker.sessions.processes.ending import ChildEnd
 from fjmcp_broker.sessions.processes.spawn import ChildSettings, Launcher
+from fjmcp_broker.sessions.processes.transport import Spawner
 
 
 class Quiet:
@@ -31,7 +32,7 @@ def main() -> None:
     launcher = Launcher.detect()
     for kind in sys.argv[1:]:
         child = Child(
-            spawner=reactor,
+            spawner=Spawner(reactor),
             clock=reactor,
             launcher=launcher,
             settings=ChildSettings(

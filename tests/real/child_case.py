@@ -17,6 +17,7 @@ from fjmcp_broker.secret import Secret
 from fjmcp_broker.sessions.processes.child import Child
 from fjmcp_broker.sessions.processes.ending import ChildEnd
 from fjmcp_broker.sessions.processes.spawn import ChildSettings, Launcher
+from fjmcp_broker.sessions.processes.transport import Spawner
 
 reactor: Any = _reactor  # a module to mypy
 HERE = Path(__file__).parent
@@ -106,7 +107,7 @@ class ChildTestCase(TestCase):
         if len(command) == 1:
             command = (sys.executable, str(HERE / "bad_child.py"), *command)
         child = Child(
-            spawner=reactor,
+            spawner=Spawner(reactor),
             clock=reactor,
             launcher=settings.pop("launcher", LAUNCHER),
             settings=ChildSettings(

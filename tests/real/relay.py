@@ -24,6 +24,7 @@ from fjmcp_broker.sessions.children.population import Limits
 from fjmcp_broker.sessions.processes.child import Child
 from fjmcp_broker.sessions.processes.ending import ChildObserver
 from fjmcp_broker.sessions.processes.spawn import ChildSettings, Launcher
+from fjmcp_broker.sessions.processes.transport import Spawner
 from fjmcp_broker.sessions.registry import SessionRegistry
 from fjmcp_broker.web.mcp.admission import McpAdmission
 from fjmcp_broker.web.mcp.endpoint import McpEndpoint
@@ -176,7 +177,7 @@ class RelayTestCase(TestCase):
     def make_child(self, observer: ChildObserver, token: Secret, name: str) -> Child:
         """A real child."""
         child = Child(
-            spawner=reactor,
+            spawner=Spawner(reactor),
             clock=reactor,
             launcher=LAUNCHER,
             settings=ChildSettings(

@@ -51,8 +51,8 @@ class SupervisorTests(ChildTestCase):
         self.assertNotIn("t0ken", "".join(logged))
         self.assertIn("my token is [redacted]", "".join(logged))
 
-    async def test_without_helper_programs(self) -> None:
-        """Stopping still works where setpriv, setsid and env -C are missing."""
+    async def test_without_the_helper_program(self) -> None:
+        """Stopping still works where setpriv is missing."""
         launcher = Launcher.detect(works=lambda command: False)
         child = self.start("deaf", launcher=launcher)
         await self.owner.next_line()

@@ -14,6 +14,7 @@ from fjmcp_broker.secret import Secret
 from fjmcp_broker.sessions.processes.child import Child
 from fjmcp_broker.sessions.processes.ending import ChildObserver
 from fjmcp_broker.sessions.processes.spawn import ChildSettings
+from fjmcp_broker.sessions.processes.transport import Spawner
 from fjmcp_broker.sessions.streams.stream import PAUSE_SECONDS
 from tests.real.relay import LAUNCHER, Answer, RelayTestCase, call, reactor
 
@@ -32,7 +33,7 @@ class GetCase(RelayTestCase):
     def make_child(self, observer: ChildObserver, token: Secret, name: str) -> Child:
         """A stand-in that needs no Forgejo."""
         child = Child(
-            spawner=reactor,
+            spawner=Spawner(reactor),
             clock=reactor,
             launcher=LAUNCHER,
             settings=ChildSettings(

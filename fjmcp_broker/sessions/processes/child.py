@@ -13,12 +13,10 @@ soon as the child itself is gone.
 import os
 import signal
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ProcessExitedAlready
-from twisted.internet.interfaces import IDelayedCall, IReactorProcess, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -37,6 +35,7 @@ from fjmcp_broker.sessions.processes.spawn import (
 )
 from fjmcp_broker.sessions.processes.stderr import REDACTED, StderrLog
 from fjmcp_broker.sessions.processes.stdin import StdinQueue
+from fjmcp_broker.sessions.processes.transport import ISpawner
 
 DRAIN_SECONDS: Final = 1.0
 """How long pipes may stay open after the child is gone: a process that left its group
@@ -53,7 +52,7 @@ class Child(ProcessProtocol):
     def __init__(
         self,
         *,
-        spawner: IReactorProcess,
+        spawner: ISpawner,
         clock: IReactorTime,
         launcher: Launcher,
         settings: ChildSettings,
@@ -64,7 +63,7 @@ class Child(ProcessProtocol):
         kill_group: Callable[[int, int], None] = os.killpg,
     ) -> None:
         """
-        @param spawner: starts processes: the reactor.
+        @param spawner: starts processes.
         @param clock: for the start deadline and the steps of a stop.
         @param launcher: what to put in front of the command.
         @param settings: the configured child.
@@ -88,7 +87,7 @@ class Child(ProcessProtocol):
         self._framer = LineFramer(settings.maximum_line_bytes)
         self._stderr = StderrLog(name, (self._token_bytes,), clock.seconds)
         self._stdin = StdinQueue(settings.maximum_queued_bytes)
-        # IProcessTransport, and the pipes that it has beside the interface.
+        # ProcessTransport, or what stands for it in tests.
         self._process: Any = None
         self._pid: int | None = None
         self._directory: str | None = None
@@ -132,14 +131,11 @@ class Child(ProcessProtocol):
         """
         try:
             self._directory = make_working_directory()
-            arguments = self._launcher.command_line(
-                self._directory, self._settings.command
-            )
-            self._spawner.spawnProcess(
+            self._spawner.spawn(
                 self,
-                arguments[0],
-                arguments,
+                self._launcher.command_line(self._settings.command),
                 child_environment(self._settings, self._token, self._inherited),
+                self._directory,
             )
         except ChildCannotStart:
             self._remove_directory()
@@ -239,7 +235,7 @@ class Child(ProcessProtocol):
     # From Twisted
 
     def connectionMade(self) -> None:
-        """The process runs: C{spawnProcess} is about to return."""
+        """The process runs."""
         self._process = self.transport
         self._pid = self._process.pid
         self._stdin.attach(self._process)
@@ -372,18 +368,13 @@ class Child(ProcessProtocol):
 
     def _signal_group(self, number: int) -> None:
         if self._pid is not None:
-            group = self._pid if self._launcher.own_group else None
-            if not send_to_group(self._kill_group, group, number, self._name):
-                if not self._exited:
-                    with suppress(ProcessExitedAlready):
-                        self._process.signalProcess(number)
+            send_to_group(self._kill_group, self._pid, number, self._name)
 
     def _drop_pipes(self) -> None:
         self._timer = None
         self._process.loseConnection()
 
     def _reader_of_stdout(self, method: str) -> None:
-        # IProcessTransport can only pause both outputs, and standard error must go on.
         reader = self._process.pipes.get(1)
         if reader is not None:
             getattr(reader, method)()

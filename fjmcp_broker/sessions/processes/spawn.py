@@ -2,13 +2,12 @@
 How a child process is launched: its command line, its environment, its working
 directory, and the protection of the daemon's own memory.
 
-Twisted's C{spawnProcess} sets no process group, and a C{path} argument makes it fork
-the whole daemon instead of using C{posix_spawn}. Both are done by small programs in
-front of the child instead, each of which replaces itself by the next one::
+The only program in front of the child is C{setpriv}, which replaces itself by it::
 
-    setpriv --pdeathsig KILL setsid env -C DIRECTORY PROGRAM ARGUMENTS...
+    setpriv --pdeathsig KILL PROGRAM ARGUMENTS...
 
-The death signal survives C{execve}, and reaches a stopped process too.
+A process has to ask by itself for the signal that it gets when its parent dies. That
+survives C{execve}, and reaches a stopped process too.
 """
 
 import ctypes
@@ -123,8 +122,8 @@ def child_environment(
 
 def _works(command: Sequence[str]) -> bool:
     """
-    @return: whether this helper command line runs C{true} here; a missing option
-        (as with the small tools of some images) counts like a missing program.
+    @return: whether this prefix runs C{true} here; a missing option (as with the
+        small tools of some images) counts like a missing program.
     """
     try:
         done = subprocess.run(  # noqa: S603 - a fixed command line
@@ -143,59 +142,38 @@ def _works(command: Sequence[str]) -> bool:
 @attrs.frozen
 class Launcher:
     """
-    The helper programs found on this host.
+    The helper program found on this host.
 
     @ivar death_signal: prefix that ties the child's life to the daemon's.
-    @ivar own_group: prefix that gives the child a session and process group.
-    @ivar change_directory: prefix that takes the directory as its next argument.
     """
 
     death_signal: tuple[str, ...]
-    own_group: tuple[str, ...]
-    change_directory: tuple[str, ...]
 
     @classmethod
     def detect(
         cls, works: Callable[[Sequence[str]], bool] = _works, path: str | None = None
     ) -> "Launcher":
         """
-        Find the helpers, and warn once when one is missing. Runs three short
-        programs and waits for them: for the start of the daemon only.
+        Find the helper, and warn when it is missing. Runs a short program and waits
+        for it: for the start of the daemon only.
 
         @param works: tells whether a prefix can run a program.
         @param path: where to look, by default the daemon's C{PATH}.
         @return: what to put in front of each child.
         """
+        where = shutil.which("setpriv", path=path)
+        if where is not None:
+            death_signal = (where, "--pdeathsig", "KILL")
+            if works(death_signal):
+                return cls(death_signal)
+        log.warn(
+            "children run with less protection, missing on this host: {missing}",
+            missing="setpriv --pdeathsig (children outlive a killed daemon)",
+        )
+        return cls(())
 
-        def found(program: str, *arguments: str) -> tuple[str, ...]:
-            where = shutil.which(program, path=path)
-            if where is None:
-                return ()
-            return (where, *arguments)
-
-        death_signal = found("setpriv", "--pdeathsig", "KILL")
-        own_group = found("setsid")
-        change_directory = found("env", "-C")
-        missing = []
-        if not death_signal or not works(death_signal):
-            death_signal = ()
-            missing.append("setpriv --pdeathsig (children outlive a killed daemon)")
-        if not own_group or not works(own_group):
-            own_group = ()
-            missing.append("setsid (processes started by a child may outlive it)")
-        if not change_directory or not works((*change_directory, "/")):
-            # $0 is the directory; exec keeps the process id.
-            change_directory = ("/bin/sh", "-c", 'cd -- "$0" && exec "$@"')
-        if missing:
-            log.warn(
-                "children run with less protection, missing on this host: {missing}",
-                missing="; ".join(missing),
-            )
-        return cls(death_signal, own_group, change_directory)
-
-    def command_line(self, directory: str, command: Sequence[str]) -> list[str]:
+    def command_line(self, command: Sequence[str]) -> list[str]:
         """
-        @param directory: where the child is to run.
         @param command: the child's program and arguments.
         @return: the arguments to execute; the first is an absolute path.
         @raise ChildCannotStart: there is no such program.
@@ -203,15 +181,8 @@ class Launcher:
         program = shutil.which(command[0])
         if program is None:
             raise ChildCannotStart(f"child program {command[0]} is not installed")
-        return [
-            *self.death_signal,
-            *self.own_group,
-            *self.change_directory,
-            directory,
-            # The working directory changes, so that the path must not be relative.
-            os.path.abspath(program),
-            *command[1:],
-        ]
+        # The working directory changes, so that the path must not be relative.
+        return [*self.death_signal, os.path.abspath(program), *command[1:]]
 
 
 def make_working_directory() -> str:
@@ -253,30 +224,24 @@ def remove_stale_working_directories() -> None:
 
 
 def send_to_group(
-    kill_group: Callable[[int, int], None], group: int | None, number: int, name: str
-) -> bool:
+    kill_group: Callable[[int, int], None], group: int, number: int, name: str
+) -> None:
     """
     Send a signal to a child's process group. Right after the child was reaped its
     group id cannot have been reused: it is taken as long as a member lives, and
-    nothing was started in between.
+    nothing was started in between. When all are gone, nobody gets it.
 
     @param kill_group: C{os.killpg}.
-    @param group: the child's process id, C{None} where it has no group of its own.
+    @param group: the child's process id.
     @param number: of the signal.
     @param name: of the child in the log.
-    @return: whether somebody got it. Nobody does when all are gone, or when the child
-        has had no time yet to make its group.
     """
-    if group is None:
-        return False
     try:
         kill_group(group, number)
     except ProcessLookupError:
-        return False
+        return
     except PermissionError:
         log.warn("child {child} changed its user", child=name)
-        return False
-    return True
 
 
 def protect_memory() -> bool:

@@ -4,7 +4,6 @@ import signal
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorProcess
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
@@ -14,6 +13,7 @@ from fjmcp_broker.sessions.errors import ChildBusy, ChildCannotStart, ChildGone
 from fjmcp_broker.sessions.processes.child import DRAIN_SECONDS, Child
 from fjmcp_broker.sessions.processes.ending import ChildEnd, EndReason
 from fjmcp_broker.sessions.processes.spawn import ChildSettings
+from fjmcp_broker.sessions.processes.transport import ISpawner
 from tests.fakes import LAUNCHER, FakeProcess, FakeSpawner
 
 
@@ -82,14 +82,14 @@ class ChildTests(SynchronousTestCase):
         return Deferred.fromCoroutine(self.child.stop(grace_seconds))
 
     def test_fake_spawner_keeps_the_interface(self) -> None:
-        """The spawner used here offers what the reactor offers."""
-        self.assertTrue(verifyObject(IReactorProcess, self.spawner))
+        """The spawner used here offers what the real one offers."""
+        self.assertTrue(verifyObject(ISpawner, self.spawner))
 
-    def test_it_is_launched_behind_the_helpers(self) -> None:
-        """A death signal, a group of its own, a directory of its own, no secret."""
-        *helpers, directory, program, flag = self.process.arguments
-        self.assertEqual(helpers, ["/setpriv", "/setsid", "/env", "-C"])
-        self.assertIn("fjmcp-child-", directory)
+    def test_it_is_launched_behind_the_helper(self) -> None:
+        """A death signal, a directory of its own, no secret."""
+        *helper, program, flag = self.process.arguments
+        self.assertEqual(helper, ["/setpriv", "--pdeathsig", "KILL"])
+        self.assertIn("fjmcp-child-", self.process.directory)
         self.assertTrue(program.endswith("/cat"))
         self.assertEqual(flag, "--flag")
         self.assertNotIn("t0ken", "".join(self.process.arguments))
