@@ -8,14 +8,17 @@ from sqlite3 import Connection
 from typing import TypeVar, cast
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from twisted.logger import ILogObserver, globalLogPublisher
 
+from fjmcp_broker.bookkeeping import Bookkeeping
 from fjmcp_broker.store import audit, clients, grants
-from fjmcp_broker.store.audit import AuditEvent, Kind, ShownEvent
+from fjmcp_broker.store.audit import ROWS_AT_ONCE, AuditEvent, Kind, ShownEvent
 from fjmcp_broker.store.collector import collect
 from fjmcp_broker.store.database import Database
 from fjmcp_broker.store.errors import StoreUnavailable
-from fjmcp_broker.store.trail import MAXIMUM_BATCH, AuditTrail
+from fjmcp_broker.store.trail import MANY_WAITING, MAXIMUM_BATCH, AuditTrail
+from tests.relay_stubs import principal
 
 from . import rows
 from .memory import NOW
@@ -93,6 +96,44 @@ class EventTests(AuditCase):
         )
         self.assertEqual((unknown.user_id, unknown.outcome), (None, "unknown"))
         self.assertEqual(suspended.user_id, USER_ID)
+
+    def test_many_rows_are_few_statements(self) -> None:
+        """However many there are, each is there once, in its place."""
+        for count in (0, 1, ROWS_AT_ONCE - 1, ROWS_AT_ONCE, 2 * ROWS_AT_ONCE + 1):
+            self.write(lambda c: c.execute("DELETE FROM audit_events").rowcount)
+            self.insert(*(call(duration_ms=n) for n in range(count)))
+            numbers = [shown.event.duration_ms for shown in self.events()]
+            self.assertEqual(numbers, list(range(count)))
+        statements: list[str] = []
+
+        def insert(connection: Connection) -> None:
+            connection.set_trace_callback(statements.append)
+            audit.insert_many(connection, [call()] * 3 * ROWS_AT_ONCE)
+            connection.set_trace_callback(None)
+
+        self.write(insert)
+        self.assertEqual(len(statements), 3)
+
+    def test_incomplete_rows_between_complete_ones(self) -> None:
+        """They are other statements, and yet in the order in which they happened."""
+        self.write(lambda c: grants.revoke(c, GRANT_ID, NOW, "expired"))
+        mixed = []
+        for n in range(2 * ROWS_AT_ONCE + 10):
+            ended = AuditEvent(
+                at=NOW,
+                kind=Kind.GRANT_ENDED,
+                outcome="",
+                grant_id=GRANT_ID,
+                duration_ms=n,
+            )
+            mixed.append(ended if n in (0, 7, 8, 205) else call(duration_ms=n))
+        self.insert(*mixed)
+        events = [shown.event for shown in self.events()]
+        numbers = [event.duration_ms for event in events]
+        self.assertEqual(numbers, list(range(len(mixed))))
+        self.assertEqual([e.kind for e in events], [e.kind for e in mixed])
+        self.assertEqual(events[8].outcome, "expired")
+        self.assertEqual({event.user_id for event in events}, {USER_ID})
 
     def test_pages_and_choice(self) -> None:
         """In the order of time, each event once."""
@@ -202,3 +243,92 @@ class TrailTests(AuditCase):
         self.successResultOf(Deferred.fromCoroutine(trail.flush()))
         self.assertEqual(self.store().transactions - before, 3)
         self.assertEqual(len(self.events()), 2 * MAXIMUM_BATCH + 1)
+
+    def test_early_writing_is_asked_for_once(self) -> None:
+        """Not again with each event while it cannot be done, and not during it."""
+        asked: list[int] = []
+        trail = AuditTrail(self.database, lambda: NOW, many_waiting=3)
+        trail.on_many = lambda: asked.append(trail.waiting)
+        for _ in range(5):
+            trail.note(call())
+        self.assertEqual(asked, [3])
+        self.failureResultOf(Deferred.fromCoroutine(trail.flush()), StoreUnavailable)
+        trail.note(call())
+        self.assertEqual(asked, [3])
+        self.store().fails = False
+        self.successResultOf(Deferred.fromCoroutine(trail.flush()))
+        for _ in range(4):
+            trail.note(call())
+        self.assertEqual(asked, [3, 3])
+
+
+class SlowDatabase(Database):
+    """A store whose transactions take their time."""
+
+    clock: Clock
+    write_seconds: float
+
+    async def write(self, transaction: Callable[[Connection], T]) -> T:
+        """Wait, then write."""
+        done: Deferred[None] = Deferred()
+        self.clock.callLater(self.write_seconds, done.callback, None)
+        await done
+        return await super().write(transaction)
+
+
+class RateTests(AuditCase):
+    """Many calls in a second."""
+
+    def setUp(self) -> None:
+        """The books of a daemon, on a disk that is slow."""
+        super().setUp()
+        self.clock = Clock()
+        self.clock.advance(NOW)
+        self.database.__class__ = SlowDatabase
+        assert isinstance(self.database, SlowDatabase)
+        self.database.clock = self.clock
+        self.books = Bookkeeping(self.database, self.clock, self.clock)
+        self.successResultOf(Deferred.fromCoroutine(self.books.start()))
+
+    def run_for(self, milliseconds: int, calls: int, write_seconds: float) -> int:
+        """
+        @param calls: in a millisecond.
+        @param write_seconds: how long a transaction takes.
+        @return: how many waited at most.
+        """
+        assert isinstance(self.database, SlowDatabase)
+        self.database.write_seconds = write_seconds
+        trail, most = self.books.trail, 0
+        for _ in range(milliseconds):
+            for _ in range(calls):
+                trail.called(principal(), "0123456789", "echo", "ok", 0.001)
+            most = max(most, trail.waiting)
+            self.clock.advance(0.001)
+        return most
+
+    def stop(self) -> None:
+        """The daemon ends."""
+        stopped = Deferred.fromCoroutine(self.books.stop())
+        while not stopped.called:
+            self.clock.advance(0.1)
+        self.successResultOf(stopped)
+
+    def written(self) -> int:
+        """How many are written."""
+        query = "SELECT count(*) FROM audit_events WHERE kind = 'tool_call'"
+        return int(self.read(lambda c: c.execute(query).fetchone())[0])
+
+    def test_fifteen_thousand_calls_in_a_second(self) -> None:
+        """A thousand rows and an fsync of 1 ms take 10 ms at most: none is lost."""
+        most = self.run_for(4_000, 15, 0.01)
+        self.stop()
+        self.assertEqual((self.books.trail.lost, self.written()), (0, 60_000))
+        self.assertLess(most, MANY_WAITING + MAXIMUM_BATCH)
+
+    def test_disk_that_is_too_slow(self) -> None:
+        """The bound is kept, and each event is written or counted."""
+        most = self.run_for(2_000, 15, 0.4)
+        self.stop()
+        self.assertEqual(most, 10_000)
+        self.assertGreater(self.books.trail.lost, 0)
+        self.assertEqual(self.written() + self.books.trail.lost, 30_000)

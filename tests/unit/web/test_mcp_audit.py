@@ -154,6 +154,17 @@ class LegacyTests(McpWorld):
         self.assertEqual({tool for tool, _ in self.outcomes()}, {ODD_TOOL})
         self.assertEqual(len(self.trail.events), 6)
 
+    def test_names_that_are_written_in_another_way(self) -> None:
+        """Escaped letters are letters; what is too long even so is not looked at."""
+        session = self.open()
+        call = json.dumps(request(1, name="@"))
+        escaped = "".join(f"\\u{ord(letter):04x}" for letter in "get_issue")
+        longest = "\\u0061" * 128
+        for name in (escaped, longest, "\\u0061" * 129, "a" * 5_000):
+            self.send(call.replace("@", name).encode(), session)
+        tools = [tool for tool, _ in self.outcomes()]
+        self.assertEqual(tools, ["get_issue", "a" * 128, ODD_TOOL, ODD_TOOL])
+
 
 class StatelessTests(ModernCase):
     """The revisions without sessions."""
