@@ -25,11 +25,11 @@ from typing import Any, Final
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.server import Request
 from zope.interface import implementer
 
 from fjmcp_broker.mcp.sse import KEEPALIVE, event_parts
 from fjmcp_broker.sessions.processes.throttle import OutputThrottle
+from fjmcp_broker.sessions.streams.answered import AnsweredRequest
 from fjmcp_broker.sessions.streams.events import EventStream
 from fjmcp_broker.sessions.streams.formats import Formats as Formats
 
@@ -64,7 +64,7 @@ class ResponseStream:
 
     def __init__(
         self,
-        request: Request,
+        request: AnsweredRequest,
         clock: IReactorTime,
         throttle: OutputThrottle,
         *,
@@ -74,7 +74,6 @@ class ResponseStream:
         backlog: Sequence[bytes] | None = None,
         status_window_seconds: float | None = None,
         on_gone: Callable[[], None] | None = None,
-        whole: Callable[[int, bytes], None] | None = None,
         maximum_buffered_bytes: int = MAXIMUM_BUFFERED_BYTES,
     ) -> None:
         """
@@ -90,7 +89,6 @@ class ResponseStream:
         @param status_window_seconds: how long the status may wait for the first
             message, also of a client that accepts events alone; C{None}: it is 200.
         @param on_gone: called when the client left or was cut off before the end.
-        @param whole: gives a status and a document as the whole answer, at less cost.
         @param maximum_buffered_bytes: how much may wait beyond the message being
             written.
         """
@@ -103,7 +101,6 @@ class ResponseStream:
         self._primed = primed and backlog is None
         self._backlog = deque(backlog or ())
         self._on_gone = on_gone
-        self._whole = whole
         self._maximum = maximum_buffered_bytes
         self._mode = _Mode.OPEN
         self._current: memoryview | None = None
@@ -115,8 +112,7 @@ class ResponseStream:
         self._window: IDelayedCall | None = None
         self._keepalive: IDelayedCall | None = None
         self._cut: IDelayedCall | None = None
-        request.notifyFinish().addErrback(self._disconnected)
-        request.registerProducer(self, True)
+        request.on_lost = self._disconnected
         if backlog is not None:
             self._begin_events()
             if self._events is not None and self._events.is_finished:
@@ -182,15 +178,14 @@ class ResponseStream:
         if self._mode is _Mode.OPEN and self._formats is Formats.EVENTS:
             if status == 200:
                 self._begin_events()
-        is_open, whole = self._mode is _Mode.OPEN, self._whole
-        if is_open and whole and self._is_idle and len(message) <= _SLICE_BYTES:
+        if self._mode is _Mode.OPEN and len(message) <= _SLICE_BYTES:
             self._close(is_complete=True)
-            self._request.unregisterProducer()
-            whole(status, message)
-        elif is_open:
+            self._request.answer_whole(status, message)
+        elif self._mode is _Mode.OPEN:
             self._request.setResponseCode(status)
             self._begin(_Mode.JSON, b"application/json")
-            self._request.setHeader(b"Content-Length", b"%d" % len(message))
+            length = b"%d" % len(message)
+            self._request.responseHeaders.setRawHeaders(b"Content-Length", [length])
             self._ending = True
             self._write(message)
         elif self._events is not None:
@@ -251,13 +246,14 @@ class ResponseStream:
         if self._window is not None:
             self._window.cancel()
             self._window = None
+        self._request.registerProducer(self, True)
         headers = self._request.responseHeaders
         headers.setRawHeaders(b"Content-Type", [content_type])
         headers.setRawHeaders(b"Cache-Control", [b"no-store"])
 
     def _begin_events(self) -> None:
         self._begin(_Mode.EVENTS, b"text/event-stream")
-        self._request.setHeader(b"X-Accel-Buffering", b"no")
+        self._request.responseHeaders.setRawHeaders(b"X-Accel-Buffering", [b"no"])
         self._keepalive = self._clock.callLater(KEEPALIVE_SECONDS, self._tick)
         if self._make_events is not None:
             self._events, self._make_events = self._make_events(), None
@@ -365,6 +361,7 @@ class ResponseStream:
     def _close(self, *, is_complete: bool = False) -> None:
         if self._mode is _Mode.OPEN:
             self._forsake()
+        self._request.on_lost = None
         gone = None if is_complete else self._on_gone
         self._on_gone = None
         self._mode = _Mode.CLOSED

@@ -117,7 +117,6 @@ class ModernAnswer:
                 formats=self._formats,
                 status_window_seconds=STATUS_SECONDS,
                 on_gone=self._left,
-                whole=self._request.answer_whole,
             )
         return self._stream
 

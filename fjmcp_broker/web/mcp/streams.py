@@ -124,7 +124,6 @@ class McpStreams:
             formats=formats,
             events=begin,
             primed=primes_streams(session.revision),
-            whole=request.answer_whole,
         )
 
     def single(self, request: BrokerRequest, message: bytes) -> None:

@@ -1,5 +1,6 @@
 """Connections in memory whose clients read at any pace, for tests of streams."""
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.error import ConnectionLost
@@ -8,7 +9,7 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 from twisted.web.resource import Resource
-from twisted.web.server import NOT_DONE_YET, Site
+from twisted.web.server import NOT_DONE_YET, Request, Site
 
 
 class SlowTransport(StringTransport):
@@ -69,10 +70,31 @@ class Throttle:
             self.pausers.remove(who)
 
 
+class HeardRequest(Request):
+    """A request as the broker's own, in the plainest way."""
+
+    on_lost: Callable[[Failure], None] | None = None
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The client has gone."""
+        super().connectionLost(reason)
+        if self.on_lost is not None:
+            self.on_lost(reason)
+
+    def answer_whole(self, status: int, document: bytes) -> None:
+        """All at once."""
+        self.setResponseCode(status)
+        self.setHeader(b"Content-Type", b"application/json")
+        self.setHeader(b"Content-Length", b"%d" % len(document))
+        self.write(document)
+        self.finish()
+
+
 class QuietSite(Site):
     """A site without an access log."""
 
     protocol = HTTPChannel  # type: ignore[assignment]
+    requestFactory = HeardRequest  # noqa: N815 - Twisted's
 
     def log(self, request: Any) -> None:
         """Nothing."""
