@@ -31,6 +31,7 @@ from fjmcp_broker.web.limiting import RateLimiter
 from fjmcp_broker.web.metrics import METRICS_PATH, MetricsEndpoint
 from fjmcp_broker.web.oauth.authorize import AuthorizeEndpoint
 from fjmcp_broker.web.oauth.callback import CallbackEndpoint
+from fjmcp_broker.web.oauth.carried import CarriedRequests
 from fjmcp_broker.web.oauth.clients import ClientDirectory
 from fjmcp_broker.web.oauth.consent import ConsentEndpoint, Departure
 from fjmcp_broker.web.oauth.cookies import BrowserCookies
@@ -164,25 +165,33 @@ def _sign_in(around: Surroundings) -> tuple[Route, ...]:
     url, forgejo_url = config.server.public_url, config.forgejo.url
     cookies = BrowserCookies(url, random_bytes)
     departure = Departure(cookies, around.forgejo.authorize_url, around.sealer)
+    carried = CarriedRequests(around.sealer)
     return sign_in_routes(
         FrontPage(url, forgejo_url),
         RegisterEndpoint(
-            # Whoever floods these two waits for himself.
+            # Whoever floods this or the answers of the consent page waits for himself.
             Lane(database, clock),
             clock=clock,
             random_bytes=random_bytes,
             application_schemes=config.clients.application_schemes,
         ),
         AuthorizeEndpoint(
-            Lane(database, clock),
             ClientDirectory(database, clock, around.documents),
             cookies,
             ConsentPage(url, forgejo_url),
+            carried,
             clock=clock,
             random_bytes=random_bytes,
             public_url=url,
         ),
-        ConsentEndpoint(database, cookies, departure, clock=clock, public_url=url),
+        ConsentEndpoint(
+            Lane(database, clock),
+            cookies,
+            departure,
+            carried,
+            clock=clock,
+            public_url=url,
+        ),
         CallbackEndpoint(
             database,
             cookies,

@@ -9,7 +9,7 @@ the client (RFC 6749 section 4.1.2.1). So these functions take pairs as sent.
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import attrs
 
@@ -90,9 +90,16 @@ class AuthorizationRequest:
         @param text: what L{AuthorizationRequest.to_json} gave.
         @return: an equal record.
         """
-        values = json.loads(text)
-        scope = values.pop("scope")
-        return cls(scope=None if scope is None else tuple(scope), **values)
+        return cls.from_values(json.loads(text))
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> Self:
+        """
+        @param values: the members of what L{AuthorizationRequest.to_json} gave.
+        @return: an equal record.
+        """
+        scope = values["scope"]
+        return cls(**{**values, "scope": None if scope is None else tuple(scope)})
 
 
 @attrs.frozen

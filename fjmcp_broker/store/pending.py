@@ -1,5 +1,6 @@
 """
-Sign-ins that have begun: from the consent page until the callback has been answered.
+Sign-ins on their way: from the answer to the consent page until the callback has been
+answered, and a while longer, so that the same answer does not count again.
 """
 
 from sqlite3 import Connection
@@ -17,6 +18,17 @@ _COLUMNS: Final = (
     "pending_id, client_id, request, created_at, expires_at, state_digest,"
     " approval_digest, policy, sealed_upstream_verifier, sealed_upstream_tokens,"
     " returned_at"
+)
+_INSERT: Final = (
+    f"INSERT INTO {_TABLE} ({_COLUMNS})"  # noqa: S608 - constants
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_DECIDE_AGAIN: Final = (
+    " ON CONFLICT (pending_id) DO UPDATE SET state_digest = excluded.state_digest,"
+    " approval_digest = excluded.approval_digest, policy = excluded.policy,"
+    " sealed_upstream_verifier = excluded.sealed_upstream_verifier,"
+    " returned_at = excluded.returned_at"
+    " WHERE pending_authorizations.returned_at IS NULL"
 )
 
 
@@ -37,7 +49,7 @@ class PendingAuthorization:
         L{verifier_row}.
     @ivar sealed_upstream_tokens: what was exchanged while the user is not known
         yet, at L{upstream_tokens_row}.
-    @ivar returned_at: when the callback took it, or C{None}.
+    @ivar returned_at: when the callback took it or the user cancelled, or C{None}.
     """
 
     pending_id: str
@@ -71,29 +83,13 @@ def upstream_tokens_row(pending_id: str) -> str:
 
 def insert(connection: Connection, pending: PendingAuthorization) -> None:
     """
-    Store a sign-in that begins.
+    Store a sign-in.
 
     @param connection: in a transaction that may write.
     @param pending: of a client that is stored.
     @raise sqlite3.IntegrityError: the client is not known, or the id is in use.
     """
-    connection.execute(
-        f"INSERT INTO {_TABLE} ({_COLUMNS})"  # noqa: S608 - constants
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            pending.pending_id,
-            pending.client_id,
-            pending.request.to_json(),
-            pending.created_at,
-            pending.expires_at,
-            pending.state_digest,
-            pending.approval_digest,
-            None if pending.policy is None else str(pending.policy),
-            pending.sealed_upstream_verifier,
-            pending.sealed_upstream_tokens,
-            pending.returned_at,
-        ),
-    )
+    connection.execute(_INSERT, _values(pending))
 
 
 def find(
@@ -114,41 +110,23 @@ def find(
     return None if row is None else _record(row)
 
 
-def approve(
-    connection: Connection,
-    pending_id: str,
-    state_digest: bytes,
-    approval_digest: bytes,
-    policy: Policy,
-    sealed_verifier: bytes,
-    now: int,
-) -> bool:
+def decide(connection: Connection, decided: PendingAuthorization, now: int) -> bool:
     """
-    Note what the user allowed and how the browser will come back. A second click
-    overwrites the first: the browser follows the answer to the last one.
+    Write what the user decided, and how the browser will come back. A second click
+    overwrites the first: the browser follows the answer to the last one. A sign-in
+    whose callback has come, or that the user cancelled, stays as it is: its row is
+    what makes its consent form count once.
 
     @param connection: in a transaction that may write.
-    @param pending_id: of the sign-in.
-    @param state_digest: SHA-256 of the state sent to Forgejo.
-    @param approval_digest: SHA-256 of the approval cookie.
-    @param policy: what the user chose.
-    @param sealed_verifier: the PKCE verifier, sealed at L{verifier_row}.
+    @param decided: approved, or cancelled: returned without having left. Its client
+        is stored.
     @param now: seconds since the epoch.
-    @return: whether it was written: not when unknown, expired or returned.
+    @return: whether it was written: not when expired or over.
+    @raise sqlite3.IntegrityError: the client is not known.
     """
-    changed = connection.execute(
-        "UPDATE pending_authorizations SET state_digest = ?, approval_digest = ?,"
-        " policy = ?, sealed_upstream_verifier = ?"
-        " WHERE pending_id = ? AND returned_at IS NULL AND expires_at > ?",
-        (
-            state_digest,
-            approval_digest,
-            str(policy),
-            sealed_verifier,
-            pending_id,
-            now,
-        ),
-    )
+    if decided.expires_at <= now:
+        return False
+    changed = connection.execute(_INSERT + _DECIDE_AGAIN, _values(decided))
     return changed.rowcount == 1
 
 
@@ -220,16 +198,41 @@ def parked(connection: Connection) -> list[PendingAuthorization]:
     return [_record(row) for row in rows]
 
 
-def delete(connection: Connection, pending_id: str) -> bool:
+def finish(connection: Connection, pending_id: str) -> bool:
     """
+    Forget what a sign-in needed on its way. That it was there is remembered until its
+    consent form has expired.
+
     @param connection: in a transaction that may write.
-    @param pending_id: of a sign-in that is over.
+    @param pending_id: of a sign-in whose callback has come.
     @return: whether it was there.
     """
     changed = connection.execute(
-        "DELETE FROM pending_authorizations WHERE pending_id = ?", (pending_id,)
+        "UPDATE pending_authorizations SET state_digest = NULL, approval_digest = NULL,"
+        " policy = NULL, sealed_upstream_verifier = NULL"
+        " WHERE pending_id = ? AND returned_at IS NOT NULL",
+        (pending_id,),
     )
     return changed.rowcount == 1
+
+
+def _values(pending: PendingAuthorization) -> tuple[object, ...]:
+    """
+    Make the values of L{_COLUMNS}.
+    """
+    return (
+        pending.pending_id,
+        pending.client_id,
+        pending.request.to_json(),
+        pending.created_at,
+        pending.expires_at,
+        pending.state_digest,
+        pending.approval_digest,
+        None if pending.policy is None else str(pending.policy),
+        pending.sealed_upstream_verifier,
+        pending.sealed_upstream_tokens,
+        pending.returned_at,
+    )
 
 
 def _record(row: tuple[Any, ...]) -> PendingAuthorization:

@@ -221,7 +221,9 @@ def delete_without_grant(connection: Connection, user_id: int, now: int) -> bool
         " WHERE user_id = :user AND revoked_at IS NULL)"
         " AND (updated_at <= :before OR NOT EXISTS ("
         "SELECT 1 FROM pending_authorizations AS coming"
-        " WHERE coming.expires_at > :now AND returned_at <= updated_at))",
+        " WHERE coming.expires_at > :now AND returned_at <= updated_at"
+        # One that has its grant has forgotten its state.
+        " AND state_digest IS NOT NULL))",
         {"user": user_id, "now": now, "before": now - SIGN_IN_SECONDS},
     )
     return changed.rowcount == 1

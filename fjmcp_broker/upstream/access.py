@@ -56,7 +56,7 @@ class AccessGate:
         Ask Forgejo about the user of a set; once for all who want to know.
 
         @param tokens: the user's.
-        @return: the question, which fails as L{AccessGate.admit} does, with
+        @return: the question, which fails as L{AccessGate.judge} does, with
             L{SignInNeeded} or L{UpstreamUnavailable}.
         """
         running = self._questions.get(tokens.user_id)
@@ -69,18 +69,19 @@ class AccessGate:
             self._questions[tokens.user_id] = task
         return task
 
-    async def admit(self, tokens: UpstreamSet, user: UserInfo) -> None:
+    async def judge(self, tokens: UpstreamSet, user: UserInfo) -> bool:
         """
-        Judge a user. Whoever is allowed gets a suspended set back; whoever is not
-        has it suspended: nothing is deleted.
+        Judge a user. Whoever is not allowed has the set suspended: nothing is
+        deleted.
 
         @param tokens: the user's, committed.
         @param user: as Forgejo says, asked with this very set.
+        @return: whether the set is suspended, and to be made usable again.
         @raise NotAllowed: the user is not on the list.
         @raise StoreError: the judgement could not be written.
         """
         if self._rules.let_everybody_in:
-            return
+            return False
         if not self._rules.allow(user.login, user.groups):
             self._admitted.pop(user.user_id, None)
             self._log.warn(
@@ -89,8 +90,9 @@ class AccessGate:
             )
             await self._keeper.suspend(tokens)
             raise NotAllowed(user.login)
-        await self._keeper.release(tokens)
+        is_suspended = await self._keeper.is_suspended(user.user_id)
         self._admitted[user.user_id] = tokens.refresh_digest
+        return is_suspended
 
     async def _ask(self, tokens: UpstreamSet) -> None:
         try:
@@ -98,6 +100,7 @@ class AccessGate:
             if user.user_id != tokens.user_id:
                 await self._keeper.suspend(tokens)
                 raise IdentityMismatch("Forgejo takes the user for somebody else")
-            await self.admit(tokens, user)
+            if await self.judge(tokens, user):
+                await self._keeper.release(tokens)
         finally:
             self._questions.pop(tokens.user_id, None)

@@ -12,6 +12,7 @@ import attrs
 from zope.interface import Interface
 
 from fjmcp_broker.secret import Secret
+from fjmcp_broker.store.upstream_tokens import UpstreamSet
 
 
 @attrs.frozen
@@ -77,18 +78,23 @@ class Introspection:
 @attrs.frozen
 class SignedInUser:
     """
-    Who has just come back from Forgejo; the user's token set is committed.
+    Who has just come back from Forgejo and may go on; the user's token set is
+    committed, and this is to be, with what the sign-in is for, by L{note_user
+    <fjmcp_broker.upstream.sign_ins.note_user>}.
 
     @ivar user_id: Forgejo's number.
     @ivar login: the user name.
     @ivar display_name: the full name; may be empty.
     @ivar scope: Forgejo's scopes as introspected, space separated.
+    @ivar waiting: the token set, when it becomes usable only then: not everybody may
+        sign in, and this user was suspended or has never been here.
     """
 
     user_id: int
     login: str
     display_name: str
     scope: str
+    waiting: UpstreamSet | None = None
 
 
 @attrs.frozen
@@ -165,10 +171,11 @@ class IUpstreamTokens(Interface):
         """
         Exchange a code, commit the token set under its user, learn who it is.
 
-        @param pending_id: the pending authorization, already taken.
+        @param pending_id: the pending authorization. It has been taken just now: that
+            commit proves that the store can be written, before the code is spent.
         @param code: from the callback.
         @param verifier: the PKCE verifier towards Forgejo.
-        @return: the user, who is also in the C{users} table now.
+        @return: the user, who is in the C{users} table as the id_token says.
         @raise CodeRefused: see its C{restart}.
         @raise NotAllowed: the user is not on the list of those who may sign in.
         @raise ScopeMismatch: the user has to remove the application in Forgejo.
@@ -176,8 +183,8 @@ class IUpstreamTokens(Interface):
         @raise SignInNeeded: Forgejo refused the token it had just issued.
         @raise UpstreamMisconfigured: operator fault.
         @raise UpstreamUnavailable: Forgejo is in trouble, or we are stopping.
-        @raise StoreError: the store cannot be written; nothing was spent, or the
-            set is kept in memory and committed as soon as that works.
+        @raise StoreError: the store cannot be written; the set is kept in memory and
+            committed as soon as that works.
         """
 
     async def access_token(

@@ -84,7 +84,7 @@ class Keeper:
         @param on_user_suspended: called with a user's number when the set has become
             C{needs_sign_in}.
         @param is_guarded: not everybody may sign in: a set that comes in leaves the
-            state of the user as it is, and only L{Keeper.release} makes it usable.
+            state of the user as it is, and only a judgement makes it usable.
         """
         self._is_guarded = is_guarded
         self._database = database
@@ -184,6 +184,16 @@ class Keeper:
             self._on_user_suspended(rejected.user_id)
         return marked
 
+    async def is_suspended(self, user_id: int) -> bool:
+        """
+        @param user_id: Forgejo's number.
+        @return: whether the user's set is C{needs_sign_in}.
+        @raise StoreError: it cannot be read.
+        """
+        return await self._database.read(
+            lambda c: upstream_tokens.state_of(c, user_id) == "needs_sign_in"
+        )
+
     async def release(self, judged: UpstreamSet) -> None:
         """
         Mark a user's set usable, unless it is another one by now.
@@ -191,15 +201,11 @@ class Keeper:
         @param judged: the set by which the user was found to be allowed.
         @raise StoreError: not written.
         """
-        user_id = judged.user_id
-        if await self._database.read(
-            lambda c: upstream_tokens.state_of(c, user_id) == "needs_sign_in"
-        ):
-            await self._database.write(
-                lambda c: upstream_tokens.mark_usable(
-                    c, user_id, unless_changed_since=judged
-                )
+        await self._database.write(
+            lambda c: upstream_tokens.mark_usable(
+                c, judged.user_id, unless_changed_since=judged
             )
+        )
 
     def stop(self) -> None:
         """

@@ -153,25 +153,24 @@ class SignIns:
         finally:
             self._exchanges.discard(exchange)
         user = kept.user or await self._learn(kept.set)
-        await self._gate.admit(kept.set, user)
+        is_suspended = await self._gate.judge(kept.set, user)
         seen = await self._forgejo.introspect(kept.set.access_token)
         if not seen.active:
             raise UpstreamUnavailable(
                 "Forgejo does not confirm the token it has issued"
             )
-        now = self._now()
-
-        def note(connection: Connection) -> None:
-            users.upsert_user(connection, user.user_id, user.login, user.name, now)
-            upstream_tokens.set_scope(connection, user.user_id, seen.scope)
-
-        await self._database.write(note)
+        waiting = kept.set if is_suspended else None
+        signed_in = SignedInUser(
+            user.user_id, user.login, user.name, seen.scope, waiting
+        )
         if not granted_equivalent(self._requested_scope, seen.scope):
+            now = self._now()
+            await self._database.write(lambda c: note_user(c, signed_in, now))
             raise ScopeMismatch(self._requested_scope, seen.scope)
-        return SignedInUser(user.user_id, user.login, user.name, seen.scope)
+        return signed_in
 
     async def _exchange(self, pending_id: str, code: str, verifier: str) -> _Kept:
-        await self._keeper.prove_writable()
+        # That the store can be written is proven: the callback has just committed.
         since = self._keeper.mark()
         now = self._now()
         answer = await self._forgejo.exchange_code(code, verifier)
@@ -292,6 +291,22 @@ class SignIns:
 
     def _now(self) -> int:
         return int(self._clock.seconds())
+
+
+def note_user(connection: Connection, user: SignedInUser, now: int) -> None:
+    """
+    Note what Forgejo said of a user who has signed in and may go on.
+
+    @param connection: in a transaction that may write: the one that makes the grant.
+    @param user: whose token set is committed.
+    @param now: seconds since the epoch.
+    """
+    users.upsert_user(connection, user.user_id, user.login, user.display_name, now)
+    upstream_tokens.set_scope(connection, user.user_id, user.scope)
+    if user.waiting is not None:
+        upstream_tokens.mark_usable(
+            connection, user.user_id, unless_changed_since=user.waiting
+        )
 
 
 def new_set(answer: TokenAnswer, user_id: int, asked_at: int) -> UpstreamSet:

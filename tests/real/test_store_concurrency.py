@@ -26,7 +26,7 @@ from fjmcp_broker.store.preflight import prepare
 from fjmcp_broker.store.sealing import Sealer
 from tests.unit.store import rows
 from tests.unit.store.memory import NOW, inline_database
-from tests.unit.store.rows import GRANT_ID, PENDING_ID, USER_ID, digest
+from tests.unit.store.rows import GRANT_ID, USER_ID, digest
 
 CALLERS = 6
 X, Y = digest("x"), digest("y")
@@ -117,8 +117,8 @@ class OnceTests(SynchronousTestCase):
 
     def test_everything_else_that_happens_once(self) -> None:
         """
-        Callbacks, first uses, revocations, renewals, refusals and closings: one of
-        all callers each.
+        Callbacks, first uses, revocations, renewals, refusals, closings and
+        cancellations: one of all callers each.
         """
 
         def insert(connection: Connection) -> None:
@@ -127,13 +127,16 @@ class OnceTests(SynchronousTestCase):
                 connection,
                 rows.refresh("rotated", rotated_at=NOW, sealed_derivation_key=b"k"),
             )
-            pending.insert(connection, rows.pending())
-            pending.approve(connection, PENDING_ID, X, Y, Policy.FULL, b"v", NOW)
+            approved = rows.pending(
+                state_digest=X, approval_digest=Y, policy=Policy.FULL
+            )
+            pending.decide(connection, approved, NOW)
             sessions.insert(connection, rows.session())
             upstream_tokens.save(connection, SEALER, rows.upstream())
 
         self.write(insert)
         access, session = digest("access"), digest("session")
+        cancelled = rows.pending("p_cancelled", returned_at=NOW)
         once: list[Callable[[Connection], object]] = [
             lambda c: pending.take(c, X, Y, NOW),
             lambda c: tokens.mark_first_use(c, access, NOW),
@@ -144,7 +147,7 @@ class OnceTests(SynchronousTestCase):
             ),
             lambda c: sessions.close(c, session, NOW, "x"),
             lambda c: grants.revoke(c, GRANT_ID, NOW, "x"),
-            lambda c: pending.delete(c, PENDING_ID),
+            lambda c: pending.decide(c, cancelled, NOW),
         ]
         for number, ask in enumerate(once):
             answers = self.at_once(CALLERS, lambda c, n, ask=ask: ask(c))  # type: ignore[misc]

@@ -1,5 +1,5 @@
 """
-C{/oauth/authorize}: check a request, remember it, show the consent page.
+C{/oauth/authorize}: check a request and show the consent page, which carries it on.
 
 Every request gets the page, whatever the user allowed before: Forgejo answers without
 asking once its own grant exists, so without our page any client could sign a user in
@@ -7,7 +7,6 @@ behind their back (the confused deputy of the MCP security guidance).
 """
 
 from collections.abc import Callable
-from sqlite3 import Connection
 from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
@@ -23,21 +22,18 @@ from fjmcp_broker.oauth.authorization import (
     parse_authorization_request,
     pin_redirect_uri,
 )
-from fjmcp_broker.oauth.clients import Client
 from fjmcp_broker.oauth.errors import OAuthError
 from fjmcp_broker.oauth.parameters import Pairs, read_pairs
 from fjmcp_broker.oauth.redirect_uris import display_host, is_website
 from fjmcp_broker.oauth.tokens import PENDING_ID_PREFIX, new_id
-from fjmcp_broker.store import clients, pending
-from fjmcp_broker.store.database import Database
-from fjmcp_broker.store.lane import Lane
 from fjmcp_broker.store.pending import PendingAuthorization
 from fjmcp_broker.upstream.document_http import DocumentError
 from fjmcp_broker.web.forms import MAXIMUM_QUERY_BYTES, form_bytes, query_bytes
+from fjmcp_broker.web.oauth.carried import Asked, CarriedRequests, NewDocument
 from fjmcp_broker.web.oauth.clients import ClientDirectory, FoundClient
 from fjmcp_broker.web.oauth.cookies import BrowserCookies, form_token
 from fjmcp_broker.web.pages.authorize import no_document, unknown_client
-from fjmcp_broker.web.pages.consent import ConsentPage
+from fjmcp_broker.web.pages.consent import ConsentForm, ConsentPage
 from fjmcp_broker.web.pages.html import element
 from fjmcp_broker.web.pages.page import problem, see_other
 from fjmcp_broker.web.tracing import step_of
@@ -55,28 +51,28 @@ class AuthorizeEndpoint:
 
     def __init__(
         self,
-        database: Database | Lane,
         directory: ClientDirectory,
         cookies: BrowserCookies,
         page: ConsentPage,
+        carried: CarriedRequests,
         *,
         clock: IReactorTime,
         random_bytes: Callable[[int], bytes],
         public_url: str,
     ) -> None:
         """
-        @param database: the store.
         @param directory: knows the clients.
         @param cookies: the browser's.
         @param page: shown to the user.
+        @param carried: seals the request for the page.
         @param clock: tells the time.
         @param random_bytes: gives that many cryptographically random bytes.
         @param public_url: the issuer, an origin without trailing slash.
         """
-        self._database = database
         self._clients = directory
         self._cookies = cookies
         self._page = page
+        self._carried = carried
         self._clock = clock
         self._random_bytes = random_bytes
         self._public_url = public_url
@@ -125,45 +121,29 @@ class AuthorizeEndpoint:
             )
             step.says(str(error.code), error.description)
             return self._refused(request, target, client_state(parameters), error)
-        pending_id = await self._remember(wanted, found)
-        if pending_id is None:
-            step.says("unknown_client")
-            return unknown_client(request)
-        step.about(pending_id=pending_id)
-        return self._show(request, client, wanted, pending_id)
+        return self._ask(request, wanted, found)
 
-    async def _remember(
-        self, wanted: AuthorizationRequest, found: FoundClient
-    ) -> str | None:
+    def _ask(
+        self, request: IRequest, wanted: AuthorizationRequest, found: FoundClient
+    ) -> bytes:
         now = int(self._clock.seconds())
-        row = PendingAuthorization(
+        pending = PendingAuthorization(
             pending_id=new_id(PENDING_ID_PREFIX, self._random_bytes),
             client_id=wanted.client_id,
             request=wanted,
             created_at=now,
             expires_at=now + PENDING_LIFETIME_SECONDS,
         )
-
-        def remember(connection: Connection) -> str | None:
-            if found.save_until is not None:
-                clients.save_document(connection, found.client, found.save_until)
-            # The collector may have removed the client since it was read.
-            if clients.find(connection, row.client_id) is None:
-                return None
-            pending.insert(connection, row)
-            return row.pending_id
-
-        return await self._database.write(remember)
-
-    def _show(
-        self,
-        request: IRequest,
-        client: Client,
-        wanted: AuthorizationRequest,
-        pending_id: str,
-    ) -> bytes:
-        token = form_token(self._cookies.keep_consent(request), pending_id)
-        return self._page.show(request, client, wanted, pending_id, token)
+        pending_id = pending.pending_id
+        step_of(request).about(pending_id=pending_id)
+        until = found.save_until
+        document = None if until is None else NewDocument(found.client, until)
+        form = ConsentForm(
+            pending_id=pending_id,
+            token=form_token(self._cookies.keep_consent(request), pending_id),
+            carried=self._carried.seal(Asked(pending, document)),
+        )
+        return self._page.show(request, found.client, wanted, form)
 
     def _refused(
         self, request: IRequest, target: Target, state: str | None, error: OAuthError

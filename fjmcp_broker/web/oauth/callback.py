@@ -4,7 +4,7 @@ C{GET /oauth/callback}: the browser comes back from Forgejo.
 The state and the approval cookie must belong to one pending row, which is taken by one
 statement. From then on nothing is decided twice: Forgejo's code goes to the upstream
 side, which finishes its work even when the browser leaves, and what we issue is
-written in one transaction.
+written in one transaction, with what Forgejo said of the user meanwhile.
 """
 
 from collections.abc import Callable
@@ -43,6 +43,7 @@ from fjmcp_broker.upstream.errors import (
     UpstreamUnavailable,
 )
 from fjmcp_broker.upstream.interfaces import IUpstreamTokens, SignedInUser
+from fjmcp_broker.upstream.sign_ins import note_user
 from fjmcp_broker.web.forms import read_query
 from fjmcp_broker.web.oauth.consent import SECOND_ATTEMPT, Departure, expired
 from fjmcp_broker.web.oauth.cookies import BrowserCookies
@@ -155,7 +156,7 @@ class CallbackEndpoint:
     ) -> bytes:
         error = form.get("error")
         if error is not None:
-            await self._database.write(lambda c: pending.delete(c, row.pending_id))
+            await self._database.write(lambda c: pending.finish(c, row.pending_id))
             code = _RELAYED.get(error, ErrorCode.SERVER_ERROR)
             return self._give_up(request, row, code, "Forgejo answered with an error")
         verifier = self._departure.open_verifier(row)
@@ -201,11 +202,9 @@ class CallbackEndpoint:
         def restart(connection: Connection) -> bool:
             if clients.find(connection, row.client_id) is None:
                 return False
-            pending.delete(connection, row.pending_id)
-            pending.insert(connection, again)
-            return self._departure.approve(
-                connection, again.pending_id, policy, approval, now
-            )
+            pending.finish(connection, row.pending_id)
+            approved = self._departure.approved(again, policy, approval)
+            return pending.decide(connection, approved, now)
 
         if not await self._database.write(restart):
             return expired(request)
@@ -243,10 +242,11 @@ class CallbackEndpoint:
         def issue(connection: Connection) -> bool:
             if clients.find(connection, row.client_id) is None:
                 return False
+            note_user(connection, user, now)
             grants.insert(connection, grant)
             tokens.insert_code(connection, code)
             clients.mark_used(connection, row.client_id, now)
-            pending.delete(connection, row.pending_id)
+            pending.finish(connection, row.pending_id)
             return True
 
         if not await self._database.write(issue):

@@ -22,7 +22,7 @@ class FoundClient:
 
     @ivar client: as it is registered, or as its document describes it.
     @ivar save_until: the store has it otherwise or not at all: it is to be saved with
-        the sign-in, to be fetched again at that time; else C{None}.
+        the user's answer, to be fetched again at that time; else C{None}.
     """
 
     client: Client
@@ -33,8 +33,8 @@ class ClientDirectory:
     """
     The registered and configured clients, and those with a metadata document.
 
-    What was fetched is written only with a sign-in that it allows: a request that
-    comes to nothing leaves no row behind.
+    What was fetched is written only when the user answers the consent page: a request
+    alone leaves no row behind.
     """
 
     def __init__(

@@ -19,15 +19,19 @@ from fjmcp_broker.oauth.authorization import error_redirect
 from fjmcp_broker.oauth.errors import OAuthError, invalid_request
 from fjmcp_broker.oauth.tokens import code_challenge, digest
 from fjmcp_broker.oauth.vocabulary import ErrorCode, Policy
-from fjmcp_broker.store import pending
+from fjmcp_broker.store import clients, pending
 from fjmcp_broker.store.database import Database
+from fjmcp_broker.store.errors import SealError
+from fjmcp_broker.store.lane import Lane
 from fjmcp_broker.store.pending import PendingAuthorization
 from fjmcp_broker.store.sealing import Sealer
 from fjmcp_broker.trace.attempts import OK
 from fjmcp_broker.web.forms import read_form
+from fjmcp_broker.web.oauth.carried import Asked, CarriedRequests
 from fjmcp_broker.web.oauth.cookies import BrowserCookies, form_token_matches
 from fjmcp_broker.web.pages.consent import (
     CANCEL,
+    CARRIED_FIELD,
     DECISION_FIELD,
     PENDING_FIELD,
     TOKEN_FIELD,
@@ -91,30 +95,24 @@ class Departure:
             verifier=self._cookies.new_value(),
         )
 
-    def approve(
-        self,
-        connection: Connection,
-        pending_id: str,
-        policy: Policy,
-        approval: Approval,
-        now: int,
-    ) -> bool:
+    def approved(
+        self, undecided: PendingAuthorization, policy: Policy, approval: Approval
+    ) -> PendingAuthorization:
         """
-        Write the approval into the pending row, within the caller's transaction. A
-        second click on the button overwrites the first one's: the browser follows
-        the later answer.
-
-        @return: whether the row was there and may still be approved.
+        @param undecided: the sign-in.
+        @param policy: what the user chose.
+        @param approval: of this visit.
+        @return: the same, approved.
         """
-        row = pending.verifier_row(pending_id)
-        return pending.approve(
-            connection,
-            pending_id,
-            digest(approval.state),
-            digest(approval.cookie),
-            policy,
-            self._sealer.seal(approval.verifier.encode("ascii"), row=row),
-            now,
+        row = pending.verifier_row(undecided.pending_id)
+        return attrs.evolve(
+            undecided,
+            state_digest=digest(approval.state),
+            approval_digest=digest(approval.cookie),
+            policy=policy,
+            sealed_upstream_verifier=self._sealer.seal(
+                approval.verifier.encode("ascii"), row=row
+            ),
         )
 
     def open_verifier(self, row: PendingAuthorization) -> str:
@@ -148,9 +146,10 @@ class ConsentEndpoint:
 
     def __init__(
         self,
-        database: Database,
+        database: Database | Lane,
         cookies: BrowserCookies,
         departure: Departure,
+        carried: CarriedRequests,
         *,
         clock: IReactorTime,
         public_url: str,
@@ -159,12 +158,14 @@ class ConsentEndpoint:
         @param database: the store.
         @param cookies: the browser's.
         @param departure: the way to Forgejo.
+        @param carried: opens what the form brings back.
         @param clock: tells the time.
         @param public_url: the issuer, an origin without trailing slash.
         """
         self._database = database
         self._cookies = cookies
         self._departure = departure
+        self._carried = carried
         self._clock = clock
         self._public_url = public_url
 
@@ -189,13 +190,20 @@ class ConsentEndpoint:
             self._log.warn("consent refused: not from our page in this browser")
             step_of(request).says("not_our_page")
             return _foreign(request)
+        carried = form.get(CARRIED_FIELD)
+        try:
+            # The page of a version that had a row for it by then carries nothing.
+            asked = self._carried.open(carried, pending_id) if carried else None
+        except SealError as error:
+            self._log.warn("consent refused: {reason}", reason=str(error))
+            return expired(request)
         if decision == CANCEL:
-            return await self._cancel(request, pending_id)
+            return await self._cancel(request, pending_id, asked)
         try:
             policy = Policy(decision)
         except ValueError:
             raise invalid_request("the decision is not one of those offered") from None
-        return await self._approve(request, pending_id, policy)
+        return await self._approve(request, pending_id, asked, policy)
 
     def _is_same_origin(self, request: IRequest) -> bool:
         site = request.requestHeaders.getRawHeaders(b"sec-fetch-site") or []
@@ -205,17 +213,15 @@ class ConsentEndpoint:
         origin = request.requestHeaders.getRawHeaders(b"origin") or []
         return [value.decode("latin-1") for value in origin] == [self._public_url]
 
-    async def _cancel(self, request: IRequest, pending_id: str) -> bytes:
+    async def _cancel(
+        self, request: IRequest, pending_id: str, asked: Asked | None
+    ) -> bytes:
         now = int(self._clock.seconds())
 
-        def cancel(connection: Connection) -> PendingAuthorization | None:
-            row = pending.find(connection, pending_id, now)
-            if row is None or row.returned_at is not None:
-                return None
-            pending.delete(connection, pending_id)
-            return row
+        def cancel(undecided: PendingAuthorization) -> PendingAuthorization:
+            return attrs.evolve(undecided, returned_at=now)
 
-        row = await self._database.write(cancel)
+        row = await self._decide(pending_id, asked, now, cancel)
         if row is None:
             return expired(request)
         step = step_of(request)
@@ -232,27 +238,65 @@ class ConsentEndpoint:
         return see_other(request, url)
 
     async def _approve(
-        self, request: IRequest, pending_id: str, policy: Policy
+        self, request: IRequest, pending_id: str, asked: Asked | None, policy: Policy
     ) -> bytes:
         now = int(self._clock.seconds())
         approval = self._departure.prepare(FIRST_ATTEMPT)
 
-        def approve(connection: Connection) -> bool:
-            row = pending.find(connection, pending_id, now)
-            if row is None:
-                return False
-            if policy not in offered_policies(row.request):
+        def approve(undecided: PendingAuthorization) -> PendingAuthorization:
+            if policy not in offered_policies(undecided.request):
                 raise invalid_request("the decision is not one of those offered")
-            return self._departure.approve(
-                connection, pending_id, policy, approval, now
-            )
+            return self._departure.approved(undecided, policy, approval)
 
-        if not await self._database.write(approve):
+        if await self._decide(pending_id, asked, now, approve) is None:
             return expired(request)
         step = step_of(request)
         step.about(state_digest=digest(approval.state))
         step.says(OK, f"policy {policy}")
         return self._departure.leave(request, approval)
+
+    async def _decide(
+        self,
+        pending_id: str,
+        asked: Asked | None,
+        now: int,
+        decide: Callable[[PendingAuthorization], PendingAuthorization],
+    ) -> PendingAuthorization | None:
+        """
+        Write down what the user decided. This is the first that the store hears of a
+        sign-in.
+
+        @param asked: what the form carried; C{None}: there is a row.
+        @return: the sign-in, decided; C{None}: expired, over, or without its client,
+            and nothing has changed.
+        """
+
+        def write(connection: Connection) -> PendingAuthorization:
+            undecided = (
+                pending.find(connection, pending_id, now)
+                if asked is None
+                else asked.pending
+            )
+            if undecided is None:
+                raise _Over
+            decided = decide(undecided)
+            if asked is not None and asked.document is not None:
+                document = asked.document
+                clients.save_document(connection, document.client, document.save_until)
+            # The collector may have removed the client since the page was made.
+            known = clients.find(connection, decided.client_id) is not None
+            if not known or not pending.decide(connection, decided, now):
+                raise _Over
+            return decided
+
+        try:
+            return await self._database.write(write)
+        except _Over:
+            return None
+
+
+class _Over(Exception):  # noqa: N818 - says what the sign-in is
+    """Takes back what its transaction has written."""
 
 
 def expired(request: IRequest) -> bytes:

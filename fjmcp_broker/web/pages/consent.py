@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 from urllib.parse import urlsplit
 
+import attrs
 from twisted.web.iweb import IRequest
 
 from fjmcp_broker.oauth.authorization import AuthorizationRequest
@@ -25,6 +26,7 @@ from fjmcp_broker.web.pages.page import answer_page, note, render
 
 #: Names of the form's fields and the one value that is not a policy.
 PENDING_FIELD = "pending"
+CARRIED_FIELD = "request"
 TOKEN_FIELD = "form_token"  # noqa: S105 - the name of a field
 DECISION_FIELD = "decision"
 CANCEL = "cancel"
@@ -64,6 +66,22 @@ def offered_policies(request: AuthorizationRequest) -> tuple[Policy, ...]:
     return (Policy.FULL, Policy.READ_ONLY)
 
 
+@attrs.frozen
+class ConsentForm:
+    """
+    What the form sends back beside the decision.
+
+    @ivar pending_id: of the sign-in.
+    @ivar token: see L{form_token<fjmcp_broker.web.oauth.cookies.form_token>}.
+    @ivar carried: the request itself, see L{CarriedRequests
+        <fjmcp_broker.web.oauth.carried.CarriedRequests>}.
+    """
+
+    pending_id: str
+    token: str = attrs.field(repr=False)
+    carried: str = attrs.field(repr=False)
+
+
 class ConsentPage:
     """
     Makes the page for one request. The name on it is the client's own word, so the
@@ -84,16 +102,13 @@ class ConsentPage:
         request: IRequest,
         client: Client,
         wanted: AuthorizationRequest,
-        pending_id: str,
-        token: str,
+        form: ConsentForm,
     ) -> bytes:
         """
         @param request: gets status and headers.
         @param client: who asks; its name is its own word.
         @param wanted: what it asks for.
-        @param pending_id: for the form.
-        @param token: for the form, see L{form_token
-            <fjmcp_broker.web.oauth.cookies.form_token>}.
+        @param form: what it sends back.
         @return: the page, for a route to return.
         """
         policies = offered_policies(wanted)
@@ -106,7 +121,7 @@ class ConsentPage:
             element("h2", "What it will be able to do"),
             _abilities(policies),
             element("p", "It can never do more than you can do yourself."),
-            self._form(policies, pending_id, token),
+            self._form(policies, form),
             element(
                 "p",
                 "You sign in at ",
@@ -130,7 +145,7 @@ class ConsentPage:
         }
         return ["'self'", *sorted(schemes)]
 
-    def _form(self, policies: tuple[Policy, ...], pending_id: str, token: str) -> Html:
+    def _form(self, policies: tuple[Policy, ...], form: ConsentForm) -> Html:
         labels = {
             Policy.FULL: "Allow full access",
             Policy.READ_ONLY: "Allow read-only access",
@@ -139,14 +154,19 @@ class ConsentPage:
         first, *others = policies
         return element(
             "form",
-            element("input", type="hidden", name=PENDING_FIELD, value=pending_id),
-            element("input", type="hidden", name=TOKEN_FIELD, value=token),
+            _hidden(PENDING_FIELD, form.pending_id),
+            _hidden(TOKEN_FIELD, form.token),
+            _hidden(CARRIED_FIELD, form.carried),
             _button(labels[first], first, class_="main"),
             *(_button(labels[policy], policy) for policy in others),
             _button("Cancel", CANCEL, class_="plain"),
             method="post",
             action=CONSENT_PATH,
         )
+
+
+def _hidden(name: str, value: str) -> Html:
+    return element("input", type="hidden", name=name, value=value)
 
 
 def _button(label: str, value: str, **attributes: str) -> Html:

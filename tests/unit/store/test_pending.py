@@ -2,8 +2,13 @@
 Sign-ins that have begun.
 """
 
+from sqlite3 import IntegrityError
+
+import attrs
+
 from fjmcp_broker.oauth.vocabulary import Policy
 from fjmcp_broker.store import pending
+from fjmcp_broker.store.pending import PendingAuthorization
 
 from . import rows
 from .memory import NOW
@@ -13,23 +18,34 @@ STATE, COOKIE = digest("state"), digest("cookie")
 
 
 class PendingTests(StoreTestCase):
-    def setUp(self) -> None:
-        super().setUp()
-        self.write(lambda c: pending.insert(c, rows.pending()))
+    def decide(self, decided: PendingAuthorization, now: int = NOW) -> bool:
+        return self.write(lambda c: pending.decide(c, decided, now))
 
     def approve(
         self, state: bytes = STATE, cookie: bytes = COOKIE, now: int = NOW
     ) -> bool:
-        return self.write(
-            lambda c: pending.approve(
-                c, PENDING_ID, state, cookie, Policy.FULL, b"sealed", now
-            )
+        approved = rows.pending(
+            state_digest=state,
+            approval_digest=cookie,
+            policy=Policy.FULL,
+            sealed_upstream_verifier=b"sealed",
         )
+        return self.decide(approved, now)
+
+    def cancel(self, now: int = NOW) -> bool:
+        return self.decide(rows.pending(returned_at=now), now)
+
+    def take(self, state: bytes = STATE, now: int = NOW) -> PendingAuthorization | None:
+        return self.write(lambda c: pending.take(c, state, COOKIE, now))
+
+    def park(self) -> bool:
+        return self.write(lambda c: pending.park_upstream_tokens(c, PENDING_ID, b"set"))
 
     def test_sign_in_comes_back(self) -> None:
         """
         The validated request is found again, until it expires.
         """
+        self.write(lambda c: pending.insert(c, rows.pending()))
         self.assertEqual(
             self.read(lambda c: pending.find(c, PENDING_ID, NOW + 599)),
             rows.pending(),
@@ -42,7 +58,7 @@ class PendingTests(StoreTestCase):
         State and approval cookie are single use: the second callback gets nothing.
         """
         self.assertTrue(self.approve())
-        taken = self.write(lambda c: pending.take(c, STATE, COOKIE, NOW + 9))
+        taken = self.take(now=NOW + 9)
         self.assertEqual(
             taken,
             rows.pending(
@@ -53,7 +69,7 @@ class PendingTests(StoreTestCase):
                 returned_at=NOW + 9,
             ),
         )
-        self.assertIsNone(self.write(lambda c: pending.take(c, STATE, COOKIE, NOW + 9)))
+        self.assertIsNone(self.take(now=NOW + 9))
         self.assertFalse(self.approve(digest("again")))
 
     def test_cookie_of_another_browser_takes_nothing(self) -> None:
@@ -65,47 +81,91 @@ class PendingTests(StoreTestCase):
         self.assertIsNone(
             self.write(lambda c: pending.take(c, STATE, digest("other"), NOW))
         )
-        self.assertIsNotNone(self.write(lambda c: pending.take(c, STATE, COOKIE, NOW)))
+        self.assertIsNotNone(self.take())
 
     def test_unapproved_sign_in_is_not_taken(self) -> None:
         """
         Nobody comes back who was never sent.
         """
-        self.assertIsNone(self.write(lambda c: pending.take(c, STATE, COOKIE, NOW)))
+        self.write(lambda c: pending.insert(c, rows.pending()))
+        self.assertIsNone(self.take())
 
     def test_expired_sign_in_is_neither_approved_nor_taken(self) -> None:
         """
         After ten minutes it is over.
         """
-        self.assertFalse(self.approve(now=NOW + 600))
-        self.approve()
-        self.assertIsNone(
-            self.write(lambda c: pending.take(c, STATE, COOKIE, NOW + 600))
-        )
+        for decide in (self.approve, self.cancel):
+            self.assertFalse(decide(now=NOW + 600))
+        self.assertEqual(self.count("pending_authorizations"), 0)
+        self.assertTrue(self.approve(now=NOW + 599))
+        self.assertIsNone(self.take(now=NOW + 600))
 
     def test_second_click_overwrites_the_first(self) -> None:
         """
         After a double click the browser follows the second answer; only that works.
         """
         self.approve()
-        self.assertTrue(self.approve(digest("state 2"), digest("cookie 2")))
-        self.assertIsNone(self.write(lambda c: pending.take(c, STATE, COOKIE, NOW)))
-        self.assertIsNotNone(
-            self.write(
-                lambda c: pending.take(c, digest("state 2"), digest("cookie 2"), NOW)
-            )
+        self.assertTrue(self.approve(digest("state 2"), COOKIE))
+        self.assertIsNone(self.take())
+        self.assertIsNotNone(self.take(digest("state 2")))
+
+    def test_cancelled_sign_in_stays_cancelled(self) -> None:
+        """
+        Also one that was approved before; nothing of the approval is left.
+        """
+        self.assertTrue(self.approve())
+        self.assertTrue(self.cancel())
+        self.assertIsNone(self.take())
+        self.assertFalse(self.approve())
+        self.assertFalse(self.cancel())
+        found = self.read(lambda c: pending.find(c, PENDING_ID, NOW))
+        self.assertEqual(found, rows.pending(returned_at=NOW))
+
+    def test_finished_sign_in_stays_finished(self) -> None:
+        """
+        Of its way nothing is left but that it was there.
+        """
+        self.approve()
+        self.take()
+        self.assertTrue(self.write(lambda c: pending.finish(c, PENDING_ID)))
+        self.assertEqual(
+            self.read(lambda c: pending.find(c, PENDING_ID, NOW)),
+            rows.pending(returned_at=NOW),
         )
+        self.assertIsNone(self.take())
+        self.assertFalse(self.approve())
+        self.assertFalse(self.cancel())
+
+    def test_only_what_has_returned_is_finished(self) -> None:
+        """
+        Neither an unknown one nor one that may still come back.
+        """
+        self.assertFalse(self.write(lambda c: pending.finish(c, PENDING_ID)))
+        self.approve()
+        self.assertFalse(self.write(lambda c: pending.finish(c, PENDING_ID)))
+        self.assertIsNotNone(self.take())
+
+    def test_client_has_to_be_known(self) -> None:
+        """
+        The collector may have removed it since.
+        """
+        stranger = attrs.evolve(rows.pending(), client_id="gone", returned_at=NOW)
+        with self.assertRaises(AssertionError) as raised:
+            self.decide(stranger)
+        self.assertIn(IntegrityError.__name__, str(raised.exception))
 
     def test_parked_tokens_are_found_after_expiry(self) -> None:
         """
         An exchanged set whose user is not known yet is not lost with its sign-in.
         """
         self.assertEqual(self.read(pending.parked), [])
-        self.assertTrue(
-            self.write(lambda c: pending.park_upstream_tokens(c, PENDING_ID, b"set"))
-        )
+        self.approve()
+        self.take()
+        self.assertTrue(self.park())
+        self.write(lambda c: pending.finish(c, PENDING_ID))
         self.assertEqual(
-            self.read(pending.parked), [rows.pending(sealed_upstream_tokens=b"set")]
+            self.read(pending.parked),
+            [rows.pending(sealed_upstream_tokens=b"set", returned_at=NOW)],
         )
         for expected in (True, False):
             self.assertEqual(
@@ -118,10 +178,4 @@ class PendingTests(StoreTestCase):
         """
         The caller learns that the set is not kept.
         """
-        for expected in (True, False):
-            self.assertEqual(
-                self.write(lambda c: pending.delete(c, PENDING_ID)), expected
-            )
-        self.assertFalse(
-            self.write(lambda c: pending.park_upstream_tokens(c, PENDING_ID, b"set"))
-        )
+        self.assertFalse(self.park())

@@ -5,7 +5,6 @@ Statements find their rows by an index: what SQLite itself says about each of th
 from collections.abc import Callable
 from sqlite3 import Connection
 
-from fjmcp_broker.oauth.vocabulary import Policy
 from fjmcp_broker.store import (
     audit,
     bearer_check,
@@ -104,10 +103,10 @@ class PlanTests(StoreTestCase):
             lambda c: clients.find(c, CLIENT_ID),
             lambda c: clients.mark_used(c, CLIENT_ID, NOW),
             lambda c: pending.find(c, PENDING_ID, NOW),
-            lambda c: pending.approve(c, PENDING_ID, X, X, Policy.FULL, b"", NOW),
+            lambda c: pending.decide(c, rows.pending(), NOW),
             lambda c: pending.take(c, X, X, NOW),
             lambda c: pending.park_upstream_tokens(c, PENDING_ID, b""),
-            lambda c: pending.delete(c, PENDING_ID),
+            lambda c: pending.finish(c, PENDING_ID),
             lambda c: users.upsert_user(c, USER_ID, "ada", "Ada", NOW),
             lambda c: grants.find(c, GRANT_ID),
             lambda c: grants.grants_of_user(c, USER_ID),

@@ -195,7 +195,12 @@ class EndTests(StoreTestCase):
         """
         Somebody comes back from Forgejo.
         """
-        sign_in = rows.pending(created_at=at, expires_at=at + 600, returned_at=at)
+        sign_in = rows.pending(
+            created_at=at,
+            expires_at=at + 600,
+            state_digest=rows.digest("state"),
+            returned_at=at,
+        )
         self.write(lambda c: pending.insert(c, sign_in))
 
     def test_last_grant_takes_the_set_along(self) -> None:
@@ -258,9 +263,9 @@ class EndTests(StoreTestCase):
 
     def test_sign_in_that_is_over_keeps_nothing(self) -> None:
         """
-        Its row has gone with the grant that it came to.
+        It has come to its grant; its row only keeps the answer from counting twice.
         """
         self.come_back(NOW)
-        self.write(lambda c: pending.delete(c, PENDING_ID))
+        self.write(lambda c: pending.finish(c, PENDING_ID))
         self.end()
         self.assertFalse(self.has_set())

@@ -37,6 +37,19 @@ class StraightPathTests(TokenTestCase):
         """The token sets are what the layers above expect."""
         verifyObject(IUpstreamTokens, self.world.tokens)
 
+    def test_set_needs_no_grant(self) -> None:
+        """What the caller commits later, or never, is all but the tokens."""
+        world = self.world
+        code = world.remote.code()
+        user = world.done(world.tokens.sign_in(world.pending_id(), code, VERIFIER))
+        self.assertEqual((user.user_id, user.waiting), (world.alice, None))
+        stored = world.set_of(world.alice)
+        self.assertEqual((stored.state, stored.scope), ("usable", None))
+        known = world.user(world.alice)
+        assert known is not None
+        self.assertEqual((known.login, known.display_name), ("alice", "Alice Example"))
+        world.done(world.tokens.access_token(world.alice))
+
     def test_user_and_tokens_are_stored(self) -> None:
         """The user, the newest set and its introspected scope are in the store."""
         world = self.world
@@ -156,16 +169,6 @@ class RefusalTests(TokenTestCase):
             self.assertTrue(world.is_newest("alice"))
             self.assertEqual(world.set_of(world.alice).state, "usable")
             fault.end()
-
-    def test_store_that_cannot_be_written(self) -> None:
-        """The code is not spent when its result could not be stored."""
-        world = self.world
-        code = world.remote.code()
-        pending_id = world.pending_id()
-        world.database.fail_writes = 1
-        world.failed(world.tokens.sign_in(pending_id, code, VERIFIER), StoreUnavailable)
-        self.assertEqual(self.controls.count("token"), 0)
-        world.done(world.tokens.sign_in(pending_id, code, VERIFIER))
 
 
 class LostCommitTests(TokenTestCase):
@@ -449,7 +452,7 @@ class CancellationTests(TokenTestCase):
 
     def test_no_token_is_lost(self) -> None:
         """Cancelling the caller between any two steps changes nothing."""
-        self.cancel_everywhere(DEFAULT_SCOPES, 9)
+        self.cancel_everywhere(DEFAULT_SCOPES, 8)
 
     def test_no_token_is_lost_without_id_token(self) -> None:
         """Nor on the longer way without an id_token."""

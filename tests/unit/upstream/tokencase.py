@@ -17,6 +17,7 @@ from fjmcp_broker.store import clients, pending, upstream_tokens, users
 from fjmcp_broker.store.sealing import Sealer
 from fjmcp_broker.store.upstream_tokens import UpstreamSet
 from fjmcp_broker.upstream.interfaces import IForgejo, SignedInUser
+from fjmcp_broker.upstream.sign_ins import note_user
 from fjmcp_broker.upstream.tokens import UpstreamTokens
 from tests.unit.store.memory import memory_database
 
@@ -120,7 +121,14 @@ class World:
         @return: the sign-in, begun.
         """
         code = self.remote.code(login, scope=scope)
-        return self.begin(self.tokens.sign_in(self.pending_id(), code, VERIFIER))
+        return self.begin(self._sign_in(self.pending_id(), code))
+
+    async def _sign_in(self, pending_id: str, code: str) -> SignedInUser:
+        user = await self.tokens.sign_in(pending_id, code, VERIFIER)
+        now = int(self.clock.seconds())
+        # As the callback does, with the grant.
+        await self.database.write(lambda c: note_user(c, user, now))
+        return user
 
     def signed_in(
         self, login: str = "alice", *, scope: str = DEFAULT_SCOPES

@@ -51,7 +51,7 @@ def forgejo_authorize_url(state: str, challenge: str) -> str:
 @implementer(IUpstreamTokens)
 class SmallUpstream:
     """
-    Knows the codes that C{expect} was told, and writes the user as the real one does.
+    Gives what it was told to give, and writes the user as the real one does.
     """
 
     def __init__(self, database: Database) -> None:
@@ -71,9 +71,7 @@ class SmallUpstream:
         if isinstance(outcome, Exception):
             raise outcome
         await self._database.write(
-            lambda c: users.upsert_user(
-                c, outcome.user_id, outcome.login, outcome.display_name, NOW
-            )
+            lambda c: users.upsert_user(c, outcome.user_id, "", "", NOW)
         )
         waiting = self.before_answer()
         if waiting is not None:

@@ -4,7 +4,7 @@ The sign-in side of the service in memory: its site, a browser, a small Forgejo.
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import unescape
 from html.parser import HTMLParser
 from sqlite3 import Connection
@@ -22,9 +22,11 @@ from fjmcp_broker.oauth.tokens import code_challenge
 from fjmcp_broker.store.database import Database
 from fjmcp_broker.store.sealing import Sealer
 from fjmcp_broker.upstream.documents import MetadataDocuments
+from fjmcp_broker.upstream.interfaces import IUpstreamTokens
 from fjmcp_broker.web.app import Route, build_web_resource
 from fjmcp_broker.web.oauth.authorize import AuthorizeEndpoint
 from fjmcp_broker.web.oauth.callback import CallbackEndpoint
+from fjmcp_broker.web.oauth.carried import CarriedRequests
 from fjmcp_broker.web.oauth.clients import ClientDirectory
 from fjmcp_broker.web.oauth.consent import ConsentEndpoint, Departure
 from fjmcp_broker.web.oauth.cookies import BrowserCookies
@@ -146,40 +148,60 @@ class Site:
         has_documents: bool = True,
         wrap: Callable[[Database], Database] = lambda database: database,
         guard: Callable[[tuple[Route, ...]], tuple[Route, ...]] = lambda routes: routes,
+        before: "Site | None" = None,
+        keys: Sequence[bytes] = (b"k" * 32,),
+        make_upstream: Callable[["Site"], IUpstreamTokens] | None = None,
     ) -> None:
+        """
+        @param before: the process whose store this one goes on with.
+        @param keys: of the store, the one that seals first.
+        @param make_upstream: makes another one than the small one.
+        """
         self._test = test
         self.public_url = public_url
-        self.clock = Clock()
-        self.clock.advance(NOW)
-        self.real_database = memory_database(test)
+        if before is None:
+            self.clock = Clock()
+            self.clock.advance(NOW)
+            self.real_database = memory_database(test)
+            self.random_bytes = CountingBytes()
+        else:
+            self.clock = before.clock
+            self.real_database = before.real_database
+            self.random_bytes = before.random_bytes
+        random_bytes = self.random_bytes
         self.database = database = wrap(self.real_database)
         self.upstream = SmallUpstream(self.real_database)
-        random_bytes = CountingBytes()
-        self.sealer = Sealer([b"k" * 32], random_bytes)
+        self.sealer = Sealer(keys, random_bytes)
         cookies = BrowserCookies(public_url, random_bytes)
         departure = Departure(cookies, forgejo_authorize_url, self.sealer)
+        carried = CarriedRequests(self.sealer)
         register = RegisterEndpoint(
             database, clock=self.clock, random_bytes=random_bytes
         )
         self.fetcher = SmallFetcher()
         documents = MetadataDocuments(self.fetcher, self.clock)
         authorize = AuthorizeEndpoint(
-            database,
             ClientDirectory(database, self.clock, documents if has_documents else None),
             cookies,
             ConsentPage(public_url, FORGEJO_URL),
+            carried,
             clock=self.clock,
             random_bytes=random_bytes,
             public_url=public_url,
         )
         consent = ConsentEndpoint(
-            database, cookies, departure, clock=self.clock, public_url=public_url
+            database,
+            cookies,
+            departure,
+            carried,
+            clock=self.clock,
+            public_url=public_url,
         )
         callback = CallbackEndpoint(
             database,
             cookies,
             departure,
-            self.upstream,
+            self.upstream if make_upstream is None else make_upstream(self),
             clock=self.clock,
             random_bytes=random_bytes,
             public_url=public_url,
@@ -266,6 +288,20 @@ class Site:
         @return: every row of every table.
         """
         return self.read(lambda connection: list(connection.iterdump()))
+
+    def count_under_way(self) -> int:
+        """
+        @return: the sign-ins from which something may still come.
+        """
+        rows = self.read(
+            lambda c: c.execute(
+                "SELECT count(*) FROM pending_authorizations"
+                " WHERE returned_at IS NULL OR state_digest IS NOT NULL"
+            ).fetchone()
+        )
+        count = rows[0]
+        assert isinstance(count, int)
+        return count
 
     def count(self, table: str) -> int:
         """

@@ -1,18 +1,15 @@
 """The authorization endpoint and its consent page."""
 
 import re
-from collections.abc import Callable
 from html import unescape
-from sqlite3 import Connection
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from fjmcp_broker.store import pending
-from fjmcp_broker.store.database import Database
+from fjmcp_broker.web.oauth.carried import CarriedRequests
 from tests.unit.web.signin import (
     CHALLENGE,
     PUBLIC_URL,
@@ -22,8 +19,6 @@ from tests.unit.web.signin import (
     Site,
     authorize_target,
 )
-
-T = TypeVar("T")
 
 #: What is wrong, and the error code for it.
 WRONG_REQUESTS: Final[list[tuple[dict[str, str | None], str]]] = [
@@ -35,30 +30,6 @@ WRONG_REQUESTS: Final[list[tuple[dict[str, str | None], str]]] = [
 ]
 
 
-class VanishingDatabase(Database):
-    """
-    Loses every client after it was read, once armed.
-    """
-
-    def __init__(self, inner: Database) -> None:
-        self._inner = inner
-        self.armed = False
-
-    async def read(self, query: Callable[[Connection], T]) -> T:
-        """
-        As the real one.
-        """
-        return await self._inner.read(query)
-
-    async def write(self, transaction: Callable[[Connection], T]) -> T:
-        """
-        As the real one, after the loss.
-        """
-        if self.armed:
-            await self._inner.write(lambda c: c.execute("DELETE FROM clients").rowcount)
-        return await self._inner.write(transaction)
-
-
 class AuthorizeTests(SynchronousTestCase):
     """GET /oauth/authorize."""
 
@@ -67,7 +38,7 @@ class AuthorizeTests(SynchronousTestCase):
         self.client_id = self.site.register()
 
     def test_good_request_shows_the_consent_page(self) -> None:
-        """The user sees who asks and where access would go; a row remembers it."""
+        """The user sees who asks and where access would go."""
         browser = Browser(self.site)
         page = browser.get(authorize_target(self.client_id))
         self.assertEqual(page.status, 200)
@@ -76,13 +47,23 @@ class AuthorizeTests(SynchronousTestCase):
         self.assertEqual(page.target_host, "claude.ai")
         self.assertEqual(page.form.action, "/oauth/consent")
         self.assertEqual(page.form.buttons, ["full", "read-only", "cancel"])
-        pending_id = page.form.fields["pending"]
+
+    def test_form_carries_the_request(self) -> None:
+        """Who only opens the address leaves nothing in the store; the page has it
+        all, and shows none of it."""
+        before = self.site.dump()
+        page = Browser(self.site).get(authorize_target(self.client_id))
+        self.assertEqual(self.site.dump(), before)
+        fields = page.form.fields
+        carried = CarriedRequests(self.site.sealer)
+        asked = carried.open(fields["request"], fields["pending"])
         now = int(self.site.clock.seconds())
-        row = self.site.read(lambda c: pending.find(c, pending_id, now))
-        assert row is not None
-        self.assertEqual(row.expires_at, now + 600)
-        self.assertEqual(row.request.code_challenge, CHALLENGE)
-        self.assertIsNone(row.state_digest)
+        self.assertEqual(asked.pending.expires_at, now + 600)
+        self.assertEqual(asked.pending.request.code_challenge, CHALLENGE)
+        self.assertEqual(asked.pending.request.state, "client-state")
+        self.assertIsNone(asked.document)
+        self.assertNotIn("client-state", page.text)
+        self.assertNotIn(CHALLENGE, page.text)
 
     def test_page_has_strict_headers(self) -> None:
         """No script, no frame, no cache, and a policy that lets the form's redirects
@@ -140,22 +121,6 @@ class AuthorizeTests(SynchronousTestCase):
         self.assertEqual(page.cookies, [])
         self.assertIn("text/html", page.header("Content-Type"))
         self.assertEqual(self.site.dump(), before)
-
-    def test_client_may_vanish_meanwhile(self) -> None:
-        """The collector removes a client between reading and writing: a page."""
-        made: list[VanishingDatabase] = []
-
-        def wrap(inner: Database) -> Database:
-            made.append(VanishingDatabase(inner))
-            return made[0]
-
-        site = Site(self, wrap=wrap)
-        client_id = site.register()
-        made[0].armed = True
-        page = Browser(site).get(authorize_target(client_id))
-        self.assertEqual(page.status, 400)
-        self.assertIn("not registered here", page.text)
-        self.assertEqual(site.count("pending_authorizations"), 0)
 
     def test_unregistered_redirect_uri_gets_a_page(self) -> None:
         """RFC 9700 section 4.11.1: no open redirector, whatever else is wrong too."""
@@ -335,7 +300,8 @@ class AuthorizeTests(SynchronousTestCase):
             self.assertEqual(page.form.action, "/oauth/consent")
 
     def test_any_query_has_an_answer(self) -> None:
-        """No query gives a 5xx, and a refused one changes nothing."""
+        """No query gives a 5xx, and none changes anything."""
+        before = self.site.dump()
         names = st.sampled_from(
             [
                 "client_id",
@@ -365,13 +331,11 @@ class AuthorizeTests(SynchronousTestCase):
         @settings(max_examples=150, deadline=None)
         @given(queries)
         def check(query: str) -> None:
-            before = self.site.dump()
             answer = Browser(self.site).get(f"/oauth/authorize?{query}")
             self.assertIn(answer.status, (200, 400))
             if "href=" in answer.text:
                 self.assertEqual(self.back(answer)["iss"], PUBLIC_URL)
-            if answer.status != 200:
-                self.assertEqual(self.site.dump(), before)
+            self.assertEqual(self.site.dump(), before)
 
         check()
 

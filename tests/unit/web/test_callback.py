@@ -62,7 +62,7 @@ class SuccessTests(CallbackCase):
         client = self.site.read(lambda c: clients.find(c, self.client_id))
         assert client is not None
         self.assertEqual(client.last_used_at, now)
-        self.assertEqual(self.site.count("pending_authorizations"), 0)
+        self.assertEqual(self.site.count_under_way(), 0)
         self.assertNotIn(text, "\n".join(self.site.dump()))
 
     def test_verifier_belongs_to_the_challenge(self) -> None:

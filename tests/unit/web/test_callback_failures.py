@@ -53,7 +53,7 @@ class ForgejoErrorTests(CallbackCase):
             )
             self.assert_error(answer, ours)
             self.assertNotIn("their", answer.location)
-            self.assertEqual(self.site.count("pending_authorizations"), 0)
+            self.assertEqual(self.site.count_under_way(), 0)
             self.assertEqual(list(self.browser.cookies), ["__Host-fjmcp_consent"])
         self.assertEqual(self.site.upstream.calls, [])
 
@@ -106,6 +106,25 @@ class ExchangeFailureTests(CallbackCase):
             made[0].failure = None
             self.assert_error(self.finish(outcome), "temporarily_unavailable")
             self.assertEqual(list(self.browser.cookies), ["__Host-fjmcp_consent"])
+
+    def test_store_that_fails_at_once_spends_nothing(self) -> None:
+        """What comes with the return is written before Forgejo's code is used: the
+        proof that its tokens can be stored. The same address works later."""
+        made: list[FragileDatabase] = []
+
+        def wrap(inner: Database) -> Database:
+            made.append(FragileDatabase(inner))
+            return made[0]
+
+        self.site = Site(self, wrap=wrap)
+        self.client_id = self.site.register()
+        self.browser = Browser(self.site)
+        target = callback_target(self.leave(), code="gta_x")
+        made[0].failure = StoreUnavailable("disk full")
+        self.assertEqual(self.browser.get(target).status, 503)
+        self.assertEqual(self.site.upstream.calls, [])
+        made[0].failure = None
+        self.assertIn("code", self.browser.get(target).query)
 
     def test_user_who_is_not_allowed(self) -> None:
         """A page that says so, with the way back for whoever wants it: the client
@@ -161,7 +180,7 @@ class ExchangeFailureTests(CallbackCase):
         ((_, _, first), (_, code, second)) = self.site.upstream.calls
         self.assertEqual(code, "gta_y")
         self.assertNotEqual(first, second)
-        self.assertEqual(self.site.count("pending_authorizations"), 0)
+        self.assertEqual(self.site.count_under_way(), 0)
 
     def test_burnt_code_restarts_only_once(self) -> None:
         """No loop between us and Forgejo."""

@@ -1,17 +1,35 @@
 """How often the store writes to the disk for a sign-in and for a refresh."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from sqlite3 import Connection
 from typing import TypeVar
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from fjmcp_broker.store.database import Database
-from tests.unit.upstream.tokencase import TokenTestCase
-from tests.unit.web.signin import Browser, Site, authorize_target, callback_target
+from fjmcp_broker.oauth.access import EVERYBODY, AccessRules
+from fjmcp_broker.oauth.forgejo_scopes import DEFAULT_SCOPES
+from fjmcp_broker.oauth.token_request import ClientCredentials, CodeRequest
+from fjmcp_broker.store import upstream_tokens
+from fjmcp_broker.store.token_endpoint import TokenAnswer, TokenTransactions
+from fjmcp_broker.store.upstream_tokens import UpstreamSet
+from fjmcp_broker.upstream.tokens import UpstreamTokens
+from tests.unit.store.memory import NOW
+from tests.unit.upstream.standin import REDIRECT_URI, InMemoryForgejo
+from tests.unit.web.signin import (
+    PUBLIC_URL,
+    VERIFIER,
+    WEB_REDIRECT,
+    Browser,
+    Site,
+    authorize_target,
+    callback_target,
+)
 from tests.unit.web.token_fixture import TokenWorld
 
 T = TypeVar("T")
+
+_TURNS = ("BEGIN", "BEGIN IMMEDIATE", "COMMIT", "ROLLBACK")
 
 
 def commits(
@@ -26,63 +44,130 @@ def commits(
     write(lambda connection: connection.set_trace_callback(seen.append))
     seen.clear()  # the end of that very transaction
     work()
-    found = sum(text == "COMMIT" for text in seen)
+    turns = [text for text in seen if text in _TURNS]
+    # What only reads commits, too, and waits for no disk.
+    found = list(pairwise(turns)).count(("BEGIN IMMEDIATE", "COMMIT"))
     write(lambda connection: connection.set_trace_callback(None))
     return found
 
 
-class Counted(Database):
-    """A store that counts its transactions, each of which is one commit."""
-
-    def __init__(self, real: Database) -> None:
-        self._real = real
-        self.writes = 0
-
-    async def write(self, transaction: Callable[[Connection], T]) -> T:
-        self.writes += 1
-        return await self._real.write(transaction)
-
-    async def read(self, query: Callable[[Connection], T]) -> T:
-        return await self._real.read(query)
-
-
 class SignInTests(SynchronousTestCase):
-    """From the authorization request to the tokens."""
+    """From the authorization request to the tokens, with all that Forgejo brings."""
 
-    def test_at_most_five(self) -> None:
+    def make(self, access: AccessRules = EVERYBODY) -> None:
+        """A broker in front of a Forgejo that asks nobody anything."""
+
+        def make_upstream(site: Site) -> UpstreamTokens:
+            self.remote = InMemoryForgejo(site.clock)
+            return UpstreamTokens(
+                site.real_database,
+                site.sealer,
+                self.remote.forgejo,
+                site.clock,
+                lambda user_id: None,
+                requested_scope=DEFAULT_SCOPES,
+                access=access,
+            )
+
+        self.site = Site(self, make_upstream=make_upstream)
+        self.alice = self.remote.controls.user("alice").id
+        self.client_id = self.site.register()
+        self.browser = Browser(self.site)
+        self.transactions = TokenTransactions(
+            self.site.sealer,
+            self.site.random_bytes,
+            access_lifetime_seconds=3600,
+            refresh_lifetime_seconds=86_400,
+            resource=f"{PUBLIC_URL}/mcp",
+        )
+
+    def sign_in(self, scope: str = DEFAULT_SCOPES) -> list[int]:
         """
-        One for each of the request, the approval, the return, the code, and the
-        tokens.
+        @return: the commits for the request, the answer, the return, and the code.
         """
-        counted: list[Counted] = []
+        page = self.counted(lambda: self.browser.get(authorize_target(self.client_id)))
+        leaving = self.counted(lambda: self.browser.submit(page[0], "full"))
+        code = self.remote.controls.issue_code(
+            "alice",
+            REDIRECT_URI,
+            code_challenge=leaving[0].query["code_challenge"],
+            scope=scope,
+        )
+        arrived = self.counted(
+            lambda: self.browser.get(callback_target(leaving[0], code=code))
+        )
+        asked = CodeRequest(arrived[0].query["code"], VERIFIER, WEB_REDIRECT)
+        now = int(self.site.clock.seconds())
+        tokens = self.counted(
+            lambda: self.site.write(
+                lambda c: self.transactions.answer(
+                    c, ClientCredentials(self.client_id), asked, now
+                )
+            )
+        )
+        self.assertIsInstance(tokens[0], TokenAnswer)
+        return [page[1], leaving[1], arrived[1], tokens[1]]
 
-        def wrap(database: Database) -> Database:
-            counted.append(Counted(database))
-            return counted[0]
+    def counted(self, work: Callable[[], T]) -> tuple[T, int]:
+        """
+        @return: what came of it, and how many commits it took.
+        """
+        results: list[T] = []
+        number = commits(self.site.write, lambda: results.append(work()))
+        return results[0], number
 
-        # What Forgejo's token sets take is the business of the last case.
-        site = Site(self, wrap=wrap)
-        client_id = site.register()
-        counted[0].writes = 0
-        browser = Browser(site)
+    def stored(self) -> UpstreamSet:
+        """
+        @return: what the store has of Forgejo's tokens.
+        """
+        found = self.site.read(
+            lambda c: upstream_tokens.find(c, self.site.sealer, self.alice)
+        )
+        assert found is not None
+        return found
 
-        def sign_in() -> None:
-            page = browser.get(authorize_target(client_id))
-            left = browser.submit(page, "full")
-            answer = browser.get(callback_target(left, code="gta_x"))
-            self.assertIn("code", answer.query)
+    def test_five(self) -> None:
+        """
+        The request is written with its answer; the return; Forgejo's token set before
+        it is used; grant and code, with what is known of the user by then; our tokens.
+        """
+        self.make()
+        for _ in range(2):
+            self.assertEqual(self.sign_in(), [0, 1, 3, 1])
+            stored = self.stored()
+            self.assertEqual((stored.scope, stored.state), (DEFAULT_SCOPES, "usable"))
 
-        sign_in()
-        self.assertEqual(counted[0].writes, 4)
-        world = TokenWorld(self)
-        code = world.code()
+    def test_five_with_a_list_of_users(self) -> None:
+        """
+        Whoever was never here becomes usable with the grant.
+        """
+        self.make(AccessRules.of(["alice"]))
+        for _ in range(2):
+            self.assertEqual(self.sign_in(), [0, 1, 3, 1])
+            self.assertEqual(self.stored().state, "usable")
+        refused = self.stored()
+        self.site.write(
+            lambda c: upstream_tokens.mark_needs_sign_in(
+                c, self.alice, unless_changed_since=refused, now=NOW
+            )
+        )
+        self.assertEqual(self.sign_in(), [0, 1, 3, 1])
+        self.assertEqual(self.stored().state, "usable")
 
-        def exchange() -> None:
-            self.assertEqual(world.exchange(code).status, 200)
+    def test_six_without_an_id_token(self) -> None:
+        """
+        Forgejo gives none to who allowed the application before it asked for openid:
+        the set is stored once before its user is known, and once there.
+        """
+        self.make()
+        without = DEFAULT_SCOPES.removeprefix("openid ")
+        self.assertEqual(self.sign_in(without), [0, 1, 4, 1])
 
-        self.assertEqual(commits(world.write, exchange), 1)
 
-    def test_a_refresh_is_one(self) -> None:
+class RefreshTests(SynchronousTestCase):
+    """From one pair of tokens to the next."""
+
+    def test_one(self) -> None:
         """The first, and one that is asked for again."""
         world = TokenWorld(self)
         token = world.exchange(world.code()).document["refresh_token"]
@@ -93,18 +178,12 @@ class SignInTests(SynchronousTestCase):
         self.assertEqual(commits(world.write, refresh), 1)
         self.assertLessEqual(commits(world.write, refresh), 1)
 
+    def test_code_exchange_is_one(self) -> None:
+        """By the endpoint, too."""
+        world = TokenWorld(self)
+        code = world.code()
 
-class UpstreamTests(TokenTestCase):
-    """What a sign-in brings from Forgejo."""
+        def exchange() -> None:
+            self.assertEqual(world.exchange(code).status, 200)
 
-    def test_three(self) -> None:
-        """
-        The proof that the set can be stored, which comes before Forgejo's code is
-        spent; the set, before it is used; who it is, and what the set may do.
-        """
-        world = self.world
-
-        def write(transaction: Callable[[Connection], None]) -> object:
-            return world.done(world.memory.write(transaction))
-
-        self.assertEqual(commits(write, world.signed_in), 3 + 1)  # its pending row
+        self.assertEqual(commits(world.write, exchange), 1)

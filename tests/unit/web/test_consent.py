@@ -90,7 +90,7 @@ class ConsentTests(SynchronousTestCase):
         self.assertEqual(answer.query["error"], "access_denied")
         self.assertEqual(answer.query["state"], "client-state")
         self.assertEqual(answer.query["iss"], PUBLIC_URL)
-        self.assertEqual(self.site.count("pending_authorizations"), 0)
+        self.assertEqual(self.site.count_under_way(), 0)
         self.assert_refused(self.browser.submit(self.page, "full"), 400)
         self.assert_refused(self.browser.submit(self.page, "cancel"), 400)
 
