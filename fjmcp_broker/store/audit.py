@@ -41,15 +41,16 @@ Row = tuple[
 ]
 """An event as the table has it, in the order of the columns."""
 
-ROWS_AT_ONCE: Final = 100
+ROWS_AT_ONCE: Final = (100, 10, 1)
 """In one statement. A thread lets go of the interpreter's lock in a statement and takes
 it again behind it: with a statement for each row, writer and event loop would hand it
 to each other a thousand times for a thousand rows, and the loop waits each time."""
 
 _INSERT: Final = f"INSERT INTO audit_events ({', '.join(_COLUMNS)})"
 _VALUES: Final = f"({', '.join('?' * len(_COLUMNS))})"
-_INSERT_ONE: Final = f"{_INSERT} VALUES {_VALUES}"
-_INSERT_MANY: Final = f"{_INSERT} VALUES {', '.join([_VALUES] * ROWS_AT_ONCE)}"
+_INSERT_SOME: Final = {
+    count: f"{_INSERT} VALUES {', '.join([_VALUES] * count)}" for count in ROWS_AT_ONCE
+}
 _INSERT_OF_GRANT: Final = (
     f"{_INSERT} SELECT ?1, ?2,"  # noqa: S608 - constants
     " ifnull(?3, (SELECT user_id FROM grants WHERE grant_id = ?5)),"
@@ -206,11 +207,12 @@ def _is_whole(row: Row) -> bool:
 
 
 def _insert_whole(connection: Connection, rows: list[Row]) -> None:
-    in_full = len(rows) - len(rows) % ROWS_AT_ONCE
-    for start in range(0, in_full, ROWS_AT_ONCE):
-        some = rows[start : start + ROWS_AT_ONCE]
-        connection.execute(_INSERT_MANY, list(chain.from_iterable(some)))
-    connection.executemany(_INSERT_ONE, rows[in_full:])
+    start = 0
+    for count, statement in _INSERT_SOME.items():
+        while start + count <= len(rows):
+            some = rows[start : start + count]
+            connection.execute(statement, list(chain.from_iterable(some)))
+            start += count
 
 
 def select(
