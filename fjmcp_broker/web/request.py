@@ -90,6 +90,7 @@ class BrokerRequest(Request):
     content: Any = None
     transport: Any
     site: Any  # a BrokerSite
+    _query = b""
     _at_leaf = False
     _admission: Any = None  # IAdmission
     _connected = True
@@ -183,12 +184,12 @@ class BrokerRequest(Request):
         # These are set only when the whole request is there; an early answer and
         # the log need them now.
         self.method, self.uri, self.clientproto = channel.request_line()
-        self.path = self.uri.partition(b"?")[0]
+        self.path, _, self._query = self.uri.partition(b"?")
         self.content = BytesIO()
         self._admission = site.admission_for(self.path)
         self._held_memory = Held(self._admission.memory)
         outcome = self._admission.admit(self, self.method, length)
-        if isinstance(outcome, Deferred):
+        if outcome is not None and isinstance(outcome, Deferred):
             self._check(outcome, length)
         else:
             self._judge(outcome, length)
@@ -231,8 +232,7 @@ class BrokerRequest(Request):
 
     def _received(self) -> None:
         """Twisted's own would look for a form in the body."""
-        query = self.uri.partition(b"?")[2]
-        self.args = parse_qs(query, True) if query else {}
+        self.args = parse_qs(self._query, True) if self._query else {}
         self.content.seek(0)
         self.process()
 
@@ -284,7 +284,8 @@ class BrokerRequest(Request):
         @param status: of HTTP, of an answer that has a body.
         @param document: JSON.
         """
-        self.setResponseCode(status)
+        if status != self.code:
+            self.setResponseCode(status)
         head = head_of_whole(self, self.site.date(), len(document))
         self.startedWriting = 1
         self.sentLength = len(document)
@@ -338,10 +339,10 @@ class BrokerRequest(Request):
 
     def _judge(self, refusal: Refusal | None, length: int | None) -> None:
         if refusal is None:
-            limit = self._admission.maximum_body_bytes
-            self._too_long = self._too_long or (length or 0) > limit
-            if not self._too_long and not self._no_room:
-                self._no_room = not self._has_room(length or 0)
+            admission, held, size = self._admission, self._held_memory, length or 0
+            self._too_long = self._too_long or size > admission.maximum_body_bytes
+            if not self._too_long and not self._no_room and held is not None:
+                self._no_room = not held.belongs_to(admission.holder(self), size)
             if self._too_long or self._no_room:
                 refusal = self._refuse_body()
         if refusal is None:
@@ -354,11 +355,6 @@ class BrokerRequest(Request):
             self._refusal = refusal
         else:
             self._answer_early(refusal)
-
-    def _has_room(self, length: int) -> bool:
-        holder = self._admission.holder(self)
-        held = self._held_memory
-        return held is not None and held.belongs_to(holder, length)
 
     def _refuse_body(self) -> Refusal:
         admission = self._admission
