@@ -67,6 +67,11 @@ _RPC_METHODS: Final = frozenset(
 )
 
 
+_Post = tuple[str, bool | None, int]
+"""A message posted to the MCP endpoint: its method, whether its answer was an error,
+and the status."""
+
+
 class RequestCounter:
     """Counts the requests of a site."""
 
@@ -79,7 +84,7 @@ class RequestCounter:
         self._sign_ins = metrics.sign_ins
         self._limits_hit = metrics.limits_hit
         # Whatever clients send, these are as few as the series that they lead to.
-        self._posts: dict[tuple[str, bool | None, int], tuple[Series, Series]] = {}
+        self._posts: dict[_Post, tuple[Series, Series]] = {}
 
     def __call__(self, request: BrokerRequest, seconds: float) -> None:
         """
@@ -87,8 +92,12 @@ class RequestCounter:
         @param seconds: how long that took.
         """
         if request.path == _MCP_PATH and request.method == b"POST":
-            for series in self._series_of_post(request):
-                series.add(seconds)
+            called = request.rpc_method
+            known = called if called in _RPC_METHODS else OTHER
+            key = known, request.has_failed, request.code
+            http, mcp = self._posts.get(key) or self._find(key)
+            http.add(seconds)
+            mcp.add(seconds)
             if request.code == 413:
                 self._limits_hit.add(Limit.REQUEST_BYTES)
             return
@@ -106,30 +115,25 @@ class RequestCounter:
             if outcome is not None:
                 self._sign_ins.add(outcome)
 
-    def _series_of_post(self, request: BrokerRequest) -> tuple[Series, Series]:
+    def _find(self, post: _Post) -> tuple[Series, Series]:
         """
-        @return: what counts a message posted to the MCP endpoint: as a request of HTTP
-            and as a message.
+        @return: what counts such messages: as requests of HTTP, and as messages.
         """
-        called = request.rpc_method
-        known = called if called in _RPC_METHODS else OTHER
-        key = known, request.has_failed, request.code
-        series = self._posts.get(key)
-        if series is None:
-            status = str(int(request.code))
-            series = self._posts[key] = (
-                self._http.of(MCP_PATH, "POST", status),
-                self._mcp.of(known, _call_outcome(request), status),
-            )
+        method, has_failed, code = post
+        status = str(int(code))
+        series = self._posts[post] = (
+            self._http.of(MCP_PATH, "POST", status),
+            self._mcp.of(method, _call_outcome(has_failed, code), status),
+        )
         return series
 
 
-def _call_outcome(request: BrokerRequest) -> str:
-    if request.code >= 400:
+def _call_outcome(has_failed: bool | None, code: int) -> str:
+    if code >= 400:
         return "error"
-    if request.code == 202:
+    if code == 202:
         return "accepted"
-    return "error" if request.has_failed else "result"
+    return "error" if has_failed else "result"
 
 
 def _outcome(request: BrokerRequest) -> str | None:
