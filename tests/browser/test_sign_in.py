@@ -94,7 +94,7 @@ class ButtonTests(BrowserCase):
             with chromium.window() as page, chromium.window() as other:
                 page.goto(address)
                 other.goto(address)
-                for name in ("pending", "form_token"):
+                for name in ("pending", "form_token", "request"):
                     value = page.locator(f"input[name={name}]").input_value()
                     other.evaluate(
                         "([name, value]) => "

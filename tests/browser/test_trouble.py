@@ -10,8 +10,12 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
+import attrs
 from playwright.sync_api import Page, expect
 
+from fjmcp_broker.store.keys import load_or_create_keys
+from fjmcp_broker.store.sealing import Sealer
+from fjmcp_broker.web.oauth.carried import CarriedRequests
 from tests.browser.chromium import Chromium, Examiner
 from tests.browser.test_sign_in import outline
 from tests.browser.world import BACK, FORGEJO, URL, WEBSITE, BrowserCase
@@ -80,7 +84,7 @@ class TroubleTests(BrowserCase):
     def expired_before_consent(self, page: Page) -> None:
         """The page was left open over lunch."""
         page.goto(self.authorize(self.client, WEBSITE))
-        self.age_sign_ins()
+        self.age_form(page)
         self.press(page, "Allow full access")
         self.note(page, "expired-consent", 400, "This sign-in is no longer valid")
 
@@ -94,14 +98,16 @@ class TroubleTests(BrowserCase):
         self.note(page, "expired-forgejo", 400, "This sign-in is no longer valid")
 
     def busy_store(self, page: Page) -> None:
-        """It can be tried again from the page, and then it goes on."""
+        """The page is shown all the same; the answer counts once it goes on."""
         with self.store() as store:
             store.execute("BEGIN IMMEDIATE")
-            page.goto(self.authorize(self.client, WEBSITE))
+            self.consent(page)
+            page.wait_for_url(f"{URL}/oauth/consent")
             self.note(page, "busy-store", 503, "This service is busy")
             store.execute("ROLLBACK")
-        self.press(page, "Try again")
-        expect(page.get_by_role("button", name="Cancel")).to_be_visible()
+        page.go_back()
+        self.press(page, "Allow full access")
+        page.wait_for_url(f"https://{FORGEJO}/**")
 
     def damaged_row(self, page: Page) -> None:
         """Nobody thought of that; the page has a number for it, and no more."""
@@ -171,6 +177,25 @@ class TroubleTests(BrowserCase):
         """Look at a copy, since what looks is a script."""
         self.copy.set_content(page.content())
         self.examiner.look(self.copy, name)
+
+    def age_form(self, page: Page) -> None:
+        """Eleven minutes pass for what a consent page carries."""
+        keys = load_or_create_keys(
+            f"{self.directory}/broker.db", (), store_has_sealed_rows=True
+        )
+        carried = CarriedRequests(Sealer(keys))
+        pending_id = page.locator("input[name=pending]").input_value()
+        field = page.locator("input[name=request]").input_value()
+        asked = carried.open(field, pending_id)
+        older = attrs.evolve(
+            asked.pending,
+            created_at=asked.pending.created_at - 660,
+            expires_at=asked.pending.expires_at - 660,
+        )
+        page.evaluate(
+            "value => {document.querySelector('input[name=request]').value = value}",
+            carried.seal(attrs.evolve(asked, pending=older)),
+        )
 
     def age_sign_ins(self) -> None:
         """Eleven minutes pass for all that are not finished."""

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from twisted.web.iweb import IRequest
 
-from fjmcp_broker.oauth.vocabulary import AUTHORIZE_PATH, CALLBACK_PATH
+from fjmcp_broker.oauth.vocabulary import AUTHORIZE_PATH, CALLBACK_PATH, CONSENT_PATH
 from fjmcp_broker.web.errors import ErrorAnswer
 from fjmcp_broker.web.pages.html import Content, Html, element
 from fjmcp_broker.web.pages.page import GO_BACK, reference, render, set_page_headers
@@ -20,6 +20,9 @@ _REPEATABLE: Final = {
     500: (AUTHORIZE_PATH,),
     503: (AUTHORIZE_PATH, CALLBACK_PATH),
 }
+_ANSWERED_AGAIN: Final = (429, 503)
+"""What the answer to the consent page may meet before it counts."""
+
 _PRINTABLE: Final = "!$%&'()*+,-./:;=?@_~"
 _LONG_WAIT_SECONDS: Final = 90
 
@@ -92,6 +95,15 @@ def _when_to_try_again(request: IRequest, answer: ErrorAnswer) -> list[Html]:
     wait = _wait(answer.headers.get("Retry-After", ""))
     path = request.uri.partition(b"?")[0]
     paths = _REPEATABLE.get(answer.status, ())
+    if path == CONSENT_PATH.encode() and answer.status in _ANSWERED_AGAIN:
+        return [
+            element(
+                "p",
+                f"{wait}, then go back one page and answer again. If that does not "
+                "help, go back to the application that you came from and connect "
+                "again.",
+            )
+        ]
     if request.method != b"GET" or path.decode("latin-1") not in paths:
         return [
             element(

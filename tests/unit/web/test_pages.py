@@ -179,6 +179,11 @@ class PageTests(SynchronousTestCase):
             self.assertFalse(page.headers.hasHeader("Location"))
             self.assertEqual(page.cookies, [])
             self.assertIn("Wait 5 seconds, then", page.text)
+            by_consent = "go back one page and answer again" in page.text
+            self.assertEqual(by_consent, "Try again</a>" not in page.text)
+        # Nothing was spent.
+        database.failure = None
+        self.assertEqual(browser.submit(consent, "full").status, 303)
 
     def test_what_may_be_opened_again(self) -> None:
         """It is offered where it may help and does no harm, and leads nowhere else."""
