@@ -51,6 +51,13 @@ class Shelf:
         """
         self._known[session.digest] = session
 
+    def known(self, digest: bytes) -> Session | None:
+        """
+        @param digest: SHA-256 of a session id.
+        @return: the session, if somebody holds it.
+        """
+        return self._known.get(digest)
+
     async def find(self, digest: bytes) -> Session:
         """
         What ended while the row was read makes that worthless, since it may have been
