@@ -27,7 +27,7 @@ _COLUMNS: Final = (
 )
 """Those of the table, without its key."""
 
-Row = tuple[
+EventRow = tuple[
     int,
     str,
     int | None,
@@ -41,18 +41,30 @@ Row = tuple[
 ]
 """An event as the table has it, in the order of the columns."""
 
-ROWS_AT_ONCE: Final = (100, 10, 1)
-"""In one statement. A thread lets go of the interpreter's lock in a statement and takes
-it again behind it: with a statement for each row, writer and event loop would hand it
-to each other a thousand times for a thousand rows, and the loop waits each time."""
+CALL_COLUMNS: Final = tuple(each for each in _COLUMNS if each not in ("kind", "actor"))
+"""What differs from one call of a tool to another."""
 
-_INSERT: Final = f"INSERT INTO audit_events ({', '.join(_COLUMNS)})"
-_VALUES: Final = f"({', '.join('?' * len(_COLUMNS))})"
-_INSERT_SOME: Final = {
-    count: f"{_INSERT} VALUES {', '.join([_VALUES] * count)}" for count in ROWS_AT_ONCE
+CallRow = tuple[int, int, str, str, str, str, str, int]
+"""A call of a tool in the order of L{CALL_COLUMNS}: when, whose, where, what, how, how
+long. Nothing of it has to be looked up."""
+
+Row = EventRow | CallRow
+
+ROWS_AT_ONCE: Final = (100, 10, 1)
+"""Calls in one statement. A thread lets go of the interpreter's lock in a statement and
+takes it again behind it: with a statement for each row, writer and event loop would
+hand it to each other a thousand times for a thousand rows, and the loop waits each
+time."""
+
+_INSERT: Final = "INSERT INTO audit_events"
+_CALL: Final = f"('tool_call', {', '.join('?' * len(CALL_COLUMNS))})"
+_INSERT_CALLS: Final = {
+    count: f"{_INSERT} (kind, {', '.join(CALL_COLUMNS)}) VALUES "
+    + ", ".join([_CALL] * count)
+    for count in ROWS_AT_ONCE
 }
-_INSERT_OF_GRANT: Final = (
-    f"{_INSERT} SELECT ?1, ?2,"  # noqa: S608 - constants
+_INSERT_EVENT: Final = (
+    f"{_INSERT} ({', '.join(_COLUMNS)}) SELECT ?1, ?2,"  # noqa: S608 - constants
     " ifnull(?3, (SELECT user_id FROM grants WHERE grant_id = ?5)),"
     " ifnull(?4, (SELECT client_id FROM grants WHERE grant_id = ?5)),"
     " ?5, ?6, ?7,"
@@ -137,7 +149,7 @@ class ShownEvent:
     client_name: str | None
 
 
-def row_of(event: AuditEvent) -> Row:
+def row_of(event: AuditEvent) -> EventRow:
     """
     @param event: any.
     @return: the same for the table.
@@ -156,7 +168,7 @@ def row_of(event: AuditEvent) -> Row:
     )
 
 
-def event_of(row: Row) -> AuditEvent:
+def event_of(row: EventRow) -> AuditEvent:
     """
     @param row: of the table.
     @return: what L{row_of} made it of.
@@ -192,23 +204,16 @@ def insert_rows(connection: Connection, rows: Sequence[Row]) -> None:
     @param connection: in a transaction that may write.
     @param rows: of events, in the order in which they happened.
     """
-    for is_whole, some in groupby(rows, _is_whole):
-        if is_whole:
-            _insert_whole(connection, list(some))
+    for length, some in groupby(rows, len):
+        if length == len(CALL_COLUMNS):
+            _insert_calls(connection, list(some))
         else:
-            connection.executemany(_INSERT_OF_GRANT, some)
+            connection.executemany(_INSERT_EVENT, some)
 
 
-def _is_whole(row: Row) -> bool:
-    """
-    @return: whether nothing of it is taken from its grant: user, client and outcome.
-    """
-    return row[2] is not None and row[3] is not None and row[7] != ""
-
-
-def _insert_whole(connection: Connection, rows: list[Row]) -> None:
+def _insert_calls(connection: Connection, rows: list[Row]) -> None:
     start = 0
-    for count, statement in _INSERT_SOME.items():
+    for count, statement in _INSERT_CALLS.items():
         while start + count <= len(rows):
             some = rows[start : start + count]
             connection.execute(statement, list(chain.from_iterable(some)))

@@ -25,8 +25,6 @@ MANY_WAITING: Final = 2_000
 #: In one transaction, so that a refresh that comes behind it need not wait long.
 MAXIMUM_BATCH: Final = 1_000
 
-_TOOL_CALL: Final = Kind.TOOL_CALL.value
-
 
 class AuditTrail:
     """
@@ -105,7 +103,6 @@ class AuditTrail:
         self._keep(
             (
                 int(self._now()),
-                _TOOL_CALL,
                 whose.user_id,
                 whose.client_id,
                 whose.grant_id,
@@ -113,7 +110,6 @@ class AuditTrail:
                 tool,
                 outcome,
                 round(duration_seconds * 1000) if duration_seconds > 0 else 0,
-                None,
             )
         )
 

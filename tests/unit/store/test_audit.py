@@ -5,7 +5,7 @@ Audit events: written in batches, read in pages, bounded, forgotten in time.
 from collections.abc import Callable
 from functools import partial
 from sqlite3 import Connection
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -44,6 +44,14 @@ def call(at: int = NOW, **changes: object) -> AuditEvent:
         "duration_ms": 12,
     }
     return AuditEvent(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def call_row(duration_ms: int) -> audit.CallRow:
+    """
+    @return: the row of L{call}.
+    """
+    whose = USER_ID, CLIENT_ID, GRANT_ID
+    return NOW, *whose, "0123456789", "get_issue", "ok", duration_ms
 
 
 class AuditCase(StoreTestCase):
@@ -102,14 +110,15 @@ class EventTests(AuditCase):
         most = ROWS_AT_ONCE[0]
         for count in (0, 1, most - 1, most, 2 * most + 11):
             self.write(lambda c: c.execute("DELETE FROM audit_events").rowcount)
-            self.insert(*(call(duration_ms=n) for n in range(count)))
+            written = [call_row(n) for n in range(count)]
+            self.write(partial(audit.insert_rows, rows=written))
             numbers = [shown.event.duration_ms for shown in self.events()]
             self.assertEqual(numbers, list(range(count)))
         statements: list[str] = []
 
         def insert(connection: Connection) -> None:
             connection.set_trace_callback(statements.append)
-            audit.insert_many(connection, [call()] * (3 * most + 99))
+            audit.insert_rows(connection, [call_row(1)] * (3 * most + 99))
             connection.set_trace_callback(None)
 
         self.write(insert)
@@ -118,7 +127,8 @@ class EventTests(AuditCase):
     def test_incomplete_rows_between_complete_ones(self) -> None:
         """They are other statements, and yet in the order in which they happened."""
         self.write(lambda c: grants.revoke(c, GRANT_ID, NOW, "expired"))
-        mixed = []
+        ends = (0, 7, 8, 205)
+        mixed: list[audit.Row] = []
         for n in range(2 * ROWS_AT_ONCE[0] + 10):
             ended = AuditEvent(
                 at=NOW,
@@ -127,14 +137,14 @@ class EventTests(AuditCase):
                 grant_id=GRANT_ID,
                 duration_ms=n,
             )
-            mixed.append(ended if n in (0, 7, 8, 205) else call(duration_ms=n))
-        self.insert(*mixed)
-        events = [shown.event for shown in self.events()]
-        numbers = [event.duration_ms for event in events]
-        self.assertEqual(numbers, list(range(len(mixed))))
-        self.assertEqual([e.kind for e in events], [e.kind for e in mixed])
-        self.assertEqual(events[8].outcome, "expired")
-        self.assertEqual({event.user_id for event in events}, {USER_ID})
+            mixed.append(audit.row_of(ended) if n in ends else call_row(n))
+        self.write(lambda c: audit.insert_rows(c, mixed))
+        for n, shown in enumerate(self.events()):
+            expected = call(duration_ms=n)
+            if n in ends:
+                end: dict[str, Any] = {"kind": Kind.GRANT_ENDED, "outcome": "expired"}
+                expected = call(duration_ms=n, session=None, tool=None, **end)
+            self.assertEqual(shown.event, expected)
 
     def test_pages_and_choice(self) -> None:
         """In the order of time, each event once."""

@@ -137,9 +137,10 @@ class PlanTests(StoreTestCase):
         """
         There are millions of events.
         """
-        event = AuditEvent(at=NOW, kind=Kind.TOOL_CALL, outcome="ok", grant_id="g")
+        ended = AuditEvent(at=NOW, kind=Kind.GRANT_ENDED, outcome="", grant_id="g")
+        call = NOW, USER_ID, CLIENT_ID, GRANT_ID, "session", "tool", "ok", 1
         self.assert_searches(
-            lambda c: audit.insert_many(c, [event]),
+            lambda c: audit.insert_rows(c, [audit.row_of(ended), call]),
             lambda c: audit.select(c, limit=5, since=NOW),
             lambda c: audit.select(c, limit=5, user_id=USER_ID, after=(NOW, 7)),
             lambda c: audit.delete_before(c, NOW, 5),

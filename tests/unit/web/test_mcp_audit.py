@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from fjmcp_broker.sessions.errors import ChildGone
-from fjmcp_broker.store.audit import AuditEvent, Kind, event_of
+from fjmcp_broker.store.audit import CALL_COLUMNS, AuditEvent, Kind
 from fjmcp_broker.store.trail import AuditTrail
 from fjmcp_broker.web.audit import ODD_TOOL, ToolCalls
 from tests.unit.web.mcp_world import McpWorld, request
@@ -24,7 +24,11 @@ class ListTrail(AuditTrail):
         """
         What would be written.
         """
-        return [event_of(row) for row in self._waiting]
+        events = []
+        for row in self._waiting:
+            values: dict[str, Any] = dict(zip(CALL_COLUMNS, row, strict=True))
+            events.append(AuditEvent(kind=Kind.TOOL_CALL, **values))
+        return events
 
 
 class LegacyTests(McpWorld):
