@@ -39,6 +39,12 @@ from fjmcp_broker.mcp.envelope import (
     is_token,
     text_of,
 )
+from fjmcp_broker.mcp.plain import MAXIMUM_METHOD_CHARACTERS, read_plain
+from fjmcp_broker.mcp.replacing import (
+    with_member,
+    with_progress_token,
+    with_request_id,
+)
 
 __all__ = [
     "INTERNAL_ERROR",
@@ -71,7 +77,6 @@ __all__ = [
     "with_request_id",
 ]
 
-MAXIMUM_METHOD_CHARACTERS: Final = 256
 MAXIMUM_BATCH_MESSAGES: Final = 100
 
 _EMPTY: Final[Mapping[str, bytes]] = {}
@@ -162,7 +167,9 @@ def parse(
     """
     if not body.isascii():
         _check_utf8(body)
-    start = body.lstrip(_BLANK)[:1]
+    start = body[:1]
+    if start in _BLANK:
+        start = body.lstrip(_BLANK)[:1]
     if start == b"[":
         if not allow_batch:
             _refuse_syntax(body)
@@ -199,24 +206,15 @@ def _parse_batch(body: bytes) -> tuple[Message | MessageError, ...]:
 
 def _parse_one(body: bytes) -> Message:
     """Judge one JSON object of a client."""
-    envelope = _read(body, _ENVELOPE_NAMES, NULL)
-    id = envelope.get("id")
-    if id is not None and not is_request_id(id):
-        raise MessageError(INVALID_REQUEST, "id is a string or an integer")
+    plain = read_plain(body)
+    if plain is None:
+        asked = _read_envelope(body)
+        if isinstance(asked, Response):
+            return asked
+        id, method, params = asked
+    else:
+        id, method, params = plain
     known = NULL if id is None else id
-    if envelope.get("jsonrpc") != b'"2.0"':
-        raise MessageError(INVALID_REQUEST, 'jsonrpc is "2.0"', known)
-    answers = "result" in envelope or "error" in envelope
-    if "method" not in envelope:
-        return _parse_response(envelope, known)
-    if answers:
-        raise MessageError(
-            INVALID_REQUEST, "a message has a method or an answer, not both", known
-        )
-    method = text_of(envelope["method"])
-    if not method or "\0" in method or len(method) > MAXIMUM_METHOD_CHARACTERS:
-        raise MessageError(INVALID_REQUEST, "method is a short text", known)
-    params = envelope.get("params")
     members = meta = _EMPTY
     if params == NULL:
         # Some libraries write what they leave out; JSON-RPC knows no such params.
@@ -238,6 +236,30 @@ def _parse_one(body: bytes) -> Message:
     if id is None:
         return Notification(method, params, members, meta)
     return Request(id, method, params, members, meta)
+
+
+def _read_envelope(body: bytes) -> tuple[bytes | None, str, bytes | None] | Response:
+    """
+    @return: as L{read_plain} of a request or a notification, or an answer.
+    """
+    envelope = _read(body, _ENVELOPE_NAMES, NULL)
+    id = envelope.get("id")
+    if id is not None and not is_request_id(id):
+        raise MessageError(INVALID_REQUEST, "id is a string or an integer")
+    known = NULL if id is None else id
+    if envelope.get("jsonrpc") != b'"2.0"':
+        raise MessageError(INVALID_REQUEST, 'jsonrpc is "2.0"', known)
+    answers = "result" in envelope or "error" in envelope
+    if "method" not in envelope:
+        return _parse_response(envelope, known)
+    if answers:
+        raise MessageError(
+            INVALID_REQUEST, "a message has a method or an answer, not both", known
+        )
+    method = text_of(envelope["method"])
+    if not method or "\0" in method or len(method) > MAXIMUM_METHOD_CHARACTERS:
+        raise MessageError(INVALID_REQUEST, "method is a short text", known)
+    return id, method, envelope.get("params")
 
 
 def _parse_response(envelope: Mapping[str, bytes], id: bytes) -> Response:
@@ -292,7 +314,7 @@ def parse_child_line(line: bytes) -> Message:
     @raise MessageError: when the line is no message. Its C{id} is that of the answer
         where that can still be told, so that a waiting request can be failed.
     """
-    if not line.lstrip(_BLANK).startswith(b"{"):
+    if not line.startswith(b"{") and not line.lstrip(_BLANK).startswith(b"{"):
         # A program that says something else may say much of it.
         raise MessageError(
             PARSE_ERROR, "a line of the child is no JSON-RPC message", NULL
@@ -359,37 +381,3 @@ def _answered(line: bytes) -> bytes:
     if isinstance(id, bool) or not isinstance(id, int | str):
         return NULL
     return json.dumps(id).encode()
-
-
-def with_progress_token(params: bytes, token: bytes) -> bytes:
-    """
-    @param params: raw params of a request that names C{_meta.progressToken}.
-    @param token: raw JSON that takes its place.
-    @return: the params, every other byte as before.
-    @raise KeyError: when there is no such token.
-    """
-    start, end = scanner.value_span(params, "_meta")
-    meta = with_member(params[start:end], "progressToken", token)
-    return b"".join((params[:start], meta, params[end:]))
-
-
-def with_member(params: bytes, name: str, value: bytes) -> bytes:
-    """
-    @param params: a raw JSON object.
-    @param name: the name of a member that it has, such as C{requestId}.
-    @param value: raw JSON that takes the place of the member's value.
-    @return: the object, every other byte as before.
-    @raise KeyError: when there is no such member.
-    """
-    start, end = scanner.value_span(params, name)
-    return b"".join((params[:start], value, params[end:]))
-
-
-def with_request_id(params: bytes, id: bytes) -> bytes:
-    """
-    @param params: raw params of a C{notifications/cancelled}.
-    @param id: raw JSON that takes the place of C{requestId}.
-    @return: the params, every other byte as before.
-    @raise KeyError: when there is no such member.
-    """
-    return with_member(params, "requestId", id)
