@@ -113,6 +113,8 @@ def check(modern: ModernRequest, parameters: Sequence[HeaderParameter]) -> None:
     @raise ModernError: -32020 when a header is missing, differs, is unreadable, or is
         there although its argument is not.
     """
+    if not parameters:
+        return
     headers = dict(modern.parameters)
     arguments = modern.request.members.get("arguments")
     for parameter in parameters:

@@ -9,7 +9,7 @@ import binascii
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-import attrs
+import msgspec
 
 from fjmcp_broker.mcp.envelope import NULL, Notification, Request, text_of
 from fjmcp_broker.mcp.modern import errors
@@ -53,8 +53,7 @@ REMOVED: Final = frozenset(
 """Methods of the older revisions that these do not have."""
 
 
-@attrs.frozen
-class RequestHeaders:
+class RequestHeaders(msgspec.Struct, frozen=True):
     """
     The headers that repeat something of the body, as texts without white space around
     them. Everything in them is controlled by the client.
@@ -83,7 +82,10 @@ class RequestHeaders:
         found: dict[str, str] = {}
         parameters: list[tuple[str, str]] = []
         for raw_name, values in headers:
-            name = raw_name.decode("latin-1").lower()
+            lowered = raw_name.lower()
+            if not lowered.startswith(b"mcp-"):
+                continue
+            name = lowered.decode("latin-1")
             text = ", ".join(raw.decode("latin-1").strip(" \t") for raw in values)
             if name.startswith(PARAMETER_PREFIX):
                 parameters.append((name.removeprefix(PARAMETER_PREFIX), text))
@@ -97,8 +99,7 @@ class RequestHeaders:
         )
 
 
-@attrs.frozen
-class ModernRequest:
+class ModernRequest(msgspec.Struct, frozen=True):
     """
     A request that may be served.
 

@@ -20,7 +20,13 @@ from fjmcp_broker.mcp.envelope import (
     encode_notification,
     text_of,
 )
-from fjmcp_broker.mcp.modern.edits import JsonObject, edited, members_of, object_of
+from fjmcp_broker.mcp.modern.edits import (
+    JsonObject,
+    edited,
+    members_of,
+    object_of,
+    without,
+)
 from fjmcp_broker.mcp.modern.errors import (
     HEADER_MISMATCH,
     status_of_code,
@@ -33,6 +39,7 @@ from fjmcp_broker.mcp.modern.requests import (
     NAMED,
     ModernRequest,
 )
+from fjmcp_broker.mcp.plain import plain_names
 from fjmcp_broker.mcp.versions import META_VERSION
 
 META_SERVER: Final = "io.modelcontextprotocol/serverInfo"
@@ -57,12 +64,16 @@ at any moment, and no child of the older revisions says how long it is good.
 
 LARGE_RESULT_BYTES: Final = 256 * 1024
 
+_COMPLETE_MEMBER: Final = b',"resultType":' + COMPLETE
+_SERVER_MEMBER: Final = b',"_meta":{"%b":' % META_SERVER.encode()
+
 URL_ELICITATION_REQUIRED: Final = -32042
 RESOURCE_NOT_FOUND: Final = -32002
 
 _META_NAMES: Final = frozenset(
     (META_CAPABILITIES, META_CLIENT, META_LOG_LEVEL, META_VERSION)
 )
+_META: Final = frozenset(("_meta",))
 _RETRY_NAMES: Final = frozenset(("inputResponses", "requestState"))
 _RESERVED: Final = range(-32099, HEADER_MISMATCH + 1)
 """Numbers that only the specification gives a meaning."""
@@ -93,7 +104,9 @@ def to_legacy(modern: ModernRequest) -> Request:
             replaced["_meta"] = edited(members["_meta"], without=_META_NAMES)
         else:
             gone.add("_meta")
-    if gone or replaced:
+    if gone == _META and not replaced:
+        params = without(params, members, "_meta")
+    elif gone or replaced:
         params = edited(params, without=gone, replaced=replaced)
     kept = {name: raw for name, raw in members.items() if name not in gone}
     return replace(request, params=params, members={**kept, **replaced}, meta=meta)
@@ -134,25 +147,27 @@ def members_to_add(
     method: str, result: bytes, server_info: bytes | None = None
 ) -> bytes | None:
     """
-    Spare a large result the copy that L{result_to_modern} makes of it.
+    Spare a result the edit that L{result_to_modern} makes of it, and a large one the
+    copy.
 
     @param method: as for L{result_to_modern}.
     @param result: likewise.
     @param server_info: likewise.
     @return: what makes L{result_to_modern}'s of it, as in
-        L{fjmcp_broker.mcp.envelope.Response}; None when it is small, or changes in
-        another place than at its end.
+        L{fjmcp_broker.mcp.envelope.Response}; None when it is not plainly written and
+        small, or changes in another place than at its end.
     """
-    if len(result) < LARGE_RESULT_BYTES or method in TTL_MILLISECONDS:
+    if method in TTL_MILLISECONDS:
         return None
-    found = JsonObject.read(result)
-    if found is None or found.data is not result or not found.spans:
+    names = plain_names(result)
+    if names is None and len(result) >= LARGE_RESULT_BYTES:
+        found = JsonObject.read(result)
+        names = found.spans if found is not None and found.data is result else None
+    if not names or "resultType" in names or "_meta" in names:
         return None
-    if not found.spans.keys().isdisjoint(("resultType", "_meta")):
-        return None
-    added = b',"resultType":' + COMPLETE
-    meta = with_meta(None, META_SERVER, server_info)
-    return added if meta is None else added + b',"_meta":' + meta
+    if server_info is None:
+        return _COMPLETE_MEMBER
+    return b"".join((_COMPLETE_MEMBER, _SERVER_MEMBER, server_info, b"}"))
 
 
 def error_to_modern(error: bytes, method: str) -> tuple[bytes, int]:

@@ -54,8 +54,9 @@ class AnswerTests(SynchronousTestCase):
         found, status = answer_to_modern(modern("x/y", {}), error(-32601))
         self.assertEqual((found.id, status), (b"1", 404))
 
-    def test_large_results_are_not_copied(self) -> None:
-        """They get their members when they are written, and the same ones as others."""
+    def test_results_are_added_to_when_they_are_written(self) -> None:
+        """If they are large or plainly written: the same members as with an edit, and
+        nothing is copied for them."""
         text = b"x" * LARGE_RESULT_BYTES
         for result, is_spared in (
             (b'{"content":[{"type":"text","text":"%b"}]}' % text, True),
@@ -65,6 +66,13 @@ class AnswerTests(SynchronousTestCase):
             (b'{"a":1,"a":"%b"}' % text, False),
             (b'"%b"' % text, False),
             (b"{%b}" % (b" " * LARGE_RESULT_BYTES), False),
+            (b'{"content":[{"type":"text","text":"x"}]}', True),
+            (b'{"content":[], "isError":false}', False),
+            (b'{"content":[],"content":[]}', False),
+            (b'{"content":[],"\\u005fmeta":{"a":1}}', False),
+            (b'{"content":[],"_meta":{"a":1}}', False),
+            (b"{}", False),
+            (b"null", False),
         ):
             for server in (SERVER, None):
                 answer = Response(b"17", result)

@@ -6,7 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from fjmcp_broker.mcp.modern.edits import JsonObject, edited, members_of, object_of
+from fjmcp_broker.mcp.modern.edits import (
+    JsonObject,
+    edited,
+    members_of,
+    object_of,
+    without,
+)
 from tests.unit.mcp.test_scanner import objects, pairs_of, spaces, values
 
 texts = st.text(st.characters(blacklist_categories=["Cs"]), max_size=3)
@@ -81,6 +87,29 @@ class EditTests(SynchronousTestCase):
         body = b'{"a":1,"b":2,"a":3}'
         self.assertEqual(edited(body, replaced={"b": b"4"}), b'{"a":3,"b":4}')
         self.assertEqual(edited(b'{"a":1,"a":1}', without=["a"]), b"{}")
+
+    @given(
+        st.lists(
+            st.sampled_from(("_meta", "a", "é", 'q"', "args")), unique=True, min_size=1
+        ),
+        st.sampled_from((b"1", b'{"_meta":{}}', b"{}", b'",\\"_meta\\":{}"', b"[{}]")),
+        st.sampled_from((b",", b", ", b" ,")),
+        st.booleans(),
+    )
+    def test_one_member_that_is_known(
+        self, names: list[str], value: bytes, comma: bytes, escaped: bool
+    ) -> None:
+        """Wherever it stands, it leaves as with any other edit."""
+        members = dict.fromkeys(names, value)
+        written = [
+            json.dumps(name, ensure_ascii=escaped).encode() + b":" + value
+            for name in names
+        ]
+        data = b"{" + comma.join(written) + b"}"
+        for name in names:
+            self.assertEqual(
+                without(data, members, name), edited(data, without=[name]), data
+            )
 
     def test_written_anew(self) -> None:
         """Names are escaped as JSON asks for."""

@@ -3,10 +3,10 @@
 import base64
 import json
 
-import attrs
 import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from twisted.trial.unittest import SynchronousTestCase
 
 from fjmcp_broker.mcp.modern.errors import ModernError
@@ -138,7 +138,7 @@ class CheckTests(SynchronousTestCase):
         @return: a call with headers.
         """
         asked = modern("tools/call", {"name": "t", "arguments": arguments})
-        return attrs.evolve(asked, parameters=tuple(headers.items()))
+        return replace(asked, parameters=tuple(headers.items()))
 
     def refused(self, asked: ModernRequest, *parameters: HeaderParameter) -> None:
         """
