@@ -18,6 +18,7 @@ from twisted.logger import Logger
 
 from fjmcp_broker.key_text import KEY_BYTES
 from fjmcp_broker.logs import background
+from fjmcp_broker.mcp.lifecycle import State
 from fjmcp_broker.mcp.messages import NULL, Request, Response
 from fjmcp_broker.mcp.modern.request_state import Sealing
 from fjmcp_broker.mcp.policy import ToolCatalogue
@@ -115,6 +116,8 @@ class SessionRegistry(ChildKeeper):
         self._shelf = Shelf(ledger, clock, self._from_row)
         self._sights = Sights()
         self._notes = Notes(ledger, self._sights)
+        # Grants none of whose sessions has fallen asleep since they were trimmed.
+        self._trimmed: set[str] = set()
         self._shared = SharedSessions(
             self,
             catalogue,
@@ -196,6 +199,7 @@ class SessionRegistry(ChildKeeper):
             raise SessionForbidden("the session belongs to another user")
         if session.grant_id != principal.grant_id:
             await self._shelf.adopt(session, principal)
+            self._trimmed.discard(session.grant_id)
         self._notes.used(digest, self._now())
         return session
 
@@ -227,6 +231,7 @@ class SessionRegistry(ChildKeeper):
         @param grant_id: it has ended: its children are killed at once.
         """
         self._shelf.grant_ended()
+        self._trimmed.discard(grant_id)
         self._shared.close_grant(grant_id)
         for session in self._all():
             if session.grant_id == grant_id:
@@ -276,6 +281,14 @@ class SessionRegistry(ChildKeeper):
         await self._stop_children(self._all(), deadline_seconds)
 
     # From sessions
+
+    def session_changed(self, session: Resident) -> None:
+        """
+        @param session: it is needed now, or it is not any more.
+        """
+        if session.children.state is State.DORMANT:
+            self._trimmed.discard(session.grant_id)
+        super().session_changed(session)
 
     def session_told(self, session: Session) -> None:
         """
@@ -336,8 +349,16 @@ class SessionRegistry(ChildKeeper):
         return Session(digest, stored, self, self._catalogue, sight)
 
     async def _trim(self, grant_id: str) -> None:
+        if grant_id in self._trimmed:
+            return
+        # What falls asleep from here on takes it out again.
+        self._trimmed.add(grant_id)
         spared = self.population.digests_of(grant_id)
-        await self._shelf.trim(grant_id, self._limits.dormant_per_grant, spared)
+        try:
+            await self._shelf.trim(grant_id, self._limits.dormant_per_grant, spared)
+        except BaseException:
+            self._trimmed.discard(grant_id)
+            raise
 
 
 def _digest(session_id: str) -> bytes:

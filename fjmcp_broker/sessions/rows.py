@@ -173,9 +173,9 @@ class SessionRows:
 
         def close(connection: Connection) -> list[bytes]:
             dormant = [
-                row.session_digest
-                for row in sessions.open_of_grant(connection, grant_id)
-                if row.session_digest not in spared
+                digest
+                for digest in sessions.open_of_grant(connection, grant_id)
+                if digest not in spared
             ]
             surplus = dormant[: max(0, len(dormant) - keep)]
             for digest in surplus:

@@ -3,7 +3,7 @@ The sessions that are more than their rows: how many there may be, and which of 
 sleep first.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from enum import StrEnum, unique
 from typing import Final
 
@@ -78,6 +78,7 @@ class Population:
         """
         self._limits = limits
         self._needed: set[Resident] = set()
+        self._of_users: dict[int, set[Resident]] = {}
         self._opening: set[Resident] = set()
         self.on_reaped: Callable[[Reaped], None] = lambda why: None
         self.on_full: Callable[[Full], None] = lambda limit: None
@@ -112,8 +113,13 @@ class Population:
         """
         if session.is_needed:
             self._needed.add(session)
-        else:
-            self._needed.discard(session)
+            self._of_users.setdefault(session.user_id, set()).add(session)
+        elif session in self._needed:
+            self._needed.remove(session)
+            theirs = self._of_users[session.user_id]
+            theirs.remove(session)
+            if not theirs:
+                del self._of_users[session.user_id]
 
     def make_room(self, session: Resident) -> None:
         """
@@ -123,12 +129,15 @@ class Population:
         @param session: is about to get a child.
         @raise TooManySessions: all of them are busy.
         """
-        others = [
-            other
-            for other in self._needed
-            if other is not session and other.children.state in _WITH_CHILD
-        ]
-        own = [other for other in others if other.user_id == session.user_id]
+        theirs = self._of_users.get(session.user_id, ())
+        if (
+            len(theirs) < self._limits.per_user
+            and len(self._needed) < self._limits.total
+        ):
+            # However many of them have a child: nobody has to be looked at.
+            return
+        own = _with_child(theirs, session)
+        others = _with_child(self._needed, session)
         if len(own) >= self._limits.per_user:
             candidates: tuple[list[Resident], ...] = (own,)
             limit, full = Full.OF_USER, "every session of this user is in use"
@@ -201,13 +210,21 @@ class Population:
             if session.user_id == user_id and held is not None and held < expires_at:
                 session.children.rotate()
 
-    def digests_of(self, grant_id: str) -> list[bytes]:
+    def digests_of(self, grant_id: str) -> frozenset[bytes]:
         """
         @param grant_id: of a grant.
         @return: the digests of its sessions that are needed.
         """
-        return [s.digest for s in self._needed if s.grant_id == grant_id]
+        return frozenset(s.digest for s in self._needed if s.grant_id == grant_id)
 
     def _put_to_sleep(self, session: Resident, why: Reaped) -> None:
         self.on_reaped(why)
         session.children.sleep("idle", error=ChildGone("the child was put to sleep"))
+
+
+def _with_child(sessions: Collection[Resident], but: Resident) -> list[Resident]:
+    return [
+        session
+        for session in sessions
+        if session is not but and session.children.state in _WITH_CHILD
+    ]

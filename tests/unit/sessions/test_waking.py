@@ -1,6 +1,7 @@
 """Sessions that outlive their children, their registry and their user's tokens."""
 
 import gc
+from collections.abc import Collection
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -373,6 +374,31 @@ class SleepTests(WakingWorld):
         self.assertEqual(states, ["too_many_dormant", *["open"] * 5])
         self.assertEqual(self.call(sessions[0]).status, 404)
         self.check_call(sessions[1])
+
+    def test_surplus_is_looked_for_when_there_may_be_some(self) -> None:
+        """After a start, and when a session has fallen asleep; else no row is read."""
+        asked = []
+        close_surplus = self.ledger.close_surplus
+
+        async def counting(
+            grant_id: str, keep: int, spared: Collection[bytes], now: int
+        ) -> list[bytes]:
+            asked.append(grant_id)
+            if len(asked) == 3:
+                raise StoreUnavailable("as the test wants it")
+            return await close_surplus(grant_id, keep, spared, now)
+
+        self.patch(self.ledger, "close_surplus", counting)
+        counts = []
+        # The third of alice sends her first to sleep, and the store fails just then.
+        for token in ("alice", "alice", "bob", "alice", "alice"):
+            self.clock.advance(1)
+            self.open(token)
+            counts.append(len(asked))
+        self.assertEqual(counts, [1, 1, 2, 3, 4])
+        self.clock.advance(IDLE_SECONDS)
+        self.reap()
+        self.assertEqual(len(asked), 6)
 
 
 class ListChangedWorld(WakingWorld):
