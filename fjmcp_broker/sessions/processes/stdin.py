@@ -6,8 +6,6 @@ from typing import Any
 from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
-from fjmcp_broker.eager import write_now
-
 
 @implementer(IPushProducer)
 class StdinQueue:
@@ -48,19 +46,13 @@ class StdinQueue:
         if self._transport is None or self._closing:
             return False
         if not self._paused:
-            self._put(data)
+            self._transport.write(data)
             return True
         if self._messages and self._queued_bytes + len(data) > self._maximum:
             return False
         self._messages.append(data)
         self._queued_bytes += len(data)
         return True
-
-    def _put(self, data: bytes) -> None:
-        pipes = getattr(self._transport, "pipes", {})
-        rest = write_now(pipes.get(0), data)
-        if rest:
-            self._transport.write(rest)
 
     def close(self) -> None:
         """

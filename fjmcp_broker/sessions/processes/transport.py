@@ -18,13 +18,14 @@ from twisted.internet.error import ProcessDone, ProcessTerminated
 from twisted.internet.interfaces import IProcessProtocol, IReadDescriptor
 from twisted.internet.process import (
     ProcessReader,
-    ProcessWriter,
     registerReapProcessHandler,
     unregisterReapProcessHandler,
 )
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import Interface, implementer
+
+from fjmcp_broker.sessions.processes.input_pipe import InputPipe
 
 STDIN: Final = 0
 STDOUT: Final = 1
@@ -92,10 +93,7 @@ class ProcessTransport:
         self._protocol: IProcessProtocol | None = protocol
         self._reason: Failure | None = None
         self._pidfd = -1
-        # That a pipe is written to in vain shows when it becomes readable.
-        self.pipes[STDIN] = ProcessWriter(
-            reactor, self, STDIN, ends[STDIN], forceReadHack=True
-        )
+        self.pipes[STDIN] = InputPipe(reactor, self, STDIN, ends[STDIN])
         for number in (STDOUT, STDERR):
             self.pipes[number] = ProcessReader(reactor, self, number, ends[number])
 
@@ -157,6 +155,8 @@ class ProcessTransport:
         @param number: of an output.
         @param data: what it had.
         """
+        if number == STDOUT and STDIN in self.pipes:
+            self.pipes[STDIN].heard()
         if self._protocol is not None:
             self._protocol.childDataReceived(number, data)
 
