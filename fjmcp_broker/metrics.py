@@ -4,28 +4,15 @@ What the daemon counts, in Prometheus' terms.
 Labels are of small closed sets: never what a client sent, no names of people, no ids.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final
+from __future__ import annotations
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    ProcessCollector,
-    disable_created_metrics,
-    generate_latest,
-)
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-)
-from prometheus_client.registry import Collector
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
 
-from fjmcp_broker.series import Timed
+from fjmcp_broker.series import Durations, Numbers, Series, Tally, Timed, Watched
 
-# Else every counter is shown with a gauge of when it was made, which nothing reads.
-disable_created_metrics()
+if TYPE_CHECKING:
+    from fjmcp_broker.exposition import Exposition
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 """Of the text format."""
@@ -37,38 +24,6 @@ _ANSWER_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 1
 _STORE_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5)
 _UPSTREAM_SECONDS: Final = (0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15)
 _DELAY_SECONDS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
-
-Watched = Mapping[tuple[str, ...], float]
-"""Numbers that somebody else keeps, by the values of their labels."""
-
-
-class Tally:
-    """
-    How often things of some kind have happened.
-    """
-
-    def __init__(self, counter: Counter) -> None:
-        """
-        @param counter: with one label.
-        """
-        self._counter = counter
-
-    def add(self, kind: str, times: int = 1) -> None:
-        """
-        @param kind: the value of the label.
-        @param times: how often it has happened.
-        """
-        self._counter.labels(kind).inc(times)
-
-    def expect(self, kinds: Iterable[str]) -> None:
-        """
-        Show these from the beginning, at nought: what appears only with its first
-        event has no rate then.
-
-        @param kinds: values of the label.
-        """
-        for kind in kinds:
-            self._counter.labels(kind)
 
 
 class Metrics:
@@ -94,8 +49,8 @@ class Metrics:
         @param version: of this software.
         @param revision: that it was built from.
         """
-        self._registry = CollectorRegistry(auto_describe=True)
-        ProcessCollector(registry=self._registry)
+        self._shown: list[Numbers | Durations] = []
+        self._exposition: Exposition | None = None
         self.watch_each(
             "fjmcp_build_info",
             "The version that runs; always 1.",
@@ -175,36 +130,43 @@ class Metrics:
             "Changes of the state of sessions, by what caused them.",
             "event",
         )
-        self._spawns = Counter(
-            "fjmcp_child_spawns", "Children that were started.", registry=self._registry
+        self._spawned = self._running = 0
+        self.watch_each(
+            "fjmcp_child_spawns",
+            "Children that were started.",
+            (),
+            lambda: {(): self._spawned},
+            only_grow=True,
         )
-        self._children = Gauge(
-            "fjmcp_children", "Child processes that run.", registry=self._registry
-        )
-        self._delay = Histogram(
-            "fjmcp_event_loop_delay_seconds",
-            "How much later than asked the event loop came to a timer.",
-            buckets=_DELAY_SECONDS,
-            registry=self._registry,
+        self.watch("fjmcp_children", "Child processes that run.", lambda: self._running)
+        self._delay = delay = Series(_DELAY_SECONDS)
+        self._shown.append(
+            Durations(
+                "fjmcp_event_loop_delay_seconds",
+                "How much later than asked the event loop came to a timer.",
+                (),
+                _DELAY_SECONDS,
+                lambda: {(): [delay]},
+            )
         )
 
     def child_spawned(self) -> None:
         """A child was started."""
-        self._spawns.inc()
-        self._children.inc()
+        self._spawned += 1
+        self._running += 1
 
     def child_exited(self, reason: str) -> None:
         """
         @param reason: of a fixed set.
         """
         self.exits.add(reason)
-        self._children.dec()
+        self._running -= 1
 
     def delayed(self, seconds: float) -> None:
         """
         @param seconds: how late the event loop was.
         """
-        self._delay.observe(max(0.0, seconds))
+        self._delay.add(max(0.0, seconds))
 
     def watch(self, name: str, help: str, read: Callable[[], float]) -> None:
         """
@@ -234,17 +196,22 @@ class Metrics:
         @param read: gives all of them, those at nought too.
         @param only_grow: whether it is a counter.
         """
-        family = CounterMetricFamily if only_grow else GaugeMetricFamily
-        self._registry.register(_Watch(family, name, help, labels, read))
+        self._shown.append(Numbers(name, help, labels, read, only_grow))
 
     def render(self) -> bytes:
         """
         @return: everything in the text format, see L{CONTENT_TYPE}.
         """
-        return generate_latest(self._registry)
+        if self._exposition is None:
+            from fjmcp_broker.exposition import Exposition
+
+            self._exposition = Exposition(self._shown)
+        return self._exposition.render()
 
     def _tally(self, name: str, help: str, label: str) -> Tally:
-        return Tally(Counter(name, help, [label], registry=self._registry))
+        tally = Tally()
+        self.watch_each(name, help, (label,), tally.read, only_grow=True)
+        return tally
 
     def _timed(
         self,
@@ -255,32 +222,5 @@ class Metrics:
         labels: Sequence[str],
     ) -> Timed:
         timed = Timed(what, help, help_of_seconds, bounds, labels)
-        self._registry.register(timed)
+        self._shown += timed.shown
         return timed
-
-
-class _Watch(Collector):
-    """A family whose numbers are read when they are asked for."""
-
-    def __init__(
-        self,
-        family: type[GaugeMetricFamily] | type[CounterMetricFamily],
-        name: str,
-        help: str,
-        labels: Sequence[str],
-        read: Callable[[], Watched],
-    ) -> None:
-        self._family = family
-        self._name = name
-        self._help = help
-        self._labels = labels
-        self._read = read
-
-    def collect(self) -> list[GaugeMetricFamily | CounterMetricFamily]:
-        """
-        @return: the one family.
-        """
-        family = self._family(self._name, self._help, labels=self._labels)
-        for values, number in self._read().items():
-            family.add_metric(values, number)
-        return [family]

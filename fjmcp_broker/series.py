@@ -7,16 +7,53 @@ Prometheus' samples are made of them when somebody looks.
 """
 
 from bisect import bisect_left
-from collections.abc import Sequence
-from itertools import accumulate
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from prometheus_client.core import (
-    CounterMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
-from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
+import attrs
+
+Values = tuple[str, ...]
+"""Of the labels of one sample."""
+
+Watched = Mapping[Values, float]
+"""Numbers that somebody keeps, by the values of their labels."""
+
+
+@attrs.frozen
+class Numbers:
+    """
+    A gauge or a counter, for L{fjmcp_broker.exposition}.
+
+    @ivar name: without what is appended to names of counters.
+    @ivar help: what it is.
+    @ivar labels: their names.
+    @ivar read: gives the numbers, those at nought too.
+    @ivar only_grow: whether it is a counter.
+    """
+
+    name: str
+    help: str
+    labels: Sequence[str]
+    read: Callable[[], Watched]
+    only_grow: bool = False
+
+
+@attrs.frozen
+class Durations:
+    """
+    A histogram, for L{fjmcp_broker.exposition}.
+
+    @ivar name: of it.
+    @ivar help: what it is.
+    @ivar labels: their names.
+    @ivar bounds: of its buckets, ascending.
+    @ivar read: gives what counts together, by the values of the labels.
+    """
+
+    name: str
+    help: str
+    labels: Sequence[str]
+    bounds: Sequence[float]
+    read: "Callable[[], Mapping[Values, Sequence[Series]]]"
 
 
 class Series:
@@ -51,7 +88,40 @@ class Series:
             self.by_bucket[bisect_left(self._bounds, seconds)] += 1
 
 
-class Timed(Collector):
+class Tally:
+    """
+    How often things of some kind have happened.
+    """
+
+    def __init__(self) -> None:
+        """Nothing has happened."""
+        self._counts: dict[Values, int] = {}
+
+    def add(self, kind: str, times: int = 1) -> None:
+        """
+        @param kind: the value of the label.
+        @param times: how often it has happened.
+        """
+        self._counts[kind,] = self._counts.get((kind,), 0) + times
+
+    def expect(self, kinds: Iterable[str]) -> None:
+        """
+        Show these from the beginning, at nought: what appears only with its first
+        event has no rate then.
+
+        @param kinds: values of the label.
+        """
+        for kind in kinds:
+            self.add(kind, 0)
+
+    def read(self) -> Mapping[Values, int]:
+        """
+        @return: how often, by kind.
+        """
+        return self._counts
+
+
+class Timed:
     """
     How often things of some kind were done, by some labels, and how long they took, by
     the first of them: a counter and a histogram.
@@ -75,9 +145,25 @@ class Timed(Collector):
         self._what = what
         self._help = help
         self._help_of_seconds = help_of_seconds
-        self._bounds = tuple(map(float, bounds))
+        self._bounds = tuple(bounds)
         self._labels = tuple(labels)
-        self._series: dict[tuple[str, ...], Series] = {}
+        self._series: dict[Values, Series] = {}
+
+    @property
+    def shown(self) -> tuple[Numbers, Durations]:
+        """
+        The counter and the histogram.
+        """
+        return (
+            Numbers(f"{self._what}s", self._help, self._labels, self._counts, True),
+            Durations(
+                f"{self._what}_duration_seconds",
+                self._help_of_seconds,
+                self._labels[:1],
+                self._bounds,
+                self._by_first_label,
+            ),
+        )
 
     def of(self, *labels: str) -> Series:
         """
@@ -101,32 +187,16 @@ class Timed(Collector):
         """
         self.of(*labels)
 
-    def collect(self) -> list[Metric]:
-        """
-        @return: the counter and the histogram.
-        """
-        counter = CounterMetricFamily(f"{self._what}s", self._help, labels=self._labels)
-        histogram = HistogramMetricFamily(
-            f"{self._what}_duration_seconds",
-            self._help_of_seconds,
-            labels=self._labels[:1],
-        )
-        by_first: dict[str, list[Series]] = {}
-        for labels, series in self._series.items():
-            counter.add_metric(labels, series.count)
-            by_first.setdefault(labels[0], []).append(series)
-        bounds = [*map(floatToGoString, self._bounds), "+Inf"]
-        for first, some in by_first.items():
-            columns = zip(*(series.by_bucket for series in some), strict=True)
-            up_to = map(float, accumulate(map(sum, columns)))
-            histogram.add_metric(
-                [first],
-                buckets=list(zip(bounds, up_to, strict=True)),
-                sum_value=sum(series.seconds for series in some),
-            )
-        return [counter, histogram]
+    def _counts(self) -> Watched:
+        return {labels: series.count for labels, series in self._series.items()}
 
-    def _make(self, labels: tuple[str, ...]) -> Series:
+    def _by_first_label(self) -> Mapping[Values, Sequence[Series]]:
+        found: dict[Values, list[Series]] = {}
+        for labels, series in self._series.items():
+            found.setdefault(labels[:1], []).append(series)
+        return found
+
+    def _make(self, labels: Values) -> Series:
         if len(labels) != len(self._labels):
             raise ValueError(f"{self._what} has {len(self._labels)} labels")
         made = self._series[labels] = Series(self._bounds)

@@ -36,6 +36,8 @@ LEVELS: Final = (
     ("oauth", "mcp"),
     (
         "metrics",
+        "exposition",
+        "series",
         "limits",
         "logs",
         "ordered",

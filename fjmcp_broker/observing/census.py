@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
 from fjmcp_broker.mcp.lifecycle import State
-from fjmcp_broker.metrics import Watched
 from fjmcp_broker.observing.labels import SHOWN_STATES, SessionKind
+from fjmcp_broker.series import Watched
 from fjmcp_broker.sessions.children.roles import Resident
 from fjmcp_broker.sessions.stateless.workplace import Workplace
 from fjmcp_broker.store.errors import StoreError

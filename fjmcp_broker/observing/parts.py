@@ -8,9 +8,10 @@ from typing import TypeVar
 
 from twisted.internet.defer import CancelledError
 
-from fjmcp_broker.metrics import Metrics, Tally
+from fjmcp_broker.metrics import Metrics
 from fjmcp_broker.observing.labels import Limit
 from fjmcp_broker.secret import Secret
+from fjmcp_broker.series import Tally
 from fjmcp_broker.sessions.processes.ending import ChildEnd, ChildObserver
 from fjmcp_broker.sessions.rows import SessionRows
 from fjmcp_broker.store.database import Database
