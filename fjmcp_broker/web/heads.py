@@ -29,12 +29,14 @@ class Head:
     @ivar line: method, target and version of HTTP.
     @ivar fields: the values by names, as C{Headers} keeps them; not to be changed.
         The length is that of the first such request.
-    @ivar judgment: what somebody has found out of these alone, for the next time.
+    @ivar judgment: what the admission has found out of these alone, for the next time.
+    @ivar reading: what the endpoint has read in them, likewise.
     """
 
     line: tuple[bytes, bytes, bytes]
     fields: dict[bytes, list[bytes]]
     judgment: Any = None
+    reading: Any = None
 
 
 class Heads:

@@ -130,6 +130,8 @@ class ParkedCalls:
         """
         @param call: is over.
         """
+        if not self._waiting:
+            return
         for nonce in [n for n, other in self._waiting.items() if other is call]:
             del self._waiting[nonce]
 

@@ -6,6 +6,7 @@ A plain twisted.web resource. L{fjmcp_broker.web.mcp.admission} has judged every
 that the headers tell before the body is there; what is left needs the message.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
@@ -31,6 +32,7 @@ from fjmcp_broker.web.bearer import BearerAuthenticator, authorization_header
 from fjmcp_broker.web.cors import mcp_preflight
 from fjmcp_broker.web.limiting import SessionLimiter
 from fjmcp_broker.web.mcp.answers import answer_to_error, finish_with, refusal
+from fjmcp_broker.web.mcp.headers import McpHeaders, headers_of
 from fjmcp_broker.web.mcp.legacy import LegacyPosts
 from fjmcp_broker.web.mcp.modern import ModernPosts
 from fjmcp_broker.web.mcp.streams import McpStreams, no_events_for, no_session_for
@@ -39,6 +41,7 @@ from fjmcp_broker.web.mcp.waking import WakingLimit
 from fjmcp_broker.web.request import BrokerRequest, Refusal
 
 _TRUSTED_SECONDS: Final = 1.0
+_NOTHING: Final[Mapping[str, bytes]] = {}
 
 
 class McpEndpoint(Resource):
@@ -180,13 +183,11 @@ class McpEndpoint(Resource):
         id = NULL
         try:
             principal = await self._still(request, principal)
-            has_session = request.getHeader(b"mcp-session-id") is not None
-            message = parse(body, allow_batch=has_session)
-            if isinstance(message, Request | Notification):
-                request.rpc_method = message.method
+            headers = headers_of(request)
+            message = parse(body, allow_batch=headers.session_id is not None)
             if isinstance(message, Request):
                 id = message.id
-            answer = await self._route(request, principal, message)
+            answer = await self._route(request, headers, principal, message)
         except Exception as error:
             answer = self._answer_to(error, id, request)
         finally:
@@ -200,22 +201,25 @@ class McpEndpoint(Resource):
     async def _route(
         self,
         request: BrokerRequest,
+        headers: McpHeaders,
         principal: Principal,
         message: Message | tuple[Message | MessageError, ...],
     ) -> Refusal | None:
         """
         @return: the answer, or C{None}: it is given by a stream.
         """
-        version = _text_header(request, b"mcp-protocol-version")
-        named = message if isinstance(message, Request | Notification) else None
-        session_id = request.getHeader(b"mcp-session-id")
+        method, meta = None, _NOTHING
+        if isinstance(message, (Request, Notification)):
+            request.rpc_method = method = message.method
+            meta = message.meta
+        session_id = headers.session_id
         is_modern = (
             era(
-                named.method if named is not None else None,
+                method,
                 has_session_id=session_id is not None,
-                has_meta_version=named is not None and META_VERSION in named.meta,
-                version_header=version,
-                has_method_header=request.getHeader(b"mcp-method") is not None,
+                has_meta_version=META_VERSION in meta,
+                version_header=headers.version,
+                has_method_header=headers.has_method,
             )
             is Era.MODERN
         )
@@ -227,12 +231,12 @@ class McpEndpoint(Resource):
                 request.started_at,
             )
         if is_modern and not isinstance(message, tuple):
-            return await self._modern.post(request, principal, message)
-        if isinstance(message, Request) and message.method == "initialize":
+            return await self._modern.post(request, headers, principal, message)
+        if isinstance(message, Request) and method == "initialize":
             too_many = self._too_many_sessions(principal, message)
             if too_many is not None:
                 return too_many
-        return await self._legacy.post(request, principal, message, version)
+        return await self._legacy.post(request, headers, principal, message)
 
     def _too_many_sessions(
         self, principal: Principal, message: Request
@@ -253,8 +257,3 @@ class McpEndpoint(Resource):
         self, error: Exception, id: bytes, request: BrokerRequest
     ) -> Refusal:
         return answer_to_error(error, id, self._authenticator, request.request_id)
-
-
-def _text_header(request: BrokerRequest, name: bytes) -> str | None:
-    value = request.getHeader(name)
-    return None if value is None else value.decode("latin-1")

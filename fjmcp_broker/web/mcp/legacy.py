@@ -29,11 +29,11 @@ from fjmcp_broker.web.bearer import BearerAuthenticator, authorization_header
 from fjmcp_broker.web.mcp.answers import (
     ACCEPTED,
     SERVER_ERROR,
-    accepted_formats,
     answer_to_error,
     refusal,
     refused_by_policy,
 )
+from fjmcp_broker.web.mcp.headers import McpHeaders
 from fjmcp_broker.web.mcp.recall import NOBODY, Recall, Waiting
 from fjmcp_broker.web.mcp.streams import McpStreams
 from fjmcp_broker.web.mcp.waiters import Batch, StreamWaiter, ToolsOverlay
@@ -74,21 +74,21 @@ class LegacyPosts:
     async def post(
         self,
         request: BrokerRequest,
+        headers: McpHeaders,
         principal: Principal,
         message: Message | tuple[Message | MessageError, ...],
-        version: str | None,
     ) -> Refusal | None:
         """
         @param request: the POST.
+        @param headers: what its headers say.
         @param principal: who sent it.
         @param message: what is in it.
-        @param version: C{MCP-Protocol-Version}, controlled by the client, or C{None}.
         @return: the answer, or C{None}: it is given by a stream, or nobody waits.
         """
         if isinstance(message, Request) and message.method == "initialize":
             await self._initialize(request, principal, message)
             return None
-        session_id = request.getHeader(b"mcp-session-id")
+        session_id = headers.session_id
         if session_id is None:
             if isinstance(message, Notification) and message.method == INITIALIZED:
                 return ACCEPTED
@@ -96,7 +96,7 @@ class LegacyPosts:
             return refusal(
                 400, "Mcp-Session-Id is missing", code=INVALID_REQUEST, id=id
             )
-        check_header(version)
+        check_header(headers.version)
         session = await self._registry.find(session_id.decode("latin-1"), principal)
         if not request.is_open:
             return None
@@ -109,13 +109,13 @@ class LegacyPosts:
             if not request.is_open:
                 return None
         if isinstance(message, tuple):
-            return self._batch(request, principal, session, message, waiting)
+            return self._batch(request, headers, principal, session, message, waiting)
         verdict = decide(principal.policy, message, session.catalogue)
         if isinstance(verdict, Refused):
             id = message.id if isinstance(message, Request) else NULL
             return refused_by_policy(verdict, id, self._authenticator)
         if isinstance(message, Request):
-            self._relay(request, principal, session, message, waiting)
+            self._relay(request, headers, principal, session, message, waiting)
             return None
         self._deliver(session, message)
         return ACCEPTED
@@ -141,13 +141,16 @@ class LegacyPosts:
     def _relay(
         self,
         request: BrokerRequest,
+        headers: McpHeaders,
         principal: Principal,
         session: Session,
         message: Request,
         waiting: Waiting,
     ) -> None:
         edit = self._tools_overlay.edit(message, principal, session.catalogue)
-        waiter = StreamWaiter(self._streams, request, session, message.id, edit)
+        waiter = StreamWaiter(
+            self._streams, request, session, message.id, headers.formats, edit
+        )
         if waiting.has_lost(message):
             waiter.cancelled()
             return
@@ -174,6 +177,7 @@ class LegacyPosts:
     def _batch(
         self,
         request: BrokerRequest,
+        headers: McpHeaders,
         principal: Principal,
         session: Session,
         messages: tuple[Message | MessageError, ...],
@@ -187,9 +191,9 @@ class LegacyPosts:
         expected = sum(isinstance(m, Request | MessageError) for m in messages)
         batch = None
         if expected:
-            accepted = accepted_formats(request.getHeader(b"accept"))
+            accepted = headers.formats
             formats = Formats.JSON if accepted is Formats.JSON else Formats.EVENTS
-            stream = self._streams.answer(request, session, formats=formats)
+            stream = self._streams.answer(request, session, formats)
             batch = Batch(stream, expected, formats is Formats.JSON)
         for message in messages:
             if isinstance(message, MessageError):

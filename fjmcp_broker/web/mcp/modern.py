@@ -21,7 +21,6 @@ from fjmcp_broker.mcp.modern.listening import LISTEN, requested
 from fjmcp_broker.mcp.modern.profiles import DISCOVER, discover_result, supported_by
 from fjmcp_broker.mcp.modern.requests import (
     ModernRequest,
-    RequestHeaders,
     judge,
     judge_notification,
 )
@@ -34,10 +33,10 @@ from fjmcp_broker.sessions.streams.stream import Formats
 from fjmcp_broker.web.bearer import BearerAuthenticator, authorization_header
 from fjmcp_broker.web.mcp.answers import (
     ACCEPTED,
-    accepted_formats,
     refusal,
     refused_by_policy,
 )
+from fjmcp_broker.web.mcp.headers import McpHeaders
 from fjmcp_broker.web.mcp.modern_streams import ModernAnswer
 from fjmcp_broker.web.mcp.parameters import ListsTools, ToolParameters
 from fjmcp_broker.web.mcp.streams import McpStreams
@@ -81,16 +80,20 @@ class ModernPosts:
         self._parameters = ToolParameters(clock)
 
     async def post(
-        self, request: BrokerRequest, principal: Principal, message: Message
+        self,
+        request: BrokerRequest,
+        headers: McpHeaders,
+        principal: Principal,
+        message: Message,
     ) -> Refusal | None:
         """
         @param request: the POST. An C{Mcp-Session-Id} in it means nothing.
+        @param headers: what its headers say.
         @param principal: who sent it.
         @param message: what is in it.
         @return: the answer, or C{None}: it is given by a stream, or nobody waits.
         @raise ModernError: the message is not as this era asks.
         """
-        headers = RequestHeaders.from_raw(request.requestHeaders.getAllRawHeaders())
         if isinstance(message, Response):
             return refusal(
                 400,
@@ -102,14 +105,14 @@ class ModernPosts:
         supported = supported_by(profile)
         if isinstance(message, Notification):
             # None is defined for this transport, and closing the stream cancels.
-            judge_notification(message, headers, supported=supported)
+            judge_notification(message, headers.named, supported=supported)
             return ACCEPTED
-        modern = judge(message, headers, supported=supported)
+        modern = judge(message, headers.named, supported=supported)
         if modern.method == DISCOVER:
             result = discover_result(profile)
             self._streams.single(request, encode_result(modern.id, result))
             return None
-        formats = accepted_formats(request.getHeader(b"accept")) or Formats.BOTH
+        formats = headers.formats
         if modern.method == LISTEN and formats is Formats.JSON:
             return refusal(
                 406,

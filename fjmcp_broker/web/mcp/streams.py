@@ -93,18 +93,16 @@ class McpStreams:
         self,
         request: BrokerRequest,
         session: Session,
-        *,
-        formats: Formats | None = None,
+        formats: Formats,
         request_id: bytes | None = None,
     ) -> ResponseStream:
         """
         @param request: a POST; from here on it is the stream's.
         @param session: has taken its message.
-        @param formats: what it is answered in, if that is not the client's choice.
+        @param formats: what it may be answered in.
         @param request_id: raw JSON of the id of the only request in it.
         @return: the stream for its answer.
         """
-        formats = formats or _formats(request) or Formats.BOTH
         throttle: OutputThrottle = session.child or NoThrottle()
         begin = None
         if formats is not Formats.JSON:

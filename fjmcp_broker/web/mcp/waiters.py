@@ -13,7 +13,7 @@ from fjmcp_broker.mcp.policy import ToolCatalogue, overlay
 from fjmcp_broker.oauth.bearer import Principal
 from fjmcp_broker.rights import hides_writing
 from fjmcp_broker.sessions.session import Session
-from fjmcp_broker.sessions.streams.stream import ResponseStream
+from fjmcp_broker.sessions.streams.stream import Formats, ResponseStream
 from fjmcp_broker.web.audit import ToolCall
 from fjmcp_broker.web.mcp.streams import McpStreams
 from fjmcp_broker.web.request import BrokerRequest
@@ -57,7 +57,15 @@ class StreamWaiter:
     Waits for one answer on behalf of one HTTP request.
     """
 
-    __slots__ = ("_edit", "_id", "_request", "_session", "_stream", "_streams")
+    __slots__ = (
+        "_edit",
+        "_formats",
+        "_id",
+        "_request",
+        "_session",
+        "_stream",
+        "_streams",
+    )
 
     def __init__(
         self,
@@ -65,6 +73,7 @@ class StreamWaiter:
         request: BrokerRequest,
         session: Session,
         id: bytes,
+        formats: Formats,
         edit: Edit | None,
     ) -> None:
         """
@@ -72,12 +81,14 @@ class StreamWaiter:
         @param request: the HTTP request.
         @param session: takes the message in it.
         @param id: raw JSON of the id of that message.
+        @param formats: what the answer may come in.
         @param edit: changes the result.
         """
         self._streams = streams
         self._request = request
         self._session = session
         self._id = id
+        self._formats = formats
         self._edit = edit
         self._stream: ResponseStream | None = None
 
@@ -88,7 +99,7 @@ class StreamWaiter:
         stream = self._stream
         if stream is None:
             self._stream = stream = self._streams.answer(
-                self._request, self._session, request_id=self._id
+                self._request, self._session, self._formats, self._id
             )
         return stream
 
