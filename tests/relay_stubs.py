@@ -180,6 +180,15 @@ class StubLedger:
         )
         return True
 
+    async def revised(self, digest: bytes, revision: str) -> bool:
+        """As the real one."""
+        if self.error is not None:
+            raise self.error
+        if self.rows.get(digest) != "open":
+            return False
+        self.stored[digest] = attrs.evolve(self.stored[digest], revision=revision)
+        return True
+
     async def closed(self, digest: bytes, now: int, reason: str) -> None:
         """As the real one."""
         if digest in self.rows:

@@ -52,6 +52,14 @@ class ISessionLedger(Interface):
         @raise StoreError: the store cannot be used.
         """
 
+    async def revised(digest: bytes, revision: str) -> bool:
+        """
+        @param digest: of the session.
+        @param revision: the negotiated protocol revision, after all.
+        @return: whether the session is open.
+        @raise StoreError: the store cannot be used.
+        """
+
     async def closed(digest: bytes, now: int, reason: str) -> None:
         """
         @param digest: of the session.

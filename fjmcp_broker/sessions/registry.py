@@ -19,7 +19,7 @@ from twisted.logger import Logger
 from fjmcp_broker.key_text import KEY_BYTES
 from fjmcp_broker.logs import background
 from fjmcp_broker.mcp.lifecycle import State
-from fjmcp_broker.mcp.messages import NULL, Request, Response
+from fjmcp_broker.mcp.messages import Request, Response
 from fjmcp_broker.mcp.modern.request_state import Sealing
 from fjmcp_broker.mcp.policy import ToolCatalogue
 from fjmcp_broker.mcp.versions import (
@@ -43,6 +43,7 @@ from fjmcp_broker.sessions.ledger import ISessionLedger, StoredSession
 from fjmcp_broker.sessions.list_changed import Sights
 from fjmcp_broker.sessions.loaded import Shelf
 from fjmcp_broker.sessions.notes import Notes
+from fjmcp_broker.sessions.opening import OpeningRow, Revisions
 from fjmcp_broker.sessions.processes.spawn import remove_stale_working_directories
 from fjmcp_broker.sessions.session import Session
 from fjmcp_broker.sessions.stateless.shared import SharedSession, SharedSessions
@@ -116,6 +117,8 @@ class SessionRegistry(ChildKeeper):
         self._shelf = Shelf(ledger, clock, self._from_row)
         self._sights = Sights()
         self._notes = Notes(ledger, self._sights)
+        self._revisions = Revisions()
+        self._opening_rows: dict[Resident, OpeningRow] = {}
         # Grants none of whose sessions has fallen asleep since they were trimmed.
         self._trimmed: set[str] = set()
         self._shared = SharedSessions(
@@ -159,15 +162,25 @@ class SessionRegistry(ChildKeeper):
             _digest(session_id), StoredSession(identity, LATEST_LEGACY, Told(request))
         )
         self.population.begin(session)
+        row = self._opening_rows[session] = OpeningRow(
+            self._ledger,
+            session,
+            request.params,
+            self._revisions,
+            self._shelf.close_row,
+        )
         try:
-            response = await self._answer_and_write(session, request)
+            response = await self._answer_and_write(session, row)
         except InitializeRefused as refused:
             session.end("refused_by_child")
+            row.drop("refused_by_child")
             return Opened(refused.response)
         except BaseException:
             session.end("not_opened")
+            row.drop("not_opened")
             raise
         finally:
+            del self._opening_rows[session]
             self.population.opened(session)
             self._check_idle()
         self._shelf.put(session)
@@ -282,6 +295,14 @@ class SessionRegistry(ChildKeeper):
 
     # From sessions
 
+    def child_started(self, session: Resident) -> None:
+        """
+        @param session: if it is being opened, its row is written from here on.
+        """
+        row = self._opening_rows.get(session)
+        if row is not None:
+            row.begin(self._now())
+
     def session_changed(self, session: Resident) -> None:
         """
         @param session: it is needed now, or it is not any more.
@@ -323,20 +344,13 @@ class SessionRegistry(ChildKeeper):
     def _all(self) -> set[Resident]:
         return {*self._shelf, *self.population}
 
-    async def _answer_and_write(self, session: Session, request: Request) -> Response:
+    async def _answer_and_write(self, session: Session, row: OpeningRow) -> Response:
         await session.awake()
         response = session.children.opening
         if response is None or response.result is None or session.has_ended:
             raise SessionGone("the session was closed")
         session.revision = revision_of_session(answered_version(response.result))
-        written = await self._ledger.opened(
-            session.digest,
-            session.grant_id,
-            session.revision,
-            request.params or NULL,
-            self._now(),
-        )
-        if not written:
+        if not await row.settle(self._now()):
             raise SessionGone("the grant has ended")
         if session.has_ended:
             self._shelf.close_row(session.digest, "ended_while_opening")

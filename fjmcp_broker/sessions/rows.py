@@ -58,6 +58,19 @@ class SessionRows:
 
         return await self._database.write(insert)
 
+    async def revised(self, digest: bytes, revision: str) -> bool:
+        """
+        @param digest: of the session.
+        @param revision: the negotiated protocol revision, after all.
+        @return: whether the session is open.
+        @raise StoreError: the store cannot be used.
+        """
+        return await self._database.write(
+            lambda connection: sessions.set_protocol_version(
+                connection, digest, revision
+            )
+        )
+
     async def closed(self, digest: bytes, now: int, reason: str) -> None:
         """
         @param digest: of the session.

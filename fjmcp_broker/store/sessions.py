@@ -150,6 +150,23 @@ def set_seen_of_many(connection: Connection, seen: Sequence[tuple[bytes, str]]) 
     )
 
 
+def set_protocol_version(
+    connection: Connection, session_digest: bytes, protocol_version: str
+) -> bool:
+    """
+    @param connection: in a transaction that may write.
+    @param session_digest: of the session.
+    @param protocol_version: as negotiated.
+    @return: whether the session is there and open.
+    """
+    changed = connection.execute(
+        "UPDATE sessions SET protocol_version = ?"
+        " WHERE session_digest = ? AND closed_at IS NULL",
+        (protocol_version, session_digest),
+    )
+    return changed.rowcount == 1
+
+
 def set_log_level(
     connection: Connection, session_digest: bytes, log_level: str | None
 ) -> bool:

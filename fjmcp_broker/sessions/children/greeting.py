@@ -7,7 +7,7 @@ does not answer is started again without the question, and speaks the older revi
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from twisted.internet.defer import TimeoutError
@@ -42,15 +42,22 @@ class Greeter:
     """
 
     def __init__(
-        self, profiles: ChildProfiles, clock: IReactorTime, *, stateless: bool
+        self,
+        profiles: ChildProfiles,
+        clock: IReactorTime,
+        on_started: Callable[[], None],
+        *,
+        stateless: bool,
     ) -> None:
         """
         @param profiles: what is known of children, and is learnt from them.
         @param clock: for the wait.
+        @param on_started: called while a child starts and has time to answer.
         @param stateless: whether the session is one of the stateless revisions.
         """
         self._profiles = profiles
         self._clock = clock
+        self._on_started = on_started
         self._stateless = stateless
 
     async def greet(
@@ -151,6 +158,7 @@ class Greeter:
         try:
             attachment.start()
             attachment.put(request, opening.answered)
+            self._on_started()
             if seconds is not None:
                 opening.response.addTimeout(seconds, self._clock)
             response = await opening.response

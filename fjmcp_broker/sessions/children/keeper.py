@@ -94,6 +94,11 @@ class ChildKeeper:
         """
         return self._make_child(observer, token, name)
 
+    def child_started(self, session: Resident) -> None:
+        """
+        @param session: its child runs, and has been asked for the first time.
+        """
+
     def stop_child(self, child: Child, *, at_once: bool = False) -> None:
         """
         @param child: of no use any more.

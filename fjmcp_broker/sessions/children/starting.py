@@ -41,7 +41,9 @@ class Starter:
         self._session = session
         self._owner = owner
         self._backoff = backoff
-        self._greeter = Greeter(owner.profiles, owner.clock, stateless=stateless)
+        self._greeter = Greeter(
+            owner.profiles, owner.clock, self._started, stateless=stateless
+        )
         self._label = f"{session.name}-{int(owner.clock.seconds() * 1000):x}"
         self._count = 0
         self._began_at = 0.0
@@ -121,3 +123,6 @@ class Starter:
             raise
         child.when_ended().addCallback(lambda _: self._liveness.pop(attachment, None))
         return response
+
+    def _started(self) -> None:
+        self._owner.child_started(self._session)

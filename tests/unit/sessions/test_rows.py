@@ -66,6 +66,16 @@ class SessionRowsTests(SynchronousTestCase):
         )
         self.assertIsNone(self.row())
 
+    def test_revised(self) -> None:
+        """While it is open."""
+        self.open()
+        self.assertTrue(self.run_(self.rows.revised(DIGEST, "2025-11-25")))
+        row = self.row()
+        assert row is not None
+        self.assertEqual(row.protocol_version, "2025-11-25")
+        self.run_(self.rows.closed(DIGEST, NOW, "x"))
+        self.assertFalse(self.run_(self.rows.revised(DIGEST, "2025-03-26")))
+
     def test_closed(self) -> None:
         """With the reason."""
         self.open()

@@ -87,6 +87,7 @@ class PlanTests(StoreTestCase):
             lambda c: sessions.find(c, X),
             lambda c: sessions.touch_many(c, [(X, NOW)]),
             lambda c: sessions.open_of_grant(c, GRANT_ID),
+            lambda c: sessions.set_protocol_version(c, X, "2025-06-18"),
             lambda c: sessions.move(c, X, GRANT_ID, GRANT_ID),
             lambda c: sessions.close(c, X, NOW, "x"),
             lambda c: sessions.close_of_grant(c, GRANT_ID, NOW, "x"),
