@@ -92,7 +92,9 @@ class CarriedRequests:
         try:
             sealed = b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True)
         except ValueError:
-            raise SealError("a consent form is damaged") from None
+            sealed = b""
+        if url_safe_text(sealed) != text:
+            raise SealError("a consent form is damaged")
         plain = self._sealer.open(sealed, row=_row(pending_id))
         try:
             return _asked(
