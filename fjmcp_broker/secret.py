@@ -12,19 +12,28 @@ class Secret:
     time, and it can be neither pickled nor written by a JSON log observer.
     """
 
-    __slots__ = ("_text",)
+    __slots__ = ("__weakref__", "_encoded", "_text")
 
     def __init__(self, text: str) -> None:
         """
         @param text: the secret, controlled by whoever configured or issued it.
         """
         self._text = text
+        self._encoded: bytes | None = None
 
     def reveal(self) -> str:
         """
         @return: the secret itself; the caller takes care where it goes.
         """
         return self._text
+
+    def reveal_bytes(self) -> bytes:
+        """
+        @return: the same as L{Secret.reveal} in UTF-8; one object for all who ask.
+        """
+        if self._encoded is None:
+            self._encoded = self._text.encode()
+        return self._encoded
 
     def __repr__(self) -> str:
         return REDACTED

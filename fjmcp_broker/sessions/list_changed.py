@@ -30,7 +30,7 @@ _LISTED: Final = ("tools", "prompts", "resources")
 _T = TypeVar("_T")
 
 
-def _nothing() -> None:
+def _nothing(sight: "Sight") -> None:
     """Nobody wants to know."""
 
 
@@ -59,7 +59,7 @@ class _Text(msgspec.Struct):
 
 def _note(sight: "Sight", attribute: "attrs.Attribute[Any]", value: _T) -> _T:
     if attribute.name in ("capabilities", "lists", "untold"):
-        sight.on_change()
+        sight.on_change(sight)
     return value
 
 
@@ -76,14 +76,14 @@ class Sight:
     @ivar lists: digests of the lists that the client has asked for, by method.
     @ivar untold: what it could not be told yet.
     @ivar backoff: knows how the children ended.
-    @ivar on_change: called when one of the first three is about to change.
+    @ivar on_change: called with this when one of the first three is about to change.
     """
 
     capabilities: dict[str, bytes] | None = None
     lists: dict[str, bytes] = attrs.Factory(dict)
     untold: list[bytes] = attrs.Factory(list)
     backoff: Backoff = attrs.Factory(Backoff)
-    on_change: Callable[[], None] = _nothing
+    on_change: "Callable[[Sight], None]" = _nothing
 
     @classmethod
     def restored(cls, text: str) -> "Sight":
@@ -179,7 +179,7 @@ class Sights:
         sight = self._sights.get(digest) or self._changed.get(digest)
         if sight is None:
             sight = Sight() if stored is None else Sight.restored(stored)
-            sight.on_change = partial(self._note, digest, sight)
+            sight.on_change = partial(self._note, digest)
         self._sights[digest] = sight
         self._sights.move_to_end(digest)
         while len(self._sights) > self._maximum:

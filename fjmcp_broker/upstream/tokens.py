@@ -9,6 +9,7 @@ refuses is judged only when nothing that could have replaced it is still under w
 
 from collections.abc import Callable, Iterable
 from typing import Final
+from weakref import WeakValueDictionary
 
 import attrs
 from twisted.internet.defer import Deferred, DeferredSemaphore, gatherResults
@@ -18,6 +19,7 @@ from zope.interface import implementer
 
 from fjmcp_broker.errors import BrokerError
 from fjmcp_broker.oauth.access import EVERYBODY, AccessRules
+from fjmcp_broker.secret import Secret
 from fjmcp_broker.store.database import Database
 from fjmcp_broker.store.sealing import Sealer
 from fjmcp_broker.store.upstream_tokens import UpstreamSet
@@ -85,6 +87,7 @@ class UpstreamTokens:
         self._forgejo = forgejo
         self._clock = clock
         self._tasks = Tasks(clock)
+        self._known: WeakValueDictionary[int, Secret] = WeakValueDictionary()
         self._keeper = Keeper(
             database,
             sealer,
@@ -158,10 +161,10 @@ class UpstreamTokens:
             if is_dated and current.expires_at - now >= minimum_life_seconds:
                 if not self._gate.has_admitted(current):
                     await self._gate.ask(current).join()
-                return _access_token(current)
+                return self._handed_out(current)
             refreshed = await self._refresh(current).join()
             if refreshed.is_fresh:
-                return _access_token(refreshed.set)
+                return self._handed_out(refreshed.set)
         raise UpstreamUnavailable("the user's tokens keep changing")
 
     async def refresh_due(
@@ -195,6 +198,13 @@ class UpstreamTokens:
             consumeErrors=True,
         )
         return results
+
+    def _handed_out(self, tokens: UpstreamSet) -> UpstreamAccessToken:
+        # One text of a token for all sessions of its user, each of which keeps it.
+        text = self._known.get(tokens.user_id)
+        if text is None or text != tokens.access_token:
+            self._known[tokens.user_id] = text = tokens.access_token
+        return UpstreamAccessToken(text, tokens.expires_at, tokens.user_id)
 
     def _check_running(self) -> None:
         if self._stopping:
@@ -270,7 +280,3 @@ def _usable(found: UpstreamSet | None) -> UpstreamSet:
     if found.state != "usable":
         raise SignInNeeded("the user has to sign in through Forgejo again")
     return found
-
-
-def _access_token(source: UpstreamSet) -> UpstreamAccessToken:
-    return UpstreamAccessToken(source.access_token, source.expires_at, source.user_id)

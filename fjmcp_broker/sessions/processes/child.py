@@ -24,7 +24,12 @@ from twisted.python.failure import Failure
 from fjmcp_broker.mcp.framing import FramingError, LineFramer, frame
 from fjmcp_broker.secret import Secret
 from fjmcp_broker.sessions.errors import ChildBusy, ChildCannotStart, ChildGone
-from fjmcp_broker.sessions.processes.ending import ChildEnd, ChildObserver, EndReason
+from fjmcp_broker.sessions.processes.ending import (
+    NOBODY,
+    ChildEnd,
+    ChildObserver,
+    EndReason,
+)
 from fjmcp_broker.sessions.processes.spawn import (
     ChildSettings,
     Launcher,
@@ -78,7 +83,7 @@ class Child(ProcessProtocol):
         self._launcher = launcher
         self._settings = settings
         self._token = token
-        self._token_bytes = token.reveal().encode()
+        self._token_bytes = token.reveal_bytes()
         self._observer = observer
         self._name = name
         self._inherited = inherited
@@ -322,6 +327,9 @@ class Child(ProcessProtocol):
             self.log.failure(
                 "the end of child {child} was mishandled", child=self._name
             )
+        # It knows this child, too, and such rings would stay in memory until the
+        # garbage collector has looked at everything, which it seldom does.
+        self._observer = NOBODY
         waiting, self._waiting = self._waiting, []
         for each in waiting:
             each.callback(end)

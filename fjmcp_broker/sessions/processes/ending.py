@@ -75,6 +75,24 @@ class ChildObserver(Protocol):
         """
 
 
+class _Nobody:
+    """Hears nothing."""
+
+    def child_line(self, line: bytes) -> None:
+        """
+        @param line: is dropped.
+        """
+
+    def child_ended(self, end: ChildEnd) -> None:
+        """
+        @param end: is dropped.
+        """
+
+
+NOBODY: Final[ChildObserver] = _Nobody()
+"""The owner of a child that is no more."""
+
+
 @attrs.frozen
 class Parting:
     """

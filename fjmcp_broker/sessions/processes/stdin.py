@@ -26,7 +26,8 @@ class StdinQueue:
         self._maximum = maximum_bytes
         # IProcessTransport, whose consumer half for standard input has no interface.
         self._transport: Any = None
-        self._messages: deque[bytes] = deque()
+        # Most children never have one: even empty, it takes 760 bytes.
+        self._messages: deque[bytes] | None = None
         self._queued_bytes = 0
         self._paused = False
         self._closing = False
@@ -50,6 +51,8 @@ class StdinQueue:
             return True
         if self._messages and self._queued_bytes + len(data) > self._maximum:
             return False
+        if self._messages is None:
+            self._messages = deque()
         self._messages.append(data)
         self._queued_bytes += len(data)
         return True
@@ -62,7 +65,7 @@ class StdinQueue:
         if self._transport is None or self._closing:
             return
         self._closing = True
-        self._messages.clear()
+        self._messages = None
         self._queued_bytes = 0
         self._transport.unregisterProducer()
         self._transport.closeStdin()
@@ -72,7 +75,7 @@ class StdinQueue:
         The pipe is gone.
         """
         self._transport = None
-        self._messages.clear()
+        self._messages = None
         self._queued_bytes = 0
 
     # From Twisted

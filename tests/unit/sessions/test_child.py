@@ -1,6 +1,7 @@
 """The child supervisor against processes in memory."""
 
 import signal
+import weakref
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -80,6 +81,14 @@ class ChildTests(SynchronousTestCase):
     def stop(self, grace_seconds: float | None = None) -> "Deferred[ChildEnd]":
         """Begin to stop the child."""
         return Deferred.fromCoroutine(self.child.stop(grace_seconds))
+
+    def test_it_lets_its_owner_go(self) -> None:
+        """Memory of both comes back at once, not with a garbage collection."""
+        owner = weakref.ref(self.recorder)
+        self.process.exit(0)
+        self.assertEqual(len(self.recorder.ends), 1)
+        self.recorder = Recorder()
+        self.assertIsNone(owner())
 
     def test_fake_spawner_keeps_the_interface(self) -> None:
         """The spawner used here offers what the real one offers."""

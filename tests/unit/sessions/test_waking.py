@@ -1,6 +1,7 @@
 """Sessions that outlive their children, their registry and their user's tokens."""
 
 import gc
+import weakref
 from collections.abc import Collection
 from typing import Any
 
@@ -572,6 +573,13 @@ class ListChangedTests(ListChangedWorld):
         sights.of(b"2")
         sights.of(b"3")
         self.assertIsNot(sights.of(b"1"), first)
+
+    def test_forgotten_ones_are_gone(self) -> None:
+        """At once, not with a garbage collection."""
+        sights = Sights()
+        seen = weakref.ref(sights.of(b"1"))
+        sights.forget(b"1")
+        self.assertIsNone(seen())
 
 
 class SuspensionTests(WakingWorld):

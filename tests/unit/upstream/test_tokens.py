@@ -54,6 +54,17 @@ class RefreshTests(TokenTestCase):
         owner = world.done(world.forgejo.userinfo(token.text))
         self.assertEqual(owner.user_id, world.alice)
 
+    def test_text_is_shared(self) -> None:
+        """All sessions of a user hold one text, until there is another."""
+        world = self.world
+        world.signed_in()
+        first = world.done(world.tokens.access_token(world.alice)).text
+        self.assertIs(world.done(world.tokens.access_token(world.alice)).text, first)
+        world.remote.advance(3600)
+        second = world.done(world.tokens.access_token(world.alice)).text
+        self.assertNotEqual(second, first)
+        self.assertIs(world.done(world.tokens.access_token(world.alice)).text, second)
+
     def test_token_from_the_future(self) -> None:
         """A clock was set back while the broker was down: nobody knows how old it
         is, so that it is refreshed, once."""
