@@ -46,6 +46,7 @@ LEVELS: Final = (
         "timers",
         "clocks",
         "deadlines",
+        "turns",
         "eager",
     ),
     ("errors", "secret", "version", "key_text", "rights"),

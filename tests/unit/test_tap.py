@@ -4,7 +4,7 @@ import gc
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from fjmcp_broker.tap import leave_out_of_collections
+from fjmcp_broker.tap import YOUNG_OBJECTS, leave_out_of_collections
 
 
 class CollectionTests(SynchronousTestCase):
@@ -12,9 +12,11 @@ class CollectionTests(SynchronousTestCase):
 
     def test_what_was_there_first(self) -> None:
         """It passes over what the daemon began with; new rings are still found."""
+        self.addCleanup(gc.set_threshold, *gc.get_threshold())
         self.addCleanup(gc.unfreeze)
         leave_out_of_collections()
         self.assertGreater(gc.get_freeze_count(), 10_000)
+        self.assertEqual(gc.get_threshold()[0], YOUNG_OBJECTS)
         ring: list[object] = []
         ring.append(ring)
         del ring

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from twisted.internet.error import ProcessDone, ProcessTerminated
 from twisted.internet.interfaces import IProcessProtocol, IReadDescriptor
+from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from twisted.internet.process import (
     ProcessReader,
     registerReapProcessHandler,
@@ -33,6 +34,11 @@ STDERR: Final = 2
 
 _LOST: Final = 0
 """The status of a process that somebody else has reaped."""
+
+_READ_BYTES: Final = 32 * 1024
+"""At once. With Twisted's 8 KiB the loop may take more questions in a turn than
+answers, so that they pile up in the child; with much more it may be busy with one child
+for too long."""
 
 
 class ISpawner(Interface):
@@ -57,6 +63,23 @@ class ISpawner(Interface):
         @return: its transport, as L{ProcessTransport}.
         @raise OSError: there is no such program or directory, or no room.
         """
+
+
+class _Output(ProcessReader):
+    """An output of a process."""
+
+    def doRead(self) -> Exception | None:  # noqa: N802
+        """It has something, or was closed."""
+        try:
+            data = os.read(self.fileno(), _READ_BYTES)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return CONNECTION_LOST
+        if not data:
+            return CONNECTION_DONE
+        self.dataReceived(data)
+        return None
 
 
 @implementer(IReadDescriptor)
@@ -95,7 +118,7 @@ class ProcessTransport:
         self._pidfd = -1
         self.pipes[STDIN] = InputPipe(reactor, self, STDIN, ends[STDIN])
         for number in (STDOUT, STDERR):
-            self.pipes[number] = ProcessReader(reactor, self, number, ends[number])
+            self.pipes[number] = _Output(reactor, self, number, ends[number])
 
     def watch(self, open_pidfd: Callable[[int], int]) -> None:
         """

@@ -1,0 +1,170 @@
+"""Short turns, with real descriptors."""
+
+import os
+import socket
+from select import EPOLLHUP, EPOLLIN, EPOLLOUT, epoll
+from typing import Any
+
+from twisted.internet.base import ReactorBase
+from twisted.internet.epollreactor import EPollReactor
+from twisted.trial.unittest import SynchronousTestCase
+
+from fjmcp_broker.turns import MOST, ShortTurns, keep_turns_short
+
+
+class Reader:
+    """Reads one byte of a descriptor, and remembers when."""
+
+    def __init__(self, descriptor: int, order: list["Reader"]) -> None:
+        """What it reads, and where it says so."""
+        self.descriptor = descriptor
+        self.order = order
+
+    def fileno(self) -> int:
+        """What the reactor looks at."""
+        return self.descriptor
+
+    def logPrefix(self) -> str:  # noqa: N802 - Twisted's
+        """For the log."""
+        return "reader"
+
+    def doRead(self) -> None:  # noqa: N802 - Twisted's
+        """It is ready."""
+        os.read(self.descriptor, 1)
+        self.order.append(self)
+
+    def connectionLost(self, reason: object) -> None:
+        """The reactor forgets it."""
+
+
+class _Reactor(ReactorBase):
+    """One that has no C{epoll}."""
+
+    def installWaker(self) -> None:  # noqa: N802 - Twisted's name
+        """Nobody wakes it."""
+
+
+class ShortTurnsTests(SynchronousTestCase):
+    """The poller itself."""
+
+    def setUp(self) -> None:
+        """Nothing is waited for."""
+        inner = epoll()
+        self.addCleanup(inner.close)
+        self.poller = ShortTurns(inner)
+
+    def pair(self) -> tuple[socket.socket, socket.socket]:
+        """Two ends of a connection."""
+        ends = socket.socketpair()
+        for end in ends:
+            self.addCleanup(end.close)
+        return ends
+
+    def sockets(self, count: int) -> list[int]:
+        """So many that are ready to be read."""
+        found = []
+        for _ in range(count):
+            ours, theirs = self.pair()
+            theirs.send(b"?")
+            self.poller.register(ours.fileno(), EPOLLIN)
+            found.append(ours.fileno())
+        return found
+
+    def pipe(self) -> int:
+        """One that is ready to be read."""
+        reading, writing = os.pipe()
+        self.addCleanup(os.close, reading)
+        os.write(writing, b"!")
+        os.close(writing)
+        self.poller.register(reading, EPOLLIN)
+        return reading
+
+    def test_few(self) -> None:
+        """All of them, in the order in which they became ready."""
+        sockets = self.sockets(MOST - 2)
+        pipe = self.pipe()
+        ready = self.poller.poll(0, 1000)
+        expected = [(each, EPOLLIN) for each in sockets]
+        self.assertEqual(ready, [*expected, (pipe, EPOLLIN | EPOLLHUP)])
+
+    def test_many(self) -> None:
+        """A part of them, each once, behind the pipes; the rest has its turn."""
+        sockets = self.sockets(MOST // 2)
+        pipes = [self.pipe() for _ in range(MOST)]
+        sockets += self.sockets(2 * MOST)
+        seen: set[int] = set()
+        for _ in range(4):
+            ready = [descriptor for descriptor, _ in self.poller.poll(0, 1000)]
+            self.assertEqual(len(ready), len(set(ready)))
+            self.assertEqual(ready[: len(pipes)], pipes)
+            self.assertLessEqual(len(ready) - len(pipes), MOST)
+            seen.update(ready)
+        self.assertEqual(seen, {*pipes, *sockets})
+
+    def test_pipe_no_more(self) -> None:
+        """One that is not waited for any more, or for something else, is not found,
+        and its number may be that of another one."""
+        changed, gone = self.pipe(), self.pipe()
+        self.poller.modify(changed, EPOLLOUT)
+        self.poller.unregister(gone)
+        self.sockets(MOST)
+        ready = dict(self.poller.poll(0, 1000))
+        self.assertNotIn(gone, ready)
+        self.assertEqual(ready.get(changed, EPOLLHUP), EPOLLHUP)
+        ours, theirs = self.pair()
+        os.dup2(ours.fileno(), gone)
+        theirs.send(b"?")
+        self.poller.register(gone, EPOLLIN)
+        self.poller.unregister(gone)
+        self.poller.unregister(changed)
+        self.assertEqual(len(self.poller.poll(0, 1000)), MOST)
+
+    def test_what_cannot_be_waited_for(self) -> None:
+        """A file: the poller says so, and Twisted knows what to do."""
+        with open(__file__, "rb") as file:
+            with self.assertRaises(PermissionError):
+                self.poller.register(file.fileno(), EPOLLIN)
+
+    def test_the_rest(self) -> None:
+        """Is the poller's own."""
+        self.assertGreaterEqual(self.poller.fileno(), 0)
+
+
+class ReactorTests(SynchronousTestCase):
+    """Twisted's reactor."""
+
+    def test_answers_first(self) -> None:
+        """Where more is ready than a turn takes, what a pipe has is read first, though
+        it came last; and nothing is left out."""
+        reactor: Any = EPollReactor()
+        for end in ("i", "o"):
+            waker = getattr(reactor.waker, end, None)
+            if waker is not None:
+                self.addCleanup(os.close, waker)
+        self.addCleanup(reactor._poller.close)
+        self.assertTrue(keep_turns_short(reactor))
+        order: list[Reader] = []
+        for _ in range(2 * MOST):
+            ours, theirs = socket.socketpair()
+            self.addCleanup(ours.close)
+            self.addCleanup(theirs.close)
+            theirs.send(b"?")
+            reactor.addReader(Reader(ours.fileno(), order))
+        reading, writing = os.pipe()
+        self.addCleanup(os.close, reading)
+        self.addCleanup(os.close, writing)
+        os.write(writing, b"!")
+        pipe = Reader(reading, order)
+        reactor.addReader(pipe)
+        reactor.doIteration(0)
+        self.assertIs(order[0], pipe)
+        self.assertLessEqual(len(order), MOST + 1)
+        while len(order) < 2 * MOST + 1:
+            before = len(order)
+            reactor.doIteration(0)
+            self.assertGreater(len(order), before)
+        reactor.removeAll()
+
+    def test_another_reactor(self) -> None:
+        """Stays as it is."""
+        self.assertFalse(keep_turns_short(_Reactor()))
