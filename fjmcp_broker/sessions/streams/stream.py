@@ -37,7 +37,9 @@ JSON_WINDOW_SECONDS: Final = 0.25
 #: Behind Caddy 2.6 with C{flush_interval -1}, only the second write to a client that
 #: has gone fails with HTTP/2, the fourth with HTTP/1.1: it is noticed within 16 s.
 KEEPALIVE_SECONDS: Final = 4.0
-PAUSE_SECONDS: Final = 5.0
+#: Others wait for the same child meanwhile, and then for what it still has to say:
+#: 5 s in all.
+PAUSE_SECONDS: Final = 4.5
 STALL_SECONDS: Final = 60.0
 """How long a reader may take nothing at all of the message being written."""
 
