@@ -203,6 +203,8 @@ def is_request_id(value: bytes) -> bool:
     """
     if len(value) > MAXIMUM_ID_BYTES:
         return False
+    if value.isdigit() and not value.startswith(b"0"):
+        return True  # as nearly all
     return value.startswith(b'"') or _INTEGER.fullmatch(value) is not None
 
 

@@ -159,7 +159,7 @@ class SessionRegistry(ChildKeeper):
         p = principal
         identity = Identity(p.grant_id, p.user_id, p.client_id, p.policy)
         session = self._from_row(
-            _digest(session_id), StoredSession(identity, LATEST_LEGACY, Told(request))
+            digest_of(session_id), StoredSession(identity, LATEST_LEGACY, Told(request))
         )
         self.population.begin(session)
         row = self._opening_rows[session] = OpeningRow(
@@ -189,9 +189,9 @@ class SessionRegistry(ChildKeeper):
         background(self._trim(session.grant_id), "closing surplus sessions")
         return Opened(response, session_id, session)
 
-    async def find(self, session_id: str, principal: Principal) -> Session:
+    async def find(self, digest: bytes, principal: Principal) -> Session:
         """
-        @param session_id: from the client.
+        @param digest: L{digest_of} what the client says.
         @param principal: who presents it.
         @return: the session, which belongs to the principal's grant from now on.
         @raise SessionGone: nobody's, a closed one, or one of the same user's but of
@@ -201,7 +201,6 @@ class SessionRegistry(ChildKeeper):
         @raise StoreError: the row cannot be read, or the move to another grant could
             not be written down.
         """
-        digest = _digest(session_id)
         # Nearly always it is there, and its grant's: then there is nothing to wait for.
         session = self._shelf.known(digest) or await self._shelf.find(digest)
         if self._stopping:
@@ -375,5 +374,9 @@ class SessionRegistry(ChildKeeper):
             raise
 
 
-def _digest(session_id: str) -> bytes:
+def digest_of(session_id: str) -> bytes:
+    """
+    @param session_id: any text of a client.
+    @return: its SHA-256: what the session is known by.
+    """
     return sha256(session_id.encode("utf-8", "surrogateescape")).digest()

@@ -64,6 +64,16 @@ class ResponseStream:
 
     log = Logger()
 
+    _mode = _Mode.OPEN
+    _current: memoryview | None = None
+    _buffered = 0
+    _paused = False
+    _paused_at = 0.0
+    _ending = False
+    _window: IDelayedCall | None = None
+    _keepalive: IDelayedCall | None = None
+    _cut: IDelayedCall | None = None
+
     def __init__(
         self,
         request: AnsweredRequest,
@@ -104,16 +114,7 @@ class ResponseStream:
         self._backlog = deque(backlog or ())
         self._on_gone = on_gone
         self._maximum = maximum_buffered_bytes
-        self._mode = _Mode.OPEN
-        self._current: memoryview | None = None
         self._waiting: deque[bytes] = deque()
-        self._buffered = 0
-        self._paused = False
-        self._paused_at = 0.0
-        self._ending = False
-        self._window: IDelayedCall | None = None
-        self._keepalive: IDelayedCall | None = None
-        self._cut: IDelayedCall | None = None
         request.on_lost = self._disconnected
         if backlog is not None:
             self._begin_events()

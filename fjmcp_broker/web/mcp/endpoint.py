@@ -155,8 +155,7 @@ class McpEndpoint(Resource):
                 return session
 
     async def _find(self, request: BrokerRequest, principal: Principal) -> Session:
-        session_id = request.getHeader(b"mcp-session-id") or b""
-        return await self._registry.find(session_id.decode("latin-1"), principal)
+        return await self._registry.find(headers_of(request).session_digest, principal)
 
     def _finish(self, request: BrokerRequest, answer: Refusal) -> None:
         if not request.is_open:

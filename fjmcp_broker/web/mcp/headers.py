@@ -1,6 +1,7 @@
 """What the endpoint asks of the headers of a POST, read once for each head."""
 
 from fjmcp_broker.mcp.modern.requests import RequestHeaders
+from fjmcp_broker.sessions.registry import digest_of
 from fjmcp_broker.sessions.streams.formats import Formats
 from fjmcp_broker.web.mcp.answers import accepted_formats
 from fjmcp_broker.web.request import BrokerRequest
@@ -12,19 +13,29 @@ class McpHeaders:
     Everything in them is controlled by the client.
 
     @ivar session_id: C{Mcp-Session-Id}, or C{None}.
+    @ivar session_digest: what its session is known by, if there is one.
     @ivar version: C{MCP-Protocol-Version}, or C{None}.
     @ivar has_method: whether there is an C{Mcp-Method}.
     @ivar formats: what the answer may come in.
     """
 
-    __slots__ = ("_all", "_named", "formats", "has_method", "session_id", "version")
+    __slots__ = (
+        "_all",
+        "_named",
+        "formats",
+        "has_method",
+        "session_digest",
+        "session_id",
+        "version",
+    )
 
     def __init__(self, request: BrokerRequest) -> None:
         """
         @param request: its headers are complete.
         """
         version = request.getHeader(b"mcp-protocol-version")
-        self.session_id = request.getHeader(b"mcp-session-id")
+        self.session_id = id = request.getHeader(b"mcp-session-id")
+        self.session_digest = b"" if id is None else digest_of(id.decode("latin-1"))
         self.version = None if version is None else version.decode("latin-1")
         self.has_method = request.getHeader(b"mcp-method") is not None
         self.formats = accepted_formats(request.getHeader(b"accept")) or Formats.BOTH

@@ -88,8 +88,7 @@ class LegacyPosts:
         if isinstance(message, Request) and message.method == "initialize":
             await self._initialize(request, principal, message)
             return None
-        session_id = headers.session_id
-        if session_id is None:
+        if headers.session_id is None:
             if isinstance(message, Notification) and message.method == INITIALIZED:
                 return ACCEPTED
             id = message.id if isinstance(message, Request) else NULL
@@ -97,7 +96,7 @@ class LegacyPosts:
                 400, "Mcp-Session-Id is missing", code=INVALID_REQUEST, id=id
             )
         check_header(headers.version)
-        session = await self._registry.find(session_id.decode("latin-1"), principal)
+        session = await self._registry.find(headers.session_digest, principal)
         if not request.is_open:
             return None
         waiting = NOBODY

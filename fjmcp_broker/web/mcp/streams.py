@@ -4,7 +4,6 @@ after they lost the connection, and what a session listens to by GET (MCP 2025-1
 transports, listening for messages from the server).
 """
 
-from functools import partial
 from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
@@ -104,23 +103,23 @@ class McpStreams:
         @return: the stream for its answer.
         """
         throttle: OutputThrottle = session.child or NoThrottle()
-        begin = None
-        if formats is not Formats.JSON:
+
+        def begin() -> EventStream:
             # Most answers are documents, and need no stream.
-            begin = partial(
-                self._replays.begin,
+            return self._replays.begin(
                 session.digest,
                 session.grant_id,
                 throttle,
                 is_call=True,
                 request_id=request_id,
             )
+
         return ResponseStream(
             request,
             self._clock,
             throttle,
             formats=formats,
-            events=begin,
+            events=None if formats is Formats.JSON else begin,
             primed=primes_streams(session.revision),
         )
 

@@ -11,6 +11,7 @@ from fjmcp_broker.mcp.messages import Request
 from fjmcp_broker.secret import Secret
 from fjmcp_broker.sessions.children.population import Limits
 from fjmcp_broker.sessions.list_changed import Sight, Sights
+from fjmcp_broker.sessions.registry import digest_of
 from fjmcp_broker.sessions.rotation import Rotation
 from fjmcp_broker.store.errors import StoreUnavailable
 from fjmcp_broker.upstream.errors import SignInNeeded, UpstreamUnavailable
@@ -480,7 +481,7 @@ class ListChangedTests(ListChangedWorld):
             def end(self) -> None:
                 """Nothing."""
 
-        find = self.registry.find(self.session, principal(1))
+        find = self.registry.find(digest_of(self.session), principal(1))
         session = self.successResultOf(Deferred.fromCoroutine(find))
         stream = Stream()
         session.listen(stream)
