@@ -20,6 +20,7 @@ from fjmcp_broker.clocks import LifetimeClock
 from fjmcp_broker.config import Config
 from fjmcp_broker.control.administration import Administration, Parts
 from fjmcp_broker.control.server import ControlSocket
+from fjmcp_broker.deadlines import SharedTimers
 from fjmcp_broker.endpoints import Surroundings, build_documents, build_endpoints
 from fjmcp_broker.limits.policy import Limiter
 from fjmcp_broker.listeners import Listener, Listeners
@@ -279,8 +280,7 @@ class _Composition:
             return []
         route = Route("GET", METRICS_PATH, self._metrics.show)
         nobody = OriginPolicy(self._config.server.public_url)
-        root = build_web_resource([route], nobody)
-        site = BrokerSite(root, self._reactor, {})
+        site = BrokerSite(build_web_resource([route], nobody), self._reactor, {})
         return [Listener("metrics.listen_addr", address, site)]
 
     def _make_site(self) -> BrokerSite:
@@ -289,7 +289,7 @@ class _Composition:
         endpoint = McpEndpoint(
             registry=self._registry,
             authenticator=self._authenticator,
-            clock=self._reactor,
+            clock=SharedTimers(self._reactor),
             replays=self._replays,
             annotate=config.child.annotations,
             calls=self._books.calls,
