@@ -97,6 +97,8 @@ class LegacyTests(McpWorld):
         wire = self.send(request(1, name="create_issue"), session, "reader")
         self.assertEqual(wire.status, 403)
         self.assertEqual(self.outcomes(), [("create_issue", "refused")])
+        (found,) = self.registry._shelf
+        self.assertEqual(self.trail.events[0].session, found.name)
 
     def test_failed_before_a_child(self) -> None:
         """No such session; a child that cannot be started."""
