@@ -52,6 +52,11 @@ class LineFramer:
         """
         if self._broken:
             raise FramingError("the stream is past a line that was too long")
+        if not self._rest and data.find(b"\n") == len(data) - 1 > 0:
+            # One whole line, as programs write their answers.
+            line = data[:-2] if data.endswith(b"\r\n") else data[:-1]
+            self._check(len(line))
+            return [line] if line and not line.isspace() else []
         lines: list[bytes] = []
         start = 0
         while (end := data.find(b"\n", start)) >= 0:
@@ -90,7 +95,8 @@ def frame(message: bytes) -> bytes:
     @param message: one JSON message, already checked to be JSON.
     @return: the message on a single line, with its ending.
     """
-    for end in (b"\n", b"\r"):
-        if end in message:
-            message = message.replace(end, b" ")
+    if b"\n" in message:
+        message = message.replace(b"\n", b" ")
+    if b"\r" in message:
+        message = message.replace(b"\r", b" ")
     return message + b"\n"

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Final, Literal, overload
 
 import msgspec
+from msgspec import UNSET
 
 from fjmcp_broker.mcp import scanner
 from fjmcp_broker.mcp.envelope import (
@@ -333,21 +334,21 @@ def parse_child_line(line: bytes) -> Message:
 
 
 def _from_child(envelope: _Envelope) -> Message:
-    id = None if envelope.id is msgspec.UNSET else bytes(envelope.id)
+    id = None if envelope.id is UNSET else bytes(envelope.id)
     if id == NULL:
         id = None
     if id is not None and not is_token(id):
         raise MessageError(INVALID_REQUEST, "a child's id is no string or number")
-    if envelope.method is msgspec.UNSET:
-        if envelope.error is not msgspec.UNSET and bytes(envelope.error) != NULL:
+    if envelope.method is UNSET:
+        if envelope.error is not UNSET and bytes(envelope.error) != NULL:
             return Response(id or NULL, None, bytes(envelope.error))
-        if envelope.result is msgspec.UNSET or id is None:
+        if envelope.result is UNSET or id is None:
             raise MessageError(INVALID_REQUEST, "a child's message says nothing")
         return Response(id, bytes(envelope.result))
     method = text_of(bytes(envelope.method))
     if method is None:
         raise MessageError(INVALID_REQUEST, "a child's method is no text")
-    params = None if envelope.params is msgspec.UNSET else bytes(envelope.params)
+    params = None if envelope.params is UNSET else bytes(envelope.params)
     members = meta = _EMPTY
     if params == NULL:
         params = None

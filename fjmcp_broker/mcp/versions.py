@@ -81,7 +81,9 @@ def is_modern(version: str | None) -> bool:
     @param version: any text of a peer, or None.
     @return: whether it names a revision from L{FIRST_MODERN} on, known or not.
     """
-    return version is not None and _is_date(version) and version >= FIRST_MODERN
+    return version == FIRST_MODERN or (
+        version is not None and _is_date(version) and version >= FIRST_MODERN
+    )
 
 
 def revision_of_session(answered: str | None) -> str:

@@ -228,7 +228,7 @@ def decoded(value: str) -> str | None:
     @return: the text that it stands for; None when it has characters that a header
         must not have, or is marked as Base64 and is not such UTF-8.
     """
-    if not all(" " <= character <= "~" or character == "\t" for character in value):
+    if not (value.isascii() and value.replace("\t", " ").isprintable()):
         return None
     if not (value.startswith("=?base64?") and value.endswith("?=")) or len(value) < 11:
         return value

@@ -336,6 +336,8 @@ class RelayedCall:
 
     def _refuse_open(self, reason: str) -> None:
         questions = self._open
+        if not questions:
+            return
         self._now_open([])
         for question in questions:
             self._attachment.tell(question.failed(reason, INTERNAL_ERROR))

@@ -74,6 +74,22 @@ class SharedSession:
         self._count = 0
         self._place = self._workplace(is_shared=True)
 
+    def take_up(self, modern: ModernRequest) -> Lease | None:
+        """
+        @param modern: judged.
+        @return: the right to make it, as nearly all get it at once; C{None}: L{awake}
+            has something to wait for, or to refuse.
+        """
+        known = self._owner.profiles.known()
+        if known is None or self._place.failure is not None:
+            return None
+        if known.era is ChildEra.LEGACY and (
+            modern.request_state is not None
+            or (self._leases and wants_own_child(modern))
+        ):
+            return None
+        return _Share(self._place) if self._place.children.take_up() else None
+
     async def awake(self, modern: ModernRequest) -> Lease:
         """
         Wait until there is a child for a request. A retry is led to the child that

@@ -142,7 +142,11 @@ class ModernPosts:
             await self._parameters.check(session, identity, modern)
             return await session.awake(modern)
 
-        lease = await self._waking.wait(session, lease_child)
+        lease = None
+        if self._parameters.fit(session, identity, modern):
+            lease = session.take_up(modern)
+        if lease is None:
+            lease = await self._waking.wait(session, lease_child)
         try:
             if not request.is_open:
                 return None

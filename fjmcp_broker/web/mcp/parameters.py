@@ -89,6 +89,22 @@ class ToolParameters:
             WeakKeyDictionary()
         )
 
+    def fit(self, session: ListsTools, identity: bytes, modern: ModernRequest) -> bool:
+        """
+        @param session: of the grant.
+        @param identity: of the kind of child that would answer now.
+        @param modern: the request.
+        @return: whether L{check} has nothing to wait for and nothing to refuse.
+        """
+        if modern.method != "tools/call":
+            return True
+        known = self._known.get(session)
+        return (
+            modern.request_state is None
+            and self._is_younger(known, identity, FRESH_SECONDS)
+            and _fits(modern, known, text_of(modern.request.members.get("name")) or "")
+        )
+
     async def check(
         self, session: ListsTools, identity: bytes, modern: ModernRequest
     ) -> None:

@@ -6,9 +6,7 @@ sessions, and turns them into response streams.
 from collections.abc import Callable
 from functools import partial
 
-from msgspec.structs import replace
-
-from fjmcp_broker.mcp.messages import Request, Response, encode
+from fjmcp_broker.mcp.messages import Request, Response, encode, encode_result
 from fjmcp_broker.mcp.policy import ToolCatalogue, overlay
 from fjmcp_broker.oauth.bearer import Principal
 from fjmcp_broker.rights import hides_writing
@@ -121,7 +119,8 @@ class StreamWaiter:
         @param response: the answer.
         """
         self._request.answered_with(response)
-        self.begin().answer(edited(response, self._edit))
+        stream = self._stream or self.begin()
+        stream.answer(edited(response, self._edit))
 
     def cancelled(self) -> None:
         """The client took the request back."""
@@ -135,9 +134,12 @@ def edited(response: Response, edit: Edit | None) -> bytes:
     @param edit: changes its result, if it has one.
     @return: the message for the client.
     """
-    if edit is not None and response.result is not None:
-        response = replace(response, result=edit(response.result))
-    return encode(response)
+    result = response.result
+    if result is None:
+        return encode(response)
+    if edit is not None:
+        result = edit(result)
+    return encode_result(response.id, result, response.added)
 
 
 class Batch:

@@ -162,8 +162,11 @@ class SharedWorld(McpWorld):
     # Clients
 
     def lease(self, request: ModernRequest, who: Principal | None = None) -> Lease:
-        """Wait for a child."""
+        """Wait for a child, if it has to be waited for."""
         session = self.registry.shared(who or self.alice)
+        at_once = session.take_up(request)
+        if at_once is not None:
+            return at_once
         waiting = Deferred.fromCoroutine(session.awake(request))
         lease: Lease = self.successResultOf(waiting)
         return lease
@@ -179,6 +182,7 @@ class SharedWorld(McpWorld):
     def refused(self, request: ModernRequest, who: Principal | None = None) -> Any:
         """Make a request that is refused before it reaches a child."""
         session = self.registry.shared(who or self.alice)
+        self.assertIsNone(session.take_up(request))
         waiting = Deferred.fromCoroutine(session.awake(request))
         return self.failureResultOf(waiting).value
 

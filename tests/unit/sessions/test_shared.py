@@ -8,7 +8,7 @@ from fjmcp_broker.sessions.errors import SessionGone, Stopping, TooManySessions
 from fjmcp_broker.sessions.stateless.workplace import DOUBT_SECONDS
 from fjmcp_broker.upstream.errors import SignInNeeded
 from tests.relay_stubs import principal
-from tests.unit.sessions.shared_world import INFO, SharedWorld, modern
+from tests.unit.sessions.shared_world import INFO, Client, SharedWorld, modern
 
 IDLE_SECONDS = 900
 UNUSED_SECONDS = 30 * 24 * 3600
@@ -220,6 +220,20 @@ class LifeTests(SharedWorld):
             Deferred.fromCoroutine(session.awake(modern())), SessionGone
         )
         self.send_modern(modern(), self.bob)
+
+    def test_child_that_is_there(self) -> None:
+        """A request goes to it at once, for as long as its token is good."""
+        session = self.registry.shared(self.alice)
+        self.assertIsNone(session.take_up(modern()))
+        self.send_modern(modern())
+        lease = session.take_up(modern())
+        assert lease is not None
+        lease.begin(modern(id=2), Client())
+        self.assertEqual(len(self.calls(self.child)), 2)
+        self.clock.advance(3600 - 25)
+        self.assertIsNone(session.take_up(modern()))
+        self.registry.close_grant("g_1")
+        self.assertIsNone(session.take_up(modern()))
 
     def test_grant_that_ends_before_its_first_child(self) -> None:
         """None is started for a request that is on its way."""

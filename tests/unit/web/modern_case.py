@@ -151,6 +151,13 @@ class FakeShared:
         self.listed: Callable[[FakeCall], None] = self._listed
         self.holding: list[Deferred[None]] | None = None
 
+    def take_up(self, modern: ModernRequest) -> FakeLease | None:
+        """As the real one."""
+        if self.holding is not None or self.error is not None:
+            return None
+        self.leases.append(FakeLease(self))
+        return self.leases[-1]
+
     async def awake(self, modern: ModernRequest) -> FakeLease:
         """As the real one."""
         if self.holding is not None:
