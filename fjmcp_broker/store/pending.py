@@ -27,7 +27,7 @@ _DECIDE_AGAIN: Final = (
     " ON CONFLICT (pending_id) DO UPDATE SET state_digest = excluded.state_digest,"
     " approval_digest = excluded.approval_digest, policy = excluded.policy,"
     " sealed_upstream_verifier = excluded.sealed_upstream_verifier,"
-    " returned_at = excluded.returned_at"
+    " request = excluded.request, returned_at = excluded.returned_at"
     " WHERE pending_authorizations.returned_at IS NULL"
 )
 
@@ -115,7 +115,8 @@ def decide(connection: Connection, decided: PendingAuthorization, now: int) -> b
     Write what the user decided, and how the browser will come back. A second click
     overwrites the first: the browser follows the answer to the last one. A sign-in
     whose callback has come, or that the user cancelled, stays as it is: its row is
-    what makes its consent form count once.
+    what makes its consent form count once. Of one that is cancelled nothing secret is
+    kept.
 
     @param connection: in a transaction that may write.
     @param decided: approved, or cancelled: returned without having left. Its client
@@ -126,6 +127,9 @@ def decide(connection: Connection, decided: PendingAuthorization, now: int) -> b
     """
     if decided.expires_at <= now:
         return False
+    if decided.returned_at is not None:
+        without = attrs.evolve(decided.request, state=None)
+        decided = attrs.evolve(decided, request=without)
     changed = connection.execute(_INSERT + _DECIDE_AGAIN, _values(decided))
     return changed.rowcount == 1
 
@@ -200,8 +204,8 @@ def parked(connection: Connection) -> list[PendingAuthorization]:
 
 def finish(connection: Connection, pending_id: str) -> bool:
     """
-    Forget what a sign-in needed on its way. That it was there is remembered until its
-    consent form has expired.
+    Forget what a sign-in needed on its way, and the client's own state. That it was
+    there is remembered until its consent form has expired.
 
     @param connection: in a transaction that may write.
     @param pending_id: of a sign-in whose callback has come.
@@ -209,7 +213,8 @@ def finish(connection: Connection, pending_id: str) -> bool:
     """
     changed = connection.execute(
         "UPDATE pending_authorizations SET state_digest = NULL, approval_digest = NULL,"
-        " policy = NULL, sealed_upstream_verifier = NULL"
+        " policy = NULL, sealed_upstream_verifier = NULL,"
+        " request = json_set(request, '$.state', NULL)"
         " WHERE pending_id = ? AND returned_at IS NOT NULL",
         (pending_id,),
     )

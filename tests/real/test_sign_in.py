@@ -105,7 +105,7 @@ class RestartTests(BrokerCase):
 
     async def test_sign_in_goes_on_after_a_kill_between_any_two_steps(self) -> None:
         """Consent page open, at Forgejo, on the way back, before the token request:
-        everything that counts is in the store."""
+        everything that counts is in the page or in the store."""
         port = free_port()
         settings, forgejo = await self.settings(port)
         daemon = Daemon.launch(settings, port=port)
@@ -162,6 +162,37 @@ class RaceTests(BrokerCase):
         (redirect,) = [answer for answer in answers if answer.status == 303]
         await deferToThread(sign_in.exchange, redirect)
         self.assertEqual(daemon.text.count("signed in for"), 1)
+
+    async def test_one_of_many_refusals_counts(self) -> None:
+        """A page that is answered many times at once comes to one end: after the first
+        no, neither a yes nor another no counts."""
+        daemon, forgejo = await self.launch()
+        sign_in = SignIn(daemon.url, forgejo.password("alice"))
+
+        def prepare() -> tuple[Page, list[Browser]]:
+            sign_in.client.register()
+            page = sign_in.ask()
+            browsers = [Browser() for _ in range(10)]
+            for browser in browsers:
+                for cookie in sign_in.browser.cookies:
+                    browser.cookies.set_cookie(cookie)
+            return page, browsers
+
+        def answer(number: int, browser: Browser) -> str:
+            button = "full" if number % 2 else "cancel"
+            came = browser.submit(page, button=button, stop_at="http")
+            if came.status:
+                return str(came.status)
+            return "no" if came.url.startswith(REDIRECT_URI) else "yes"
+
+        page, browsers = await deferToThread(prepare)
+        answers: list[str] = await gatherResults(
+            [deferToThread(answer, *each) for each in enumerate(browsers)]
+        )
+        self.assertEqual(answers.count("no"), 1, answers)
+        self.assertEqual(answers.count("400"), 9 - answers.count("yes"), answers)
+        self.assertEqual(await deferToThread(answer, 1, sign_in.browser), "400")
+        self.assertEqual(daemon.text.count(" cancelled"), 1)
 
 
 def bad_requests(path: str, host: str) -> dict[str, bytes]:

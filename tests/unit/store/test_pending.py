@@ -16,6 +16,11 @@ from .rows import PENDING_ID, StoreTestCase, digest
 
 STATE, COOKIE = digest("state"), digest("cookie")
 
+#: What is left of a sign-in that is over.
+FORGOTTEN = rows.pending(
+    request=attrs.evolve(rows.pending().request, state=None), returned_at=NOW
+)
+
 
 class PendingTests(StoreTestCase):
     def decide(self, decided: PendingAuthorization, now: int = NOW) -> bool:
@@ -119,7 +124,7 @@ class PendingTests(StoreTestCase):
         self.assertFalse(self.approve())
         self.assertFalse(self.cancel())
         found = self.read(lambda c: pending.find(c, PENDING_ID, NOW))
-        self.assertEqual(found, rows.pending(returned_at=NOW))
+        self.assertEqual(found, FORGOTTEN)
 
     def test_finished_sign_in_stays_finished(self) -> None:
         """
@@ -128,10 +133,8 @@ class PendingTests(StoreTestCase):
         self.approve()
         self.take()
         self.assertTrue(self.write(lambda c: pending.finish(c, PENDING_ID)))
-        self.assertEqual(
-            self.read(lambda c: pending.find(c, PENDING_ID, NOW)),
-            rows.pending(returned_at=NOW),
-        )
+        found = self.read(lambda c: pending.find(c, PENDING_ID, NOW))
+        self.assertEqual(found, FORGOTTEN)
         self.assertIsNone(self.take())
         self.assertFalse(self.approve())
         self.assertFalse(self.cancel())
@@ -165,7 +168,7 @@ class PendingTests(StoreTestCase):
         self.write(lambda c: pending.finish(c, PENDING_ID))
         self.assertEqual(
             self.read(pending.parked),
-            [rows.pending(sealed_upstream_tokens=b"set", returned_at=NOW)],
+            [attrs.evolve(FORGOTTEN, sealed_upstream_tokens=b"set")],
         )
         for expected in (True, False):
             self.assertEqual(

@@ -203,9 +203,16 @@ class CarriedCase(SynchronousTestCase):
 
     def assert_over(self, page: Answer) -> None:
         """
-        No answer to it changes anything.
+        No answer to it changes anything; of the sign-in nothing secret is left.
         """
         before = self.site.dump()
+        kept = self.site.read(
+            lambda c: c.execute(
+                "SELECT request FROM pending_authorizations"
+                " WHERE returned_at IS NOT NULL"
+            ).fetchall()
+        )
+        self.assertNotIn("client-state", str(kept))
         for decision in ("full", "read-only", "cancel"):
             answer = self.browser.submit(page, decision)
             self.assert_refused(answer)
