@@ -63,6 +63,13 @@ class Background:
     Something that goes on beside a load, in its thread.
     """
 
+    @property
+    def goes_on(self) -> bool:
+        """
+        @return: whether its beginning, which costs something by itself, is over.
+        """
+        return True
+
     def turn(self, now: float) -> None:
         """
         @param now: seconds; called often.
@@ -117,7 +124,7 @@ def run(
     @param sessions: the headers of its sessions, given to the connections in turn.
     @param connections: how many at once.
     @param seconds: how long, after a short time that does not count, in which each
-        connection has had an answer.
+        connection has had an answer and the background has begun.
     @param background: goes on meanwhile, and is closed.
     @return: what came of it.
     @raise WireError: an answer was wrong, or none came.
@@ -134,7 +141,10 @@ def run(
             background.turn(time.perf_counter())
         _drive(selector, WARM_SECONDS, [], background)
         deadline = time.perf_counter() + _PATIENCE_SECONDS
-        while not all(loop.has_been_answered for loop in loops):
+        while not (
+            all(loop.has_been_answered for loop in loops)
+            and (background is None or background.goes_on)
+        ):
             if time.perf_counter() > deadline:
                 raise WireError("a connection has had no answer for a minute")
             _drive(selector, WARM_SECONDS / 5, [], background)

@@ -52,7 +52,16 @@ class SlowReaders(Background):
         self._sessions = sessions
         self._next = 0.0
         self._sockets: list[socket.socket | None] = [None for _ in sessions]
+        self._is_fed = [False for _ in sessions]
         self.asked = 0
+
+    @property
+    def goes_on(self) -> bool:
+        """
+        @return: whether the answer of each has begun: to make those of a hundred takes
+            the broker a second, however they are read.
+        """
+        return all(self._is_fed)
 
     def turn(self, now: float) -> None:
         """
@@ -68,6 +77,7 @@ class SlowReaders(Background):
             try:
                 if not reader.recv(_SLOW_TAKES):
                     raise ConnectionError
+                self._is_fed[number] = True
             except BlockingIOError:
                 continue
             except OSError:
