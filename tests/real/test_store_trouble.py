@@ -54,8 +54,8 @@ class StoreTroubleCase(SessionCase):
         metadata |= {"token_endpoint_auth_method": "none"}
         return self.asking(client, json.dumps(metadata).encode(), "/oauth/register")
 
-    def authorizing(self, client: McpClient) -> Page:
-        """The beginning of a sign-in."""
+    def answering(self, client: McpClient) -> Page:
+        """The beginning of a sign-in: the page, which always comes, and a yes to it."""
         query = {
             "response_type": "code",
             "client_id": client.client_id,
@@ -65,7 +65,10 @@ class StoreTroubleCase(SessionCase):
             "code_challenge_method": "S256",
         }
         url = f"{client.url}/oauth/authorize?{urlencode(query)}"
-        return Browser().request("GET", url)
+        browser = Browser()
+        page = browser.request("GET", url)
+        self.assertEqual(page.status, 200, page.text)
+        return browser.submit(page, button="full", stop_at="http")
 
     def assert_busy(self, page: Page) -> None:
         """Not now."""
@@ -102,7 +105,7 @@ class StoreTroubleCase(SessionCase):
         self.assert_busy(await deferToThread(self.refreshing, other))
         self.assert_busy(await deferToThread(deleted.send, b"", "DELETE"))
         self.assert_busy(await deferToThread(attrs.evolve(client).initialize))
-        self.assert_busy(await deferToThread(self.authorizing, client))
+        self.assert_busy(await deferToThread(self.answering, client))
         level = await deferToThread(other.request, "logging/setLevel", level="debug")
         self.assertEqual(level.status, 200, level.text)
         heals()
@@ -115,7 +118,7 @@ class StoreTroubleCase(SessionCase):
         self.assertEqual(gone.status, 204)
         await deferToThread(attrs.evolve(client).initialize)
         self.assertEqual((await deferToThread(self.registering, client)).status, 201)
-        self.assertEqual((await deferToThread(self.authorizing, client)).status, 200)
+        self.assertEqual((await deferToThread(self.answering, client)).status, 0)
         await self.daemon.stop()
         self.assertEqual(self.daemon.exit_code, 0, self.daemon.text)
         self.assertNotIn("Traceback", self.daemon.text)
