@@ -56,6 +56,9 @@ class _Mode(Enum):
     CLOSED = 3
 
 
+_OPEN, _JSON, _EVENTS, _CLOSED = _Mode
+
+
 @implementer(IPushProducer)
 class ResponseStream:
     """
@@ -64,13 +67,15 @@ class ResponseStream:
 
     log = Logger()
 
-    _mode = _Mode.OPEN
+    _mode = _OPEN
     _current: memoryview | None = None
     _buffered = 0
     _paused = False
     _paused_at = 0.0
     _ending = False
     _window: IDelayedCall | None = None
+    _events: EventStream | None = None
+    _make_events: Callable[[], EventStream] | None = None
     _keepalive: IDelayedCall | None = None
     _cut: IDelayedCall | None = None
 
@@ -108,8 +113,10 @@ class ResponseStream:
         self._clock = clock
         self._throttle = throttle
         self._formats = formats
-        self._events = events if isinstance(events, EventStream) else None
-        self._make_events = None if isinstance(events, EventStream) else events
+        if isinstance(events, EventStream):
+            self._events = events
+        else:
+            self._make_events = events
         self._primed = primed and backlog is None
         self._backlog = deque(backlog or ())
         self._on_gone = on_gone
@@ -134,7 +141,7 @@ class ResponseStream:
         """
         @return: whether messages still reach the client, as far as is known.
         """
-        return self._mode is not _Mode.CLOSED and not self._ending
+        return self._mode is not _CLOSED and not self._ending
 
     @property
     def takes_messages(self) -> bool:
@@ -143,7 +150,7 @@ class ResponseStream:
         """
         if self._formats is Formats.JSON:
             return False
-        if self._events is not None and self._mode is not _Mode.OPEN:
+        if self._events is not None and self._mode is not _OPEN:
             return self._events.takes_messages
         return self.is_open
 
@@ -163,7 +170,7 @@ class ResponseStream:
         """
         if self._formats is Formats.JSON:
             return
-        if self._mode is _Mode.OPEN:
+        if self._mode is _OPEN:
             self._begin_events()
         if self._events is not None:
             self._events.send(message)
@@ -178,15 +185,15 @@ class ResponseStream:
         @param status: of HTTP, when none has been sent yet; another one than 200 comes
             with JSON whatever the client accepts.
         """
-        if self._mode is _Mode.OPEN and self._formats is Formats.EVENTS:
+        if self._mode is _OPEN and self._formats is Formats.EVENTS:
             if status == 200:
                 self._begin_events()
-        if self._mode is _Mode.OPEN and len(message) <= _SLICE_BYTES:
+        if self._mode is _OPEN and len(message) <= _SLICE_BYTES:
             self._close(is_complete=True)
             self._request.answer_whole(status, message)
-        elif self._mode is _Mode.OPEN:
+        elif self._mode is _OPEN:
             self._request.setResponseCode(status)
-            self._begin(_Mode.JSON, b"application/json")
+            self._begin(_JSON, b"application/json")
             length = b"%d" % len(message)
             self._request.responseHeaders.setRawHeaders(b"Content-Length", [length])
             self._ending = True
@@ -201,9 +208,9 @@ class ResponseStream:
         """
         End without an answer: the client cancelled its request.
         """
-        if self._mode is _Mode.OPEN:
+        if self._mode is _OPEN:
             self._forsake()
-            self._begin(_Mode.EVENTS, b"text/event-stream")
+            self._begin(_EVENTS, b"text/event-stream")
             self.finish()
         elif self._events is not None:
             self._events.end()
@@ -227,13 +234,13 @@ class ResponseStream:
 
     def finish(self) -> None:
         """Nothing follows: the request is finished when everything is written."""
-        if self._mode is not _Mode.CLOSED:
+        if self._mode is not _CLOSED:
             self._ending = True
             self._pump()
 
     def displace(self) -> None:
         """The client has come back on another connection."""
-        if self._mode is not _Mode.CLOSED:
+        if self._mode is not _CLOSED:
             self._abort()
 
     # Beginning
@@ -244,7 +251,7 @@ class ResponseStream:
 
     def _begin(self, mode: _Mode, content_type: bytes) -> None:
         self._mode = mode
-        if mode is _Mode.JSON:
+        if mode is _JSON:
             self._forsake()
         if self._window is not None:
             self._window.cancel()
@@ -255,7 +262,7 @@ class ResponseStream:
         headers.setRawHeaders(b"Cache-Control", [b"no-store"])
 
     def _begin_events(self) -> None:
-        self._begin(_Mode.EVENTS, b"text/event-stream")
+        self._begin(_EVENTS, b"text/event-stream")
         self._request.responseHeaders.setRawHeaders(b"X-Accel-Buffering", [b"no"])
         self._keepalive = self._clock.callLater(KEEPALIVE_SECONDS, self._tick)
         if self._make_events is not None:
@@ -300,13 +307,13 @@ class ResponseStream:
         if (
             self._buffered > self._maximum
             and self._cut is None
-            and self._mode is not _Mode.CLOSED
+            and self._mode is not _CLOSED
         ):
             self._cut = self._clock.callLater(PAUSE_SECONDS, self._too_slow)
             self._throttle.pause_output(self)
 
     def _pump(self) -> None:
-        while not self._paused and self._mode is not _Mode.CLOSED:
+        while not self._paused and self._mode is not _CLOSED:
             if self._current is None:
                 if self._backlog:
                     data = self._backlog.popleft()
@@ -322,7 +329,7 @@ class ResponseStream:
             self._request.write(bytes(piece))
         if self._cut is not None and self._buffered <= self._maximum:
             self._release()
-        if self._ending and self._is_idle and self._mode is not _Mode.CLOSED:
+        if self._ending and self._is_idle and self._mode is not _CLOSED:
             self._close(is_complete=True)
             self._request.unregisterProducer()
             self._request.finish()
@@ -334,7 +341,7 @@ class ResponseStream:
         if self._paused:
             if self._clock.seconds() - self._paused_at >= STALL_SECONDS:
                 self._too_slow()
-        elif self._mode is _Mode.EVENTS and self._current is None:
+        elif self._mode is _EVENTS and self._current is None:
             self._request.write(KEEPALIVE)
 
     # Ending
@@ -362,12 +369,12 @@ class ResponseStream:
         self._close()
 
     def _close(self, *, is_complete: bool = False) -> None:
-        if self._mode is _Mode.OPEN:
+        if self._mode is _OPEN:
             self._forsake()
         self._request.on_lost = None
         gone = None if is_complete else self._on_gone
         self._on_gone = None
-        self._mode = _Mode.CLOSED
+        self._mode = _CLOSED
         self._current = None
         self._backlog.clear()
         self._waiting.clear()
@@ -392,7 +399,7 @@ class ResponseStream:
     def resumeProducing(self) -> None:
         """The client took everything so far."""
         self._paused = False
-        if self._mode is not _Mode.CLOSED:
+        if self._mode is not _CLOSED:
             self._pump()
 
     def stopProducing(self) -> None:
