@@ -32,7 +32,7 @@ from fjmcp_broker.mcp.messages import (
     parse_child_line,
 )
 from fjmcp_broker.sessions.children.ours import OurWaiter, Unreadable, failure
-from fjmcp_broker.sessions.children.roles import AttachmentOwner, ChildHearer
+from fjmcp_broker.sessions.children.roles import AttachmentOwner, Resident
 from fjmcp_broker.sessions.children.waiting import Waiter
 from fjmcp_broker.sessions.errors import ChildBusy, ChildGone
 from fjmcp_broker.sessions.processes.child import Child
@@ -47,6 +47,7 @@ class Attachment:
     """
     A child and the requests that it has.
 
+    @ivar session: whose child it is.
     @ivar label: different for each child that a session ever has.
     @ivar expires_at: when its token expires, seconds since the epoch.
     @ivar expiry: the call that ends it before that.
@@ -58,9 +59,7 @@ class Attachment:
 
     log = Logger()
 
-    def __init__(
-        self, owner: AttachmentOwner, session: ChildHearer, label: str
-    ) -> None:
+    def __init__(self, owner: AttachmentOwner, session: Resident, label: str) -> None:
         """
         @param owner: keeps the session's children.
         @param session: hears what the child says beside its answers.
@@ -74,7 +73,7 @@ class Attachment:
         self.is_stateless = self.has_failed = False
         self.open_questions = 0
         self._owner = owner
-        self._session = session
+        self.session = session
         self._digest = session.digest
         self._name = session.name
         self._child: Child | None = None
@@ -322,7 +321,7 @@ class Attachment:
         self._ours = 0
         for pending in self._correlation.drain():
             if pending.session is not _OURS:
-                self._session.answering(pending.waiter)
+                self.session.answering(pending.waiter)
             pending.waiter.answered(failure(pending.id, reason, told))
 
     # The child's side
@@ -349,9 +348,9 @@ class Attachment:
             self._ours -= event.pending.session is _OURS
             event.pending.waiter.cancelled()
         elif isinstance(event, ChildRequest):
-            self._session.asked(self, event)
+            self.session.asked(self, event)
         elif isinstance(event, ChildNotification):
-            self._session.belongs_to_none(self, event)
+            self.session.belongs_to_none(self, event)
 
     def child_ended(self, end: ChildEnd) -> None:
         """
@@ -388,7 +387,7 @@ class Attachment:
             if pending.session is _OURS:
                 self._ours -= 1
             else:
-                self._session.answering(waiter)
+                self.session.answering(waiter)
             waiter.answered(response)
         except Exception:
             self.log.failure("session {session}: an answer failed", session=self._name)

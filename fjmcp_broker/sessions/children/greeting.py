@@ -45,14 +45,15 @@ class Greeter:
         self,
         profiles: ChildProfiles,
         clock: IReactorTime,
-        on_started: Callable[[], None],
+        on_started: Callable[[Attachment], None],
         *,
         stateless: bool,
     ) -> None:
         """
         @param profiles: what is known of children, and is learnt from them.
         @param clock: for the wait.
-        @param on_started: called while a child starts and has time to answer.
+        @param on_started: called while the child of an attachment starts and has time
+            to answer.
         @param stateless: whether the session is one of the stateless revisions.
         """
         self._profiles = profiles
@@ -158,7 +159,7 @@ class Greeter:
         try:
             attachment.start()
             attachment.put(request, opening.answered)
-            self._on_started()
+            self._on_started(attachment)
             if seconds is not None:
                 opening.response.addTimeout(seconds, self._clock)
             response = await opening.response

@@ -12,9 +12,9 @@ from fjmcp_broker.sessions.children.liveness import Liveness
 from fjmcp_broker.sessions.children.roles import (
     AttachmentOwner,
     ChildrenKeeper,
-    Resident,
 )
 from fjmcp_broker.sessions.children.waking import PATIENCE_SECONDS
+from fjmcp_broker.sessions.children.whose import Whose
 from fjmcp_broker.sessions.processes.backoff import Backoff
 from fjmcp_broker.upstream.interfaces import UpstreamAccessToken
 
@@ -26,25 +26,28 @@ class Starter:
 
     def __init__(
         self,
-        session: Resident,
+        whose: Whose,
         owner: ChildrenKeeper,
         backoff: Backoff,
         *,
         stateless: bool,
     ) -> None:
         """
-        @param session: whose children they are.
+        @param whose: children they are.
         @param owner: the registry.
         @param backoff: knows how the children before ended.
         @param stateless: whether the session is of the stateless revisions.
         """
-        self._session = session
+        self._whose = whose
         self._owner = owner
         self._backoff = backoff
         self._greeter = Greeter(
-            owner.profiles, owner.clock, self._started, stateless=stateless
+            owner.profiles,
+            owner.clock,
+            lambda attachment: owner.child_started(attachment.session),
+            stateless=stateless,
         )
-        self._label = f"{session.name}-{int(owner.clock.seconds() * 1000):x}"
+        self._label = f"{whose.name}-{int(owner.clock.seconds() * 1000):x}"
         self._count = 0
         self._began_at = 0.0
         self._liveness: dict[Attachment, Liveness] = {}
@@ -57,7 +60,7 @@ class Starter:
         """
         self._count += 1
         self._began_at = self._owner.clock.seconds()
-        return Attachment(keeper, self._session, f"{self._label}-{self._count}")
+        return Attachment(keeper, self._whose.session, f"{self._label}-{self._count}")
 
     def is_late(self) -> bool:
         """
@@ -111,7 +114,7 @@ class Starter:
         @return: its answer.
         """
         liveness = self._liveness[attachment] = Liveness(attachment, self._owner.clock)
-        child = self._owner.make_child(liveness, token.text, self._session.name)
+        child = self._owner.make_child(liveness, token.text, self._whose.name)
         attachment.attach(child, token.expires_at)
         try:
             response = await self._greeter.greet(
@@ -123,6 +126,3 @@ class Starter:
             raise
         child.when_ended().addCallback(lambda _: self._liveness.pop(attachment, None))
         return response
-
-    def _started(self) -> None:
-        self._owner.child_started(self._session)

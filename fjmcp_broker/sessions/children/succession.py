@@ -17,6 +17,7 @@ from fjmcp_broker.sessions.children.greeting import StartAgain
 from fjmcp_broker.sessions.children.roles import ChildrenKeeper, Resident
 from fjmcp_broker.sessions.children.starting import Starter
 from fjmcp_broker.sessions.children.waking import Waking
+from fjmcp_broker.sessions.children.whose import Whose
 from fjmcp_broker.sessions.errors import (
     ChildCannotStart,
     InitializeRefused,
@@ -75,17 +76,17 @@ class Children:
         self.opening: Response | None = None
         self.state = State.DORMANT
         self.used_at = owner.clock.seconds()
-        self._session = session
+        self._whose = whose = Whose(session, owner)
         self._owner = owner
         self._machine = make_lifecycle(self)
         self.current: Attachment | None = None
         self._next: Attachment | None = None
         self.old: set[Attachment] = set()
-        self._waking = Waking(owner.clock, self._has_current)
+        self._waking = Waking(owner.clock)
         self._failure: Exception = SessionGone("the session was closed")
         self._why = UNMISSED
         self._backoff = backoff
-        self._starter = Starter(session, owner, backoff, stateless=stateless)
+        self._starter = Starter(whose, owner, backoff, stateless=stateless)
         self._is_replaced = is_replaced
         self._closed = False
 
@@ -116,9 +117,8 @@ class Children:
         """
         @return: whether there are any, or somebody waits for one.
         """
-        return self.state not in (State.DORMANT, State.CLOSED) or bool(
-            self.old or self._waking
-        )
+        has_none = self.state in (State.DORMANT, State.CLOSED)
+        return not has_none or bool(self.old or self._waking)
 
     @property
     def is_busy(self) -> bool:
@@ -179,17 +179,17 @@ class Children:
             self._machine.child_ended()
         if self.current is None and self._next is None:
             self._backoff.check(now)
-        waiting = self._waking.join(is_patient=self.current is None)
+        waiting = self._waking.join(None if self.current is None else self._has_current)
         self._machine.rotate()
         self._machine.wake()
-        self._owner.session_changed(self._session)
+        self._whose.changed()
         await waiting
 
     def rotate(self) -> None:
         """
         Replace the child, if there is one, by one with the user's newest token.
         """
-        if self._is_replaced:
+        if self._is_replaced and not self._closed:
             self._machine.rotate()
 
     def sleep(
@@ -207,7 +207,8 @@ class Children:
         self._failure = error
         if at_once:
             self._stop_old(why)
-        self._machine.sleep()
+        if not self._closed:
+            self._machine.sleep()
 
     def close(self, reason: str, told: str, *, at_once: bool, error: Exception) -> None:
         """
@@ -225,9 +226,7 @@ class Children:
         self._machine.close()
 
     def look(self) -> None:
-        """
-        Give up children that will not answer. To be called every few seconds.
-        """
+        """Give up children that will not answer. To be called every few seconds."""
         self._starter.look(self.living)
 
     # From attachments
@@ -239,7 +238,7 @@ class Children:
         self.used_at = self._owner.clock.seconds()
         if attachment in self.old and not attachment.in_flight:
             self._stop(attachment, UNMISSED)
-        self._owner.session_answered(self._session)
+        self._owner.session_answered(attachment.session)
 
     def ended(self, attachment: Attachment, end: ChildEnd) -> None:
         """
@@ -253,7 +252,7 @@ class Children:
             if end.reason is not EndReason.STOPPED:
                 self.log.warn(
                     "session {session}: {end}",
-                    session=self._session.name,
+                    session=self._whose.name,
                     end=end.describe(),
                 )
             if end.is_nobodys_fault:
@@ -262,8 +261,8 @@ class Children:
                 self._backoff.ended(now, lived, end.last_stderr)
         if attachment is self.current:
             self._machine.child_ended()
-        self._owner.session_answered(self._session)
-        self._owner.session_changed(self._session)
+        self._owner.session_answered(attachment.session)
+        self._whose.changed()
 
     # From the machine
 
@@ -275,13 +274,15 @@ class Children:
             self.state = change.target
             self.log.info(
                 "session {session}: {before} -> {after} ({event})",
-                session=self._session.name,
+                session=self._whose.name,
                 before=change.source.value,
                 after=change.target.value,
                 event=change.event,
             )
             self._owner.session_moved(change)
-            self._owner.session_changed(self._session)
+            if change.target is State.CLOSED:
+                del self._machine  # it would keep this, as a session would: see Whose
+            self._whose.changed()
 
     def start_child(self) -> None:
         """Begin to start a child."""
@@ -301,13 +302,11 @@ class Children:
         attachment = self.current
         if attachment is not None:
             clock = self._owner.clock
-            attachment.ready_at = clock.seconds()
-            left = attachment.expires_at - DRAIN_MARGIN_SECONDS - clock.seconds()
-            attachment.expiry = clock.callLater(
-                max(1.0, left), self._expired, attachment
-            )
+            attachment.ready_at = now = clock.seconds()
+            left = max(1.0, attachment.expires_at - DRAIN_MARGIN_SECONDS - now)
+            attachment.expiry = clock.callLater(left, self._expired, attachment)
             self.told.repeat(attachment.ask)
-            self._session.child_promoted(attachment)
+            attachment.session.child_promoted(attachment)
         if before is not None:
             self.old.add(before)
             if not before.in_flight:
@@ -317,7 +316,7 @@ class Children:
         """Stop the child that requests go to."""
         self.log.info(
             "session {session}: child stopped: {reason}",
-            session=self._session.name,
+            session=self._whose.name,
             reason=self._why.reason,
         )
         attachment, self.current = self.current, None
@@ -336,7 +335,7 @@ class Children:
         """There will be none."""
         self._waking.fail(self._failure)
         # While they waited it was needed, and there may be no child to end.
-        self._owner.session_changed(self._session)
+        self._whose.changed()
 
     # Inside
 
@@ -344,7 +343,7 @@ class Children:
         try:
             if self.current is None:
                 await self._starter.wait()
-            token = await self._owner.token_for(self._session)
+            token = await self._owner.token_for(attachment.session)
             if attachment is not self._next:
                 return
             first = self.told.initialize
@@ -366,7 +365,7 @@ class Children:
             return
         if attachment is self._next:
             self.opening = self.opening or response
-            self._session.child_answered(attachment, response.result)
+            attachment.session.child_answered(attachment, response.result)
             self._machine.child_ready()
 
     def _has_current(self) -> bool:
@@ -383,7 +382,7 @@ class Children:
 
     def _expired(self, attachment: Attachment) -> None:
         attachment.expiry = None
-        self.log.info("session {session}: token_expired", session=self._session.name)
+        self.log.info("session {session}: token_expired", session=self._whose.name)
         if attachment is self.current:
             # One that is being started goes on.
             self._machine.child_ended()

@@ -16,13 +16,11 @@ class Waking:
     Requests that wait until there is a child.
     """
 
-    def __init__(self, clock: IReactorTime, may_go: Callable[[], bool]) -> None:
+    def __init__(self, clock: IReactorTime) -> None:
         """
         @param clock: for their patience.
-        @param may_go: whether one whose patience ends can do without a new child.
         """
         self._clock = clock
-        self._may_go = may_go
         self._waiting: list[Deferred[None]] = []
 
     def __len__(self) -> int:
@@ -31,16 +29,18 @@ class Waking:
         """
         return len(self._waiting)
 
-    def join(self, *, is_patient: bool) -> Deferred[None]:
+    def join(self, may_go: Callable[[], bool] | None) -> Deferred[None]:
         """
-        @param is_patient: whether it waits for the new child however long that takes,
-            instead of going on when it may.
+        @param may_go: whether it can do without the new child when its patience ends;
+            C{None}: it waits however long that takes.
         @return: fires when it may go on, or fails.
         """
         waiting: Deferred[None] = Deferred()
         self._waiting.append(waiting)
-        if not is_patient:
-            overdue = self._clock.callLater(PATIENCE_SECONDS, self._overdue, waiting)
+        if may_go is not None:
+            overdue = self._clock.callLater(
+                PATIENCE_SECONDS, self._overdue, waiting, may_go
+            )
             waiting.addBoth(_stop, overdue)
         return waiting
 
@@ -58,8 +58,8 @@ class Waking:
         for each in waiting:
             each.errback(Failure(error))
 
-    def _overdue(self, waiting: Deferred[None]) -> None:
-        if self._may_go() and waiting in self._waiting:
+    def _overdue(self, waiting: Deferred[None], may_go: Callable[[], bool]) -> None:
+        if may_go() and waiting in self._waiting:
             self._waiting.remove(waiting)
             waiting.callback(None)
 

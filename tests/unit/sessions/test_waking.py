@@ -215,6 +215,19 @@ class RestartTests(WakingWorld):
         self.assertEqual([*self.registry._shelf], [])
         self.check_call(session)
 
+    def test_what_was_closed_is_gone(self) -> None:
+        """At once: nothing of it waits for a garbage collection."""
+        gc.disable()
+        self.addCleanup(gc.enable)
+        session = self.open()
+        self.check_call(session)
+        [resident] = self.registry.population
+        parts = weakref.ref(resident), weakref.ref(resident.children)
+        del resident
+        self.send(b"", session, method="DELETE")
+        self.spawner.processes.clear()
+        self.assertEqual([part() for part in parts], [None, None])
+
     def test_many_at_once_start_one_child(self) -> None:
         """And all of them are answered."""
         session = self.open()
