@@ -149,8 +149,7 @@ def outcome_of(response: Response) -> str:
     if response.error is not None:
         return "error"
     result = response.result or NULL
-    # A result may be large, and nearly none of them says either.
-    if IS_ERROR not in result and _INPUT_REQUIRED not in result:
+    if result.rfind(IS_ERROR) < 0 and result.rfind(_INPUT_REQUIRED) < 0:
         return "ok"
     if failed(response):
         return "tool_error"
