@@ -11,7 +11,7 @@ from contextlib import closing
 from playwright.sync_api import Page, expect
 
 from tests.browser.chromium import PHONE, Chromium, Examiner, screenshots
-from tests.browser.world import CLIENT, DOCUMENT, LOOKALIKE, WEBSITE, BrowserCase
+from tests.browser.world import BACK, CLIENT, DOCUMENT, LOOKALIKE, WEBSITE, BrowserCase
 
 ELSEWHERE = "a-subdomain-with-a-rather-long-name-of-its-own.login.example.com"
 NAMES = {
@@ -70,6 +70,9 @@ class StrangerTests(BrowserCase):
                     expect(box.get_by_text("Not verified")).to_be_visible()
                 page.goto(self.authorize(DOCUMENT, WEBSITE))
                 self.look(page, examiner, "stranger-verified")
+                # With the answer the store gets to know it.
+                page.get_by_role("button", name="Cancel").click()
+                expect(page.get_by_role("heading")).to_have_text(BACK)
                 page.goto(self.lookalike())
                 self.look(page, examiner, "stranger-lookalike")
                 expect(page.locator(".badge")).to_contain_text(LOOKALIKE)
