@@ -36,6 +36,19 @@ def keep_heap_small() -> bool:
     return all([mallopt(name, value) == 1 for name, value in settings])
 
 
+def give_free_memory_back() -> bool:
+    """
+    Have the C library give the system all of the heap that is free now, not only what
+    is free at its end and is much.
+
+    @return: whether there was any; C{False} for those without C{malloc_trim}.
+    """
+    try:
+        return bool(ctypes.CDLL(None).malloc_trim(0))
+    except (AttributeError, OSError):
+        return False
+
+
 class OrderlyExit:
     """
     Makes SIGTERM and SIGINT an orderly end with exit status 0. Left alone, Twisted

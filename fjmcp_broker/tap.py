@@ -25,6 +25,7 @@ from fjmcp_broker.config.problems import ConfigError
 from fjmcp_broker.config.records import KEYS_BY_NAME, Config
 from fjmcp_broker.config.render import option_help, options_help
 from fjmcp_broker.errors import BrokerError
+from fjmcp_broker.process import give_free_memory_back, keep_heap_small
 from fjmcp_broker.version import build_information
 
 _LOG_FILE: Final = "twistd.log"
@@ -122,6 +123,15 @@ class DaemonService(MultiService):
         return True
 
 
+def settle() -> None:
+    """
+    What is there when the daemon becomes ready stays; what was only needed to get there
+    goes back to the system.
+    """
+    leave_out_of_collections()
+    give_free_memory_back()
+
+
 def leave_out_of_collections() -> None:
     """
     Let the garbage collector pass over all that is there now. The code and the tables
@@ -165,7 +175,6 @@ def makeService(options: Options) -> IService:
     from twisted.internet import reactor
 
     from fjmcp_broker.clocks import follow_elapsed_time
-    from fjmcp_broker.process import keep_heap_small
     from fjmcp_broker.reload import Operator
     from fjmcp_broker.services import build, preflight
     from fjmcp_broker.turns import keep_turns_short
@@ -177,9 +186,7 @@ def makeService(options: Options) -> IService:
         follow_elapsed_time(reactor)
         keep_turns_short(reactor)
         operator = Operator(read, daemon.set_level)
-        service = build(
-            loaded.config, reactor, on_ready=leave_out_of_collections, operator=operator
-        )
+        service = build(loaded.config, reactor, on_ready=settle, operator=operator)
         service.setServiceParent(daemon)
     except BrokerError as error:
         raise SystemExit(f"fjmcp-broker: {error}") from None

@@ -4,7 +4,7 @@ import gc
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from fjmcp_broker.tap import YOUNG_OBJECTS, leave_out_of_collections
+from fjmcp_broker.tap import YOUNG_OBJECTS, settle
 
 
 class CollectionTests(SynchronousTestCase):
@@ -14,7 +14,7 @@ class CollectionTests(SynchronousTestCase):
         """It passes over what the daemon began with; new rings are still found."""
         self.addCleanup(gc.set_threshold, *gc.get_threshold())
         self.addCleanup(gc.unfreeze)
-        leave_out_of_collections()
+        settle()
         self.assertGreater(gc.get_freeze_count(), 10_000)
         self.assertEqual(gc.get_threshold()[0], YOUNG_OBJECTS)
         ring: list[object] = []
