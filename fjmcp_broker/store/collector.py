@@ -12,7 +12,8 @@ from .bearer_check import erase_spent_keys
 from .revocation import end_grant
 
 _DAY: Final = 24 * 3600
-#: A callback may be at work on a sign-in that expires meanwhile.
+#: A callback may be at work on a sign-in that expires meanwhile. As long as its consent
+#: form can be used, the row says that it was answered.
 PENDING_KEPT_SECONDS: Final = 3600
 #: As long as Forgejo's refresh tokens live: a parked set may be a user's only one.
 PARKED_KEPT_SECONDS: Final = 730 * 3600
@@ -40,7 +41,7 @@ class Collected:
         closed in the store.
     @ivar erased_keys: derivation keys of rotations.
     @ivar codes: expired ones that were never used.
-    @ivar pending: sign-ins that never came back.
+    @ivar pending: sign-ins that are over, or never came back.
     @ivar access_tokens: expired ones.
     @ivar sessions: closed ones.
     @ivar grants: ended ones, with all that they issued.

@@ -8,9 +8,10 @@ from fjmcp_broker.upstream.errors import (
     SignInNeeded,
     UpstreamUnavailable,
 )
-from fjmcp_broker.upstream.interfaces import UserInfo
+from fjmcp_broker.upstream.interfaces import SignedInUser, UserInfo
+from fjmcp_broker.upstream.sign_ins import note_user
 
-from .standin import VERIFIER
+from .standin import NOW, VERIFIER
 from .test_sign_ins import Contradiction
 from .tokencase import REFRESH, TokenTestCase
 
@@ -127,6 +128,42 @@ class SignInTests(AccessCase):
         self.world.remote.flush()
         self.successResultOf(sign_in)
         self.assertEqual(self.state("alice"), "usable")
+
+    def come_back(self, login: str) -> SignedInUser:
+        """
+        @return: who has come back from Forgejo, and was not noted yet.
+        """
+        code = self.world.remote.code(login)
+        pending_id = self.world.pending_id()
+        return self.world.done(self.world.tokens.sign_in(pending_id, code, VERIFIER))
+
+    def note(self, user: SignedInUser) -> None:
+        """
+        What belongs into the transaction of the grant.
+        """
+        self.world.done(self.world.memory.write(lambda c: note_user(c, user, NOW)))
+
+    def test_usable_with_the_grant(self) -> None:
+        """Who leaves before that has tokens of no use, until the next sign-in."""
+        user = self.come_back("alice")
+        assert user.waiting is not None
+        self.assertEqual(self.state("alice"), "needs_sign_in")
+        self.no_token("alice", SignInNeeded)
+        self.note(self.come_back("alice"))
+        self.assertEqual(self.state("alice"), "usable")
+        self.token("alice")
+        # There is nothing to wait for any more.
+        self.assertIsNone(self.come_back("alice").waiting)
+
+    def test_judgement_of_an_older_set(self) -> None:
+        """It makes no newer one usable, which was refused meanwhile."""
+        self.controls.set_groups("bob", "club")
+        user = self.come_back("bob")
+        self.controls.set_groups("bob")
+        self.refused("bob")
+        self.note(user)
+        self.assertEqual(self.state("bob"), "needs_sign_in")
+        self.no_token("bob", SignInNeeded)
 
     def test_never_usable_before_the_judgement(self) -> None:
         """
