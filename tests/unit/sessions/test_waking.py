@@ -415,6 +415,23 @@ class SleepTests(WakingWorld):
         self.reap()
         self.assertEqual(len(asked), 6)
 
+    def test_surplus_by_adoption(self) -> None:
+        """A grant that adopts a session that sleeps may have one too many then."""
+        asleep = [self.open() for _ in range(3)]
+        self.clock.advance(IDLE_SECONDS)
+        self.reap()
+        self.authenticator.principals["two"] = principal(1, "g_two")
+        self.ledger.grants.update({b"%d" % n: "g_two" for n in range(3)})
+        self.ledger.rows.update({b"%d" % n: "open" for n in range(3)})
+        opened = self.open("two")
+        self.assertNotIn("too_many_dormant", self.ledger.rows.values())
+        notification = {"jsonrpc": "2.0", "method": "notifications/x"}
+        self.assertEqual(self.send(notification, asleep[0], token="two").status, 202)
+        self.open("two")
+        closed = [k for k, v in self.ledger.rows.items() if v == "too_many_dormant"]
+        self.assertEqual(closed, [key_of(asleep[0])])
+        self.check_call(opened)
+
 
 class ListChangedWorld(WakingWorld):
     """Children whose tools change."""
