@@ -20,6 +20,10 @@ from zope.interface import implementer
 NOTICEABLE_SECONDS: Final = 2.0
 """Smaller corrections of the system clock are nobody's concern."""
 
+LOOK_SECONDS: Final = 0.1
+"""How often the system clock is looked at: what it is asked for five times in a call of
+a tool only has to be told from the time that passes."""
+
 
 def follow_elapsed_time(
     reactor: Any,
@@ -67,12 +71,18 @@ class LifetimeClock:
         self._wall = wall
         self._ahead = 0.0
         self._told_behind = 0.0
+        self._look_at = float("-inf")
 
     def seconds(self) -> float:
         """
-        @return: seconds since the epoch, never less than before.
+        @return: seconds since the epoch, never less than before. When the system clock
+            is set, this is noticed within L{LOOK_SECONDS}.
         """
-        now = self._reactor.seconds() + self._ahead
+        passed = self._reactor.seconds()
+        now = passed + self._ahead
+        if passed < self._look_at:
+            return now
+        self._look_at = passed + LOOK_SECONDS
         jump = self._wall() - now
         if jump > 0:
             self._ahead += jump

@@ -8,7 +8,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from fjmcp_broker.clocks import LifetimeClock, follow_elapsed_time
+from fjmcp_broker.clocks import LOOK_SECONDS, LifetimeClock, follow_elapsed_time
 
 NOON = 1_800_000_000.0
 HOURS = 5 * 3600.0
@@ -117,11 +117,21 @@ class LifetimeClockTests(SynchronousTestCase):
         self.reactor.advance(10)
         self.assertEqual(self.clock.seconds(), NOON + 10)
 
+    def test_set_between_two_looks(self) -> None:
+        """It is noticed with the next one, and time goes on until then."""
+        self.assertEqual(self.clock.seconds(), NOON)
+        self.off = HOURS
+        self.reactor.advance(LOOK_SECONDS / 2)
+        self.assertEqual(self.clock.seconds(), NOON + LOOK_SECONDS / 2)
+        self.reactor.advance(LOOK_SECONDS / 2)
+        self.assertEqual(self.clock.seconds(), NOON + LOOK_SECONDS + HOURS)
+
     def test_there_and_back(self) -> None:
         """What was issued meanwhile does not live longer for it."""
         self.off = HOURS
         expires_at = self.clock.seconds() + 60
         self.off = 0.0
+        self.reactor.advance(LOOK_SECONDS)
         self.assertLess(self.clock.seconds(), expires_at)
         self.reactor.advance(60)
         self.assertGreaterEqual(self.clock.seconds(), expires_at)
