@@ -35,6 +35,7 @@ _MIB: Final = 1024 * 1024
 _SLOW_BYTES: Final = _MIB
 _SLOW_TAKES: Final = 4096
 _SLOW_SECONDS: Final = 0.1
+_SLOW_SETTLE_SECONDS: Final = 2.0
 _FLOOD_BYTES: Final = 32 * _MIB
 
 
@@ -53,15 +54,16 @@ class SlowReaders(Background):
         self._next = 0.0
         self._sockets: list[socket.socket | None] = [None for _ in sessions]
         self._is_fed = [False for _ in sessions]
+        self._fed_at = float("inf")
         self.asked = 0
 
     @property
     def goes_on(self) -> bool:
         """
-        @return: whether the answer of each has begun: to make those of a hundred takes
-            the broker a second, however they are read.
+        @return: whether the broker has handed over the answers of all of them: to make
+            a hundred takes it a second, however they are read.
         """
-        return all(self._is_fed)
+        return self._next > self._fed_at + _SLOW_SETTLE_SECONDS
 
     def turn(self, now: float) -> None:
         """
@@ -70,6 +72,8 @@ class SlowReaders(Background):
         if now < self._next:
             return
         self._next = now + _SLOW_SECONDS
+        if all(self._is_fed):
+            self._fed_at = min(self._fed_at, now)
         for number, reader in enumerate(self._sockets):
             if reader is None:
                 self._sockets[number] = self._ask(number)
