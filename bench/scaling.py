@@ -247,25 +247,6 @@ def shared(broker: Broker) -> None:
     table(["a stream cut", "result"], rows)
 
 
-def crowded_start(broker: Broker, count: int, rounds: int) -> list[float]:
-    """
-    @param broker: runs.
-    @param count: how many sessions are open.
-    @param rounds: how many more are started and closed.
-    @return: seconds that each answer to C{initialize} took.
-    """
-    opened = broker.open_sessions(count)
-    taken = []
-    try:
-        for _ in range(rounds):
-            took, headers = timed_initialize(broker)
-            taken.append(took)
-            broker.close_session(headers)
-    finally:
-        broker.close_sessions(opened)
-    return taken
-
-
 def timed_initialize(target: Target) -> tuple[float, dict[str, Any]]:
     """
     @param target: runs.

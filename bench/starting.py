@@ -12,7 +12,7 @@ from typing import Final
 from bench.children import echo_child
 from bench.load import payload
 from bench.report import Effort, interleaved, middle, table, title
-from bench.scaling import crowded_start, timed_initialize
+from bench.scaling import timed_initialize
 from bench.targets import Broker
 
 SLEEPING: Final = 10_000
@@ -49,15 +49,15 @@ def _bare_child(before: Sequence[str] = ()) -> float:
 
 def start(broker: Broker, effort: Effort) -> None:
     """
-    C{initialize} beside the start of the same child without anything around it.
+    C{initialize} beside the start of the same child without anything around it, with no
+    other sessions and with many.
 
     @param broker: runs.
     @param effort: how long.
     """
     title("the start of a session")
 
-    names = ["the child alone", f"the child behind {PROTECTED[0]}"]
-    names.append("initialize")
+    names = ["the child alone", f"the child behind {PROTECTED[0]}", "initialize"]
     rounds = max(10, 4 * effort.rounds)
 
     def measure(name: str) -> float:
@@ -69,16 +69,24 @@ def start(broker: Broker, effort: Effort) -> None:
         broker.close_session(session)
         return took
 
-    measured = interleaved(names, rounds, measure)
-    alone = middle(measured[names[0]])
-    measured[f"initialize with {CROWD} sessions open"] = crowded_start(
-        broker, CROWD, rounds
-    )
-    rows = [
-        [name, f"{1000 * middle(each):.1f}", f"{1000 * (middle(each) - alone):.1f}"]
-        for name, each in measured.items()
-    ]
-    table(["start of a session", "ms", "more than the child alone"], rows)
+    rows = []
+    for count in (0, CROWD):
+        opened = broker.open_sessions(count)
+        try:
+            measured = interleaved(names, rounds, measure)
+        finally:
+            broker.close_sessions(opened)
+        alone = middle(measured[names[0]])
+        rows += [
+            [
+                str(count),
+                name,
+                f"{1000 * middle(each):.1f}",
+                f"{1000 * (middle(each) - alone):.1f}",
+            ]
+            for name, each in measured.items()
+        ]
+    table(["sessions open", "start of", "ms", "more than the child alone"], rows)
 
 
 def sleeping(broker: Broker, effort: Effort) -> None:
