@@ -1,11 +1,11 @@
 """
 The authorization request on its way through the browser.
 
-Who only opens our address leaves nothing in the store. What the consent page is about
-travels in its form, sealed with the keys of the store, so it outlives a restart. It is
-sealed for one pending id, which the form names in plain text as well; the form token
-binds that id to the browser, and with it what is sealed. What makes an answer count
-once is its row, which is kept for longer than the form can be used.
+Who only opens our address waits for no disk and leaves no row. What the consent page is
+about travels in its form, sealed with the keys of the store, so it outlives a restart.
+It is sealed for one pending id, which the form names in plain text as well; the form
+token binds that id to the browser, and with it what is sealed. What makes an answer
+count once is its row, which is kept for longer than the form can be used.
 
 A client with a metadata document that the store does not have yet travels along: the
 user answers about the document that the page was made from, and nothing has to be
