@@ -19,7 +19,6 @@ This object is the only one that finishes its HTTP request.
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from enum import Enum
 from typing import Any, Final
 
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
@@ -49,14 +48,8 @@ _OVERHEAD_BYTES: Final = 50
 """What a message that waits takes beside its bytes."""
 
 
-class _Mode(Enum):
-    OPEN = 0
-    JSON = 1
-    EVENTS = 2
-    CLOSED = 3
-
-
-_OPEN, _JSON, _EVENTS, _CLOSED = _Mode
+_OPEN, _JSON, _EVENTS, _CLOSED = range(4)
+"""What an answer is: nothing yet, a document, a stream, over."""
 
 
 @implementer(IPushProducer)
@@ -74,8 +67,6 @@ class ResponseStream:
     _paused_at = 0.0
     _ending = False
     _window: IDelayedCall | None = None
-    _events: EventStream | None = None
-    _make_events: Callable[[], EventStream] | None = None
     _keepalive: IDelayedCall | None = None
     _cut: IDelayedCall | None = None
 
@@ -113,10 +104,8 @@ class ResponseStream:
         self._clock = clock
         self._throttle = throttle
         self._formats = formats
-        if isinstance(events, EventStream):
-            self._events = events
-        else:
-            self._make_events = events
+        self._events = events if isinstance(events, EventStream) else None
+        self._make_events = None if isinstance(events, EventStream) else events
         self._primed = primed and backlog is None
         self._backlog = deque(backlog or ())
         self._on_gone = on_gone
@@ -249,7 +238,7 @@ class ResponseStream:
         self._window = None
         self._begin_events()
 
-    def _begin(self, mode: _Mode, content_type: bytes) -> None:
+    def _begin(self, mode: int, content_type: bytes) -> None:
         self._mode = mode
         if mode is _JSON:
             self._forsake()
