@@ -109,7 +109,7 @@ class SignIns(RuleBasedStateMachine):
     @rule(browser=browsers, decisions=st.lists(decisions, min_size=1, max_size=2))
     def whole(self, browser: int, decisions: list[str]) -> None:
         """All at once, and then the same page again: no answer to it counts."""
-        shown = self.open(browser)
+        shown: Any = self.open(browser)  # Any: a rule gives a bundle's value
         leavings = [self.allow(shown, False, decision) for decision in decisions]
         self.come_back(leavings[-1], False, "code")
         assert shown.issued == 1
