@@ -64,7 +64,7 @@ class RelayTests(McpWorld):
         self.assertEqual(wire.status, 200)
 
     def test_child_refuses_initialize(self) -> None:
-        """Its error reaches the client, and nothing stays behind."""
+        """Its error reaches the client, and nothing is left open."""
         self.manual.add("initialize")
         wire = self.send(initialize(id="i"))
         self.spawner.processes[0].say(
