@@ -4,7 +4,7 @@ import gc
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from fjmcp_broker.tap import YOUNG_OBJECTS, settle
+from fjmcp_broker.tap import OLDER, YOUNG_OBJECTS, settle
 
 
 class CollectionTests(SynchronousTestCase):
@@ -16,7 +16,7 @@ class CollectionTests(SynchronousTestCase):
         self.addCleanup(gc.unfreeze)
         settle()
         self.assertGreater(gc.get_freeze_count(), 10_000)
-        self.assertEqual(gc.get_threshold()[0], YOUNG_OBJECTS)
+        self.assertEqual(gc.get_threshold(), (YOUNG_OBJECTS, OLDER, OLDER))
         ring: list[object] = []
         ring.append(ring)
         del ring
