@@ -166,10 +166,10 @@ def judge(
     id, meta = request.id, request.meta
     version = _version(id, meta, headers, supported)
     capabilities = meta.get(META_CAPABILITIES, NULL)
-    if members_of(capabilities) is None:
+    if capabilities != b"{}" and members_of(capabilities) is None:
         raise errors.invalid_params(id, f"_meta has no object {META_CAPABILITIES}")
     client_info = meta.get(META_CLIENT)
-    if members_of(client_info) is None:
+    if client_info is not None and not client_info.startswith(b"{"):
         # It only serves display and logs, so a malformed one is as good as none.
         client_info = None
     log_level = None

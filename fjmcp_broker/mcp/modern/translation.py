@@ -9,7 +9,6 @@ number where the old one is gone. Every other byte passes as it came.
 from typing import Final
 
 import msgspec
-from msgspec.structs import replace
 
 from fjmcp_broker.mcp.envelope import (
     INTERNAL_ERROR,
@@ -109,7 +108,8 @@ def to_legacy(modern: ModernRequest) -> Request:
     elif gone or replaced:
         params = edited(params, without=gone, replaced=replaced)
     kept = {name: raw for name, raw in members.items() if name not in gone}
-    return replace(request, params=params, members={**kept, **replaced}, meta=meta)
+    kept.update(replaced)
+    return Request(request.id, request.method, params, kept, meta)
 
 
 def result_to_modern(

@@ -256,7 +256,6 @@ class Workplace:
         attachment = self.children.current
         if attachment is None:
             raise ChildGone("there is no child")
-        self.children.used_at = self.clock.seconds()
         if modern.method == LISTEN:
             return self._subscriptions.begin(attachment, modern, observer)
         number = str(next(self._numbers))
