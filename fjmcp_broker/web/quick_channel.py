@@ -90,7 +90,7 @@ class QuickChannel(HTTPChannel):
         """
         @param data: the next bytes from the client.
         """
-        if self.line_mode and not self._buffer and not self._busyReceiving:
+        if self._begins_request:
             found = self._heads.find(data, self.totalHeadersSize)
             if found is not None and self.persistent and not self._is_closing:
                 self._take_repeated(*found)
@@ -172,6 +172,13 @@ class QuickChannel(HTTPChannel):
             self._known.clear()
             self._known_bytes = len(line)
         self._known[line] = name, value
+
+    @property
+    def _begins_request(self) -> bool:
+        # With half of a head there is a request already, and nothing in the buffer if
+        # what came last ended with a line.
+        waits = self.line_mode and not self._buffer and not self._busyReceiving
+        return bool(waits) and not self.requests
 
     @property
     def _is_closing(self) -> bool:

@@ -217,6 +217,62 @@ class SameTests(SynchronousTestCase):
             world.end()
         self.assertEqual(quick.clock.getDelayedCalls(), [])
 
+    @settings(max_examples=300, deadline=None)
+    @given(
+        st.lists(_LINES, max_size=4),
+        st.lists(st.tuples(st.booleans(), st.integers(0, 5)), min_size=2, max_size=5),
+    )
+    @example([b"Host: a", b"Accept: a"], [(True, 0), (True, 1)])
+    @example([b"Host: a", b"Accept: a"], [(True, 1), (False, 1)])
+    @example([b"Host: a", b"Accept: a"], [(True, 2), (True, 2), (False, 2)])
+    def test_cut_between_lines(
+        self, lines: list[bytes], cuts: list[tuple[bool, int]]
+    ) -> None:
+        """
+        What comes behind a line of a head belongs to that head, whatever it looks
+        like; and with the first lines left out it is no request.
+        """
+        own, quick = World(HTTPChannel), World(QuickChannel)
+        head = [b"POST / HTTP/1.1", *lines, b"Content-Length: 3", b"", b"abc"]
+        for with_first, cut in cuts:
+            parts = [b"".join(line + b"\r\n" for line in head[:cut]), b""]
+            parts[1] = b"\r\n".join(head[cut:])
+            for world in (own, quick):
+                for data in parts if with_first else parts[1:]:
+                    if data:
+                        world.give(data)
+        self.assertEqual(quick.outcome(), own.outcome())
+        for world in (own, quick):
+            world.end()
+
+    def test_first_lines_of_another(self) -> None:
+        """
+        A head is known by all of its lines: what came in front of the same ones before
+        may have been another client's of the same proxy.
+        """
+        own, quick = World(HTTPChannel), World(QuickChannel)
+        rest = b"Host: a\r\nContent-Length: 3\r\n\r\nabc"
+        for name in (b"alice", b"bob"):
+            for world in (own, quick):
+                world.give(b"POST / HTTP/1.1\r\nAuthorization: Bearer %b\r\n" % name)
+                world.give(rest)
+        self.assertEqual(quick.outcome(), own.outcome())
+        values = [
+            dict(headers)[b"Authorization"] for _, _, headers, _ in own.mirror.seen
+        ]
+        self.assertEqual(values, [[b"Bearer alice"], [b"Bearer bob"]])
+
+    def test_request_within_a_head(self) -> None:
+        """It is no request, even if it was one before."""
+        own, quick = World(HTTPChannel), World(QuickChannel)
+        whole = wire((b"POST / HTTP/1.1", [b"Host: a", b"Content-Length: 3"], b"abc"))
+        for data in (whole, whole, b"POST / HTTP/1.1\r\n", whole):
+            for world in (own, quick):
+                world.give(data)
+        self.assertEqual(quick.outcome(), own.outcome())
+        self.assertEqual(len(quick.mirror.seen), 2)
+        self.assertTrue(quick.transport.disconnecting)
+
     def test_all_in_one_piece(self) -> None:
         """Requests that do not wait for the answers before."""
         one = wire((b"POST / HTTP/1.1", [b"Host: a", b"Content-Length: 3"], b"abc"))
