@@ -12,9 +12,12 @@ from typing import Any, Final
 import attrs
 from twisted.web.http import Request
 
-REMEMBERED_BYTES: Final = 4096
-"""Of the heads of earlier requests, on each connection."""
+REMEMBERED_BYTES: Final = 8192
+"""Of the heads of earlier requests, on each connection, with what they take beside
+their text: anybody can send short ones."""
 
+_HEAD_BYTES: Final = 256
+_FIELD_BYTES: Final = 64
 _END: Final = b"\r\n\r\n"
 _LENGTH: Final = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ([0-9]{1,9})\r\n")
 _DIFFERENT: Final = frozenset((b"Cookie", b"Expect", b"Transfer-Encoding"))
@@ -99,10 +102,13 @@ class Heads:
             return None
         start, stop = length.span(1)
         known = data[:start] + data[stop:end]
-        self._bytes += len(known)
+        size = len(known) + _HEAD_BYTES + _FIELD_BYTES * len(fields)
+        if size > REMEMBERED_BYTES:
+            return None
+        self._bytes += size
         if self._bytes > REMEMBERED_BYTES:
             self._known.clear()
-            self._bytes = len(known)
+            self._bytes = size
         head = self._known[known] = Head(line, fields.copy())
         return head
 

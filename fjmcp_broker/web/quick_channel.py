@@ -14,8 +14,11 @@ from twisted.web.http_headers import Headers
 from fjmcp_broker.eager import write_now
 from fjmcp_broker.web.heads import Head, Heads
 
-REMEMBERED_BYTES: Final = 4096
-"""Of the headers of earlier requests, on each connection."""
+REMEMBERED_BYTES: Final = 8192
+"""Of the headers of earlier requests, on each connection, with what they take beside
+their text: anybody can send short ones."""
+
+_LINE_BYTES: Final = 128
 
 _JOINED_BYTES: Final = 64 * 1024
 """Up to here what is written is put together; beyond it the copy costs more."""
@@ -167,10 +170,13 @@ class QuickChannel(HTTPChannel):
         return True
 
     def _remember(self, line: bytes, name: bytes, value: bytes) -> None:
-        self._known_bytes += len(line)
+        size = len(line) + _LINE_BYTES
+        if size > REMEMBERED_BYTES:
+            return
+        self._known_bytes += size
         if self._known_bytes > REMEMBERED_BYTES:
             self._known.clear()
-            self._known_bytes = len(line)
+            self._known_bytes = size
         self._known[line] = name, value
 
     @property

@@ -118,6 +118,11 @@ class HeadsTests(SynchronousTestCase):
         for number in range(300):
             learn(self.heads, post(more=b"X: %d\r\n" % number))
             self.assertLessEqual(sum(map(len, self.heads._known)), REMEMBERED_BYTES)
+            self.assertLessEqual(len(self.heads._known), 32)
+        long = post(more=b"X: %b\r\n" % (b"y" * REMEMBERED_BYTES))
+        self.assertIsNone(learn(self.heads, long))
+        many = {f"X{number}": b"" for number in range(128)}
+        self.assertIsNone(learn(self.heads, post(more=b"Y: y\r\n"), **many))
         self.assertIsNotNone(self.find(post(more=b"X: 299\r\n")))
         self.heads.clear()
         self.assertIsNone(self.find(post(more=b"X: 299\r\n")))

@@ -297,9 +297,13 @@ class SameTests(SynchronousTestCase):
         for number in range(500):
             lines = [b"X-%d: %d" % (number, number)]
             world.give(wire((b"GET / HTTP/1.1", lines, b"")))
+        self.assertGreater(len(world.channel._known), 0)
+        self.assertLessEqual(len(world.channel._known), 64)
+        world.give(wire((b"GET / HTTP/1.1", [b"Y: " + b"y" * REMEMBERED_BYTES], b"")))
         kept = sum(map(len, world.channel._known))
         self.assertLessEqual(kept, REMEMBERED_BYTES)
         self.assertGreater(kept, 0)
+        self.assertEqual(len(world.mirror.seen), 501)
         world.end()
         self.assertEqual(world.channel._known, {})
 
