@@ -163,6 +163,9 @@ class BrokerSite(Site):
             timeout=idle_seconds,
             reactor=reactor,
         )
+        self._find_leaf: Callable[[bytes], IResource | None] = getattr(
+            root, "leaf", lambda target: None
+        )
         self.instance = secrets.token_hex(3)
         self.channels: dict[BrokerChannel, None] = {}
         self.maximum_connections = connections_to_spare()
@@ -200,8 +203,7 @@ class BrokerSite(Site):
         @param target: of a request, without its query.
         @return: as L{Root.leaf<fjmcp_broker.web.root.Root.leaf>}.
         """
-        find = getattr(self.resource, "leaf", None)
-        return None if find is None else cast(IResource | None, find(target))
+        return self._find_leaf(target)
 
     def admission_for(self, path: bytes) -> Any:
         """
