@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 from select import epoll
 from typing import Any, Final
 
@@ -54,10 +55,15 @@ class ShortTurns:
         @param events: of it.
         @raise OSError: it cannot be waited for.
         """
-        if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
-            self._pipes.register(descriptor, events)
-            self._is_pipe.add(descriptor)
         self._poller.register(descriptor, events)
+        # The number may have been that of a pipe that was closed without a word.
+        self._is_pipe.discard(descriptor)
+        if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            # The system has room for so many descriptors of a user that are waited
+            # for; one too many is waited for all the same, but never taken first.
+            with suppress(OSError):
+                self._pipes.register(descriptor, events)
+                self._is_pipe.add(descriptor)
 
     def modify(self, descriptor: int, events: int) -> None:
         """

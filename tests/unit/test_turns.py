@@ -1,5 +1,6 @@
 """Short turns, with real descriptors."""
 
+import errno
 import os
 import socket
 from select import EPOLLHUP, EPOLLIN, EPOLLOUT, epoll
@@ -42,6 +43,14 @@ class _Reactor(ReactorBase):
 
     def installWaker(self) -> None:  # noqa: N802 - Twisted's name
         """Nobody wakes it."""
+
+
+class _Full:
+    """Waits for as many as C{max_user_watches} allows."""
+
+    def register(self, descriptor: int, events: int) -> None:
+        """One too many."""
+        raise OSError(errno.ENOSPC, "no room")
 
 
 class ShortTurnsTests(SynchronousTestCase):
@@ -118,6 +127,43 @@ class ShortTurnsTests(SynchronousTestCase):
         self.poller.unregister(gone)
         self.poller.unregister(changed)
         self.assertEqual(len(self.poller.poll(0, 1000)), MOST)
+
+    def test_pipe_closed_without_a_word(self) -> None:
+        """The next one with its number may be anything."""
+        reading, writing = os.pipe()
+        os.close(writing)
+        self.poller.register(reading, EPOLLIN)
+        os.close(reading)
+        ours, _ = self.pair()
+        if ours.fileno() != reading:
+            os.dup2(ours.fileno(), reading)
+            self.addCleanup(os.close, reading)
+        self.poller.register(reading, EPOLLIN)
+        self.poller.modify(reading, EPOLLOUT)
+        self.assertIn((reading, EPOLLOUT), self.poller.poll(0, 1000))
+        self.poller.unregister(reading)
+        self.assertEqual(self.poller.poll(0, 1000), [])
+
+    def test_no_room_to_take_it_first(self) -> None:
+        """A pipe is waited for all the same."""
+        other: Any = _Full()
+        self.poller._pipes.close()
+        self.poller._pipes = other
+        pipe = self.pipe()
+        self.assertEqual(self.poller.poll(0, 1000), [(pipe, EPOLLIN | EPOLLHUP)])
+        self.poller.modify(pipe, EPOLLIN)
+        self.poller.unregister(pipe)
+        self.assertEqual(self.poller.poll(0, 1000), [])
+
+    def test_no_room(self) -> None:
+        """Nothing is kept of one that is not waited for."""
+        poller = ShortTurns(_Full())
+        self.addCleanup(poller._pipes.close)
+        reading, writing = os.pipe()
+        self.addCleanup(os.close, reading)
+        os.close(writing)
+        self.assertRaises(OSError, poller.register, reading, EPOLLIN)
+        self.assertEqual(poller._pipes.poll(0, 10), [])
 
     def test_what_cannot_be_waited_for(self) -> None:
         """A file: the poller says so, and Twisted knows what to do."""
