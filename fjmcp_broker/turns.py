@@ -90,6 +90,32 @@ class ShortTurns:
         return getattr(self._poller, name)
 
 
+class Turn:
+    """
+    One turn: what C{EPollReactor.doPoll} does, but for the names that it puts on what
+    is written to Twisted's old log meanwhile, and that nobody reads here.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        """
+        @param reactor: whose turn it is.
+        """
+        self._poll = reactor._poller.poll
+        self._known = reactor._selectables
+        self._serve = reactor._doReadOrWrite
+
+    def __call__(self, timeout: float | None) -> None:
+        """
+        @param timeout: in seconds; C{None}: for as long as it takes.
+        """
+        known, serve = self._known, self._serve
+        for descriptor, event in self._poll(-1 if timeout is None else timeout, MOST):
+            # One that was served before it may have closed it.
+            selectable = known.get(descriptor)
+            if selectable is not None:
+                serve(selectable, descriptor, event)
+
+
 def keep_turns_short(reactor: Any) -> bool:
     """
     @param reactor: Twisted's, before it runs. C{Any}, because its poller is its own.
@@ -98,4 +124,6 @@ def keep_turns_short(reactor: Any) -> bool:
     if not isinstance(reactor, EPollReactor):
         return False
     reactor._poller = ShortTurns(reactor._poller)
+    anything: Any = reactor
+    anything.doIteration = anything.doPoll = Turn(reactor)
     return True

@@ -3,6 +3,8 @@
 import errno
 import os
 import socket
+from collections.abc import Callable
+from functools import partial
 from select import EPOLLHUP, EPOLLIN, EPOLLOUT, epoll
 from typing import Any
 
@@ -20,6 +22,8 @@ class Reader:
         """What it reads, and where it says so."""
         self.descriptor = descriptor
         self.order = order
+        self.then: Callable[[], object] = list
+        self.is_lost = False
 
     def fileno(self) -> int:
         """What the reactor looks at."""
@@ -33,9 +37,11 @@ class Reader:
         """It is ready."""
         os.read(self.descriptor, 1)
         self.order.append(self)
+        self.then()
 
     def connectionLost(self, reason: object) -> None:
         """The reactor forgets it."""
+        self.is_lost = True
 
 
 class _Reactor(ReactorBase):
@@ -179,9 +185,8 @@ class ShortTurnsTests(SynchronousTestCase):
 class ReactorTests(SynchronousTestCase):
     """Twisted's reactor."""
 
-    def test_answers_first(self) -> None:
-        """Where more is ready than a turn takes, what a pipe has is read first, though
-        it came last; and nothing is left out."""
+    def reactor(self) -> Any:
+        """One of its own, that does not run."""
         reactor: Any = EPollReactor()
         for end in ("i", "o"):
             waker = getattr(reactor.waker, end, None)
@@ -189,13 +194,54 @@ class ReactorTests(SynchronousTestCase):
                 self.addCleanup(os.close, waker)
         self.addCleanup(reactor._poller.close)
         self.assertTrue(keep_turns_short(reactor))
+        return reactor
+
+    def readable(self) -> int:
+        """A descriptor that has something."""
+        ours, theirs = socket.socketpair()
+        self.addCleanup(ours.close)
+        self.addCleanup(theirs.close)
+        theirs.send(b"?")
+        return ours.fileno()
+
+    def test_forgotten_in_the_same_turn(self) -> None:
+        """One that is not to be read any more is not read, though it was ready."""
+        reactor = self.reactor()
+        order: list[Reader] = []
+        first, second = Reader(self.readable(), order), Reader(self.readable(), order)
+        for one, other in ((first, second), (second, first)):
+            one.then = partial(reactor.removeReader, other)
+            reactor.addReader(one)
+        reactor.doIteration(0)
+        self.assertEqual(len(order), 1)
+        reactor.removeAll()
+
+    def test_one_that_fails(self) -> None:
+        """Is dropped and logged, and the next one is read."""
+        reactor = self.reactor()
+        order: list[Reader] = []
+        first, second = Reader(self.readable(), order), Reader(self.readable(), order)
+
+        def fail() -> None:
+            raise ValueError("as the test wants it")
+
+        first.then = fail
+        for each in (first, second):
+            reactor.addReader(each)
+        reactor.doIteration(None)
+        self.assertEqual(order, [first, second])
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        self.assertTrue(first.is_lost)
+        self.assertFalse(second.is_lost)
+        reactor.removeAll()
+
+    def test_answers_first(self) -> None:
+        """Where more is ready than a turn takes, what a pipe has is read first, though
+        it came last; and nothing is left out."""
+        reactor = self.reactor()
         order: list[Reader] = []
         for _ in range(2 * MOST):
-            ours, theirs = socket.socketpair()
-            self.addCleanup(ours.close)
-            self.addCleanup(theirs.close)
-            theirs.send(b"?")
-            reactor.addReader(Reader(ours.fileno(), order))
+            reactor.addReader(Reader(self.readable(), order))
         reading, writing = os.pipe()
         self.addCleanup(os.close, reading)
         self.addCleanup(os.close, writing)
