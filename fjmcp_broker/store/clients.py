@@ -6,6 +6,7 @@ from typing import Any
 import attrs
 
 from fjmcp_broker.oauth.clients import Client
+from fjmcp_broker.oauth.redirect_uris import find_registered
 
 
 @attrs.frozen
@@ -81,6 +82,20 @@ def find_stored(connection: Connection, client_id: str) -> StoredClient | None:
         last_used_at=last_used_at,
     )
     return StoredClient(client, expires_at)
+
+
+def may_redirect(connection: Connection, client_id: str, redirect_uri: str) -> bool:
+    """
+    @param connection: to the store.
+    @param client_id: of a sign-in under way.
+    @param redirect_uri: pinned when it began.
+    @return: whether the client is still there and has not given up that address since.
+    """
+    client = find(connection, client_id)
+    return (
+        client is not None
+        and find_registered(client.redirect_uris, redirect_uri) is not None
+    )
 
 
 def save_document(connection: Connection, client: Client, expires_at: int) -> None:

@@ -197,10 +197,11 @@ class CallbackEndpoint:
             expires_at=now + (row.expires_at - row.created_at),
         )
         policy = _policy(row)
+        target = row.request.redirect_uri
         approval = self._departure.prepare(SECOND_ATTEMPT)
 
         def restart(connection: Connection) -> bool:
-            if clients.find(connection, row.client_id) is None:
+            if not clients.may_redirect(connection, row.client_id, target):
                 return False
             pending.finish(connection, row.pending_id)
             approved = self._departure.approved(again, policy, approval)
@@ -219,6 +220,7 @@ class CallbackEndpoint:
     ) -> bytes:
         now = int(self._clock.seconds())
         policy = _policy(row)
+        target = row.request.redirect_uri
         full = (str(Scope.READ), str(Scope.WRITE))
         grant = Grant(
             grant_id=new_id(GRANT_ID_PREFIX, self._random_bytes),
@@ -240,7 +242,7 @@ class CallbackEndpoint:
         )
 
         def issue(connection: Connection) -> bool:
-            if clients.find(connection, row.client_id) is None:
+            if not clients.may_redirect(connection, row.client_id, target):
                 return False
             note_user(connection, user, now)
             grants.insert(connection, grant)

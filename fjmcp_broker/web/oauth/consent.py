@@ -267,8 +267,8 @@ class ConsentEndpoint:
         sign-in.
 
         @param asked: what the form carried; C{None}: there is a row.
-        @return: the sign-in, decided; C{None}: expired, over, or without its client,
-            and nothing has changed.
+        @return: the sign-in, decided; C{None}: expired, over, or without its client or
+            that one's redirect URI, and nothing has changed.
         """
 
         def write(connection: Connection) -> PendingAuthorization:
@@ -283,9 +283,11 @@ class ConsentEndpoint:
             if asked is not None and asked.document is not None:
                 document = asked.document
                 clients.save_document(connection, document.client, document.save_until)
-            # The collector may have removed the client since the page was made.
-            known = clients.find(connection, decided.client_id) is not None
-            if not known or not pending.decide(connection, decided, now):
+            # Since the page was made the collector may have removed the client, or the
+            # operator or its document the address.
+            target = decided.request.redirect_uri
+            goes_on = clients.may_redirect(connection, decided.client_id, target)
+            if not goes_on or not pending.decide(connection, decided, now):
                 raise _Over
             return decided
 

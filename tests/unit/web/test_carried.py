@@ -358,6 +358,42 @@ class ElsewhereTests(CarriedCase):
         self.assertEqual(self.site.count("pending_authorizations"), 0)
 
 
+class ChangedTests(CarriedCase):
+    """The client gives up an address while somebody signs in."""
+
+    def move(self, old: str, new: str) -> None:
+        """
+        Its metadata has the new address in place of the old one from here on.
+        """
+        self.site.write(
+            lambda c: (
+                c.execute(
+                    "UPDATE clients SET metadata = replace(metadata, ?, ?)", (old, new)
+                ).rowcount
+            )
+        )
+
+    def test_before_the_answer(self) -> None:
+        """Nothing is sent to the old one, neither a code nor that there is none."""
+        self.move(WEB_REDIRECT, CALLBACK)
+        self.assert_over(self.page)
+        self.assertEqual(self.site.count("pending_authorizations"), 0)
+
+    def test_before_the_return(self) -> None:
+        """Likewise, also when Forgejo would have to be asked once more."""
+        for outcome in (None, CodeRefused("counter", restart=True)):
+            page = self.browser.get(authorize_target(self.client_id))
+            leaving = self.browser.submit(page, "full")
+            self.move(WEB_REDIRECT, CALLBACK)
+            if outcome is not None:
+                self.site.upstream.outcomes = [outcome]
+            answer = self.browser.get(callback_target(leaving, code="gta_x"))
+            self.assertEqual(answer.status, 400)
+            self.assertFalse(answer.headers.hasHeader("Location"))
+            self.assertEqual(self.site.count("grants"), 0)
+            self.move(CALLBACK, WEB_REDIRECT)
+
+
 class RestartTests(CarriedCase):
     """Nothing that an operator does shows."""
 
