@@ -6,9 +6,12 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessDone, ProcessTerminated
+from twisted.internet.interfaces import IReadDescriptor
 from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
@@ -203,6 +206,56 @@ class TransportTests(TestCase):
             self.spawn("true")
             await self.told.reason
             self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1, event)
+
+
+class _FullReactor:
+    """The kernel watches a few descriptors more, and then no others."""
+
+    def __init__(self, room: int) -> None:
+        """
+        @param room: how many more.
+        """
+        self._room = room
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(reactor, name)
+
+    def addReader(self, reader: IReadDescriptor) -> None:  # noqa: N802
+        """As epoll_ctl(2) does it."""
+        if not self._room:
+            raise OSError(errno.ENOSPC, "max_user_watches")
+        self._room -= 1
+        reactor.addReader(reader)
+
+
+class FullReactorTests(TestCase):
+    """There is no room to watch a process."""
+
+    timeout = 60
+
+    async def test_its_pipes(self) -> None:
+        """It is killed and reaped, and nothing of it is left."""
+        for room in range(3):
+            descriptors, before = os.listdir("/proc/self/fd"), _children()
+            told = Told()
+            with self.assertRaises(OSError):
+                Spawner(_FullReactor(room)).spawn(told, ["/bin/sleep", "1000"], {}, "/")
+            self.assertEqual(os.listdir("/proc/self/fd"), descriptors)
+            new = _children() - before
+            await until(lambda new=new: new.isdisjoint(_children()))  # type: ignore[misc]
+            self.assertEqual(told.events, [])
+
+    async def test_its_end(self) -> None:
+        """Then it is told of by SIGCHLD."""
+        told = Told()
+        Spawner(_FullReactor(3)).spawn(told, ["/bin/sh", "-c", "exit 3"], {}, "/")
+        error = await told.reason
+        self.assertEqual(error.exitCode, 3)
+
+
+def _children() -> set[str]:
+    pid = os.getpid()
+    return set(Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
 
 
 class WithoutPidfdTests(TransportTests):

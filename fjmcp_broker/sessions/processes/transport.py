@@ -10,6 +10,7 @@ that hardly grows; and the kernel tells of its end by a descriptor (pidfd, Linux
 """
 
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
@@ -109,6 +110,7 @@ class ProcessTransport:
         @param protocol: hears of the process.
         @param pid: of a process that was just started, and that nobody else reaps.
         @param ends: our ends of its pipes, by the number that it knows them by.
+        @raise OSError: there is no room to watch them; the process is killed.
         """
         self.pid = pid
         self.pipes: dict[int, Any] = {}
@@ -116,9 +118,13 @@ class ProcessTransport:
         self._protocol: IProcessProtocol | None = protocol
         self._reason: Failure | None = None
         self._pidfd = -1
-        self.pipes[STDIN] = InputPipe(reactor, self, STDIN, ends[STDIN])
-        for number in (STDOUT, STDERR):
-            self.pipes[number] = _Output(reactor, self, number, ends[number])
+        try:
+            self.pipes[STDIN] = InputPipe(reactor, self, STDIN, ends[STDIN])
+            for number in (STDOUT, STDERR):
+                self.pipes[number] = _Output(reactor, self, number, ends[number])
+        except BaseException:
+            self._give_up(ends)
+            raise
 
     def watch(self, open_pidfd: Callable[[int], int]) -> None:
         """
@@ -129,10 +135,10 @@ class ProcessTransport:
         """
         try:
             self._pidfd = open_pidfd(self.pid)
-        except OSError:
-            registerReapProcessHandler(self.pid, self)
-        else:
             self._reactor.addReader(self)
+        except OSError:
+            self._forget()
+            registerReapProcessHandler(self.pid, self)
 
     # Towards the child's supervisor
 
@@ -256,6 +262,18 @@ class ProcessTransport:
         self._end_if_over()
 
     # Inside
+
+    def _give_up(self, ends: Mapping[int, int]) -> None:
+        # The kernel bounds how much is watched (epoll(7), max_user_watches). Whom
+        # nobody hears must not run on, with a user's token.
+        self._protocol = None
+        for pipe in self.pipes.values():
+            pipe.stopReading()
+        self.pipes.clear()
+        for end in ends.values():
+            os.close(end)
+        os.killpg(self.pid, signal.SIGKILL)
+        registerReapProcessHandler(self.pid, self)
 
     def _close(self, number: int) -> None:
         if number in self.pipes:
