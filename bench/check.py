@@ -24,12 +24,12 @@ ROUNDS: Final = 5
 SECONDS: Final = 1.0
 CONNECTIONS: Final = 16
 
-USUAL_OVER_BARE: Final = 1.9
-OVER_BARE: Final = 2.8
-OVER_PEER: Final = 0.75
+USUAL_OVER_BARE: Final = 0.75
+OVER_BARE: Final = 1.1
+OVER_PEER: Final = 0.25
 PEAK: Final = 3.0
-EMPTY_MIB: Final = 80.0
-SESSION_KIB: Final = 32.0
+EMPTY_MIB: Final = 72.0
+SESSION_KIB: Final = 24.0
 
 _BARE: Final = "a bare resource"
 _BROKER: Final = "broker"
