@@ -242,9 +242,10 @@ class CallbackEndpoint:
         )
 
         def issue(connection: Connection) -> bool:
+            # True of the user whatever has become of the client.
+            note_user(connection, user, now)
             if not clients.may_redirect(connection, row.client_id, target):
                 return False
-            note_user(connection, user, now)
             grants.insert(connection, grant)
             tokens.insert_code(connection, code)
             clients.mark_used(connection, row.client_id, now)

@@ -2,12 +2,17 @@
 
 import re
 from html import unescape
+from sqlite3 import Connection
 from urllib.parse import parse_qsl, urlsplit
 
+import attrs
 from twisted.logger import capturedLogs, formatEvent
 
+from fjmcp_broker.secret import Secret
+from fjmcp_broker.store import upstream_tokens, users
 from fjmcp_broker.store.database import Database
 from fjmcp_broker.store.errors import StoreUnavailable
+from fjmcp_broker.store.upstream_tokens import UpstreamSet
 from fjmcp_broker.upstream.errors import (
     CodeRefused,
     IdentityMismatch,
@@ -18,6 +23,7 @@ from fjmcp_broker.upstream.errors import (
     UpstreamUnavailable,
 )
 from fjmcp_broker.upstream.interfaces import SignedInUser
+from tests.unit.store.memory import NOW
 from tests.unit.web.callback_case import CallbackCase
 from tests.unit.web.sign_in_fakes import FORGEJO_URL, USER, FragileDatabase
 from tests.unit.web.signin import (
@@ -236,6 +242,24 @@ class ExchangeFailureTests(CallbackCase):
             self.site.upstream.on_call = self.remove_clients
             answer = self.browser.get(callback_target(leaving, code="gta_x"))
             self.assert_page(answer, 400)
+
+    def test_user_of_a_vanished_client_may_go_on(self) -> None:
+        """Who has just been judged is not kept out with the other clients for that."""
+        token = Secret("t")
+        waiting = UpstreamSet(7, token, token, NOW + 3600, state="needs_sign_in")
+
+        def keep(connection: Connection) -> None:
+            users.upsert_user(connection, 7, "", "", NOW)
+            upstream_tokens.save(connection, self.site.sealer, waiting)
+
+        self.site.write(keep)
+        leaving = self.leave()
+        self.site.upstream.outcomes = [attrs.evolve(USER, waiting=waiting)]
+        self.site.upstream.on_call = self.remove_clients
+        answer = self.browser.get(callback_target(leaving, code="gta_x"))
+        self.assert_page(answer, 400)
+        state = self.site.read(lambda c: upstream_tokens.state_of(c, 7))
+        self.assertEqual(state, "usable")
 
     def remove_clients(self) -> None:
         """
