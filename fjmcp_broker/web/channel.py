@@ -131,7 +131,8 @@ class BrokerChannel(QuickChannel):
         if self.is_refused:
             # Read and thrown away: see LINGER_SECONDS.
             return
-        self._receiving = self._receiving or not self._handling
+        waits = self._handling or self.paused
+        self._receiving = self._receiving or not waits
         super().dataReceived(data)
         # Most requests come as a whole and never see a timer.
         if self._receiving and self._deadline is None and self.transport is not None:
@@ -180,7 +181,22 @@ class BrokerChannel(QuickChannel):
         @param request: it is answered.
         """
         self._handling = False
+        # What has come behind it stays where it is until its answer has left: whoever
+        # asks and asks and reads nothing would have all the answers kept here.
+        self.paused = self._waitingForTransport
         super().requestDone(request)
+        self._pause_if_paused()
+
+    def resumeProducing(self) -> None:
+        """What was written has left."""
+        super().resumeProducing()
+        if self._waitingForTransport:
+            self._pause_if_paused()  # the rest of an answer has filled it again
+        elif self.paused:
+            self.paused = False
+            data = self.clearLineBuffer()
+            if data:
+                self.dataReceived(data)
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         """
@@ -191,6 +207,10 @@ class BrokerChannel(QuickChannel):
         self._cancel_deadline()
         super().connectionLost(reason)
         self.site.channel_closed(self)
+
+    def _pause_if_paused(self) -> None:
+        if self.paused and self.persistent:
+            self._networkProducer.pauseProducing()
 
     def _seconds(self) -> float:
         return RECEIVE_SECONDS + (self.length or 0) / SLOWEST_BYTES_PER_SECOND

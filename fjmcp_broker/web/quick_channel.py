@@ -184,7 +184,7 @@ class QuickChannel(HTTPChannel):
         # With half of a head there is a request already, and nothing in the buffer if
         # what came last ended with a line.
         waits = self.line_mode and not self._buffer and not self._busyReceiving
-        return bool(waits) and not self.requests
+        return bool(waits) and not self.requests and not self.paused
 
     @property
     def _is_closing(self) -> bool:
