@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from fjmcp_broker.bookkeeping import FLUSH_SECONDS, Bookkeeping
 from fjmcp_broker.limits.addresses import parse_address
 from fjmcp_broker.store import audit, traces
-from fjmcp_broker.store.audit import Kind, event_of
+from fjmcp_broker.store.audit import AuditEvent, Kind, event_of
 from fjmcp_broker.store.database import Database
 from fjmcp_broker.store.errors import StoreUnavailable
 from fjmcp_broker.trace.attempts import Attempt
@@ -68,6 +68,11 @@ class TracedCase(CallbackCase):
         self.client_id = self.site.register()
         self.browser = Browser(self.site)
 
+    def waiting_events(self) -> list[AuditEvent]:
+        """What the audit trail is going to have; no calls of tools are made here."""
+        rows: Any = self.books.trail._waiting
+        return [event_of(row) for row in rows]
+
     def attempts(self) -> list[Attempt]:
         """All of them, the oldest first."""
         return list(self.books._book._attempts.values())
@@ -101,7 +106,7 @@ class JourneyTests(TracedCase):
         self.assertEqual(attempt.client_id, self.client_id)
         self.assertEqual(attempt.user_id, USER.user_id)
         self.assertEqual({step.network for step in attempt.steps}, {NETWORK})
-        (event,) = map(event_of, self.books.trail._waiting)
+        (event,) = self.waiting_events()
         self.assertEqual(
             (event.kind, event.outcome, event.user_id, event.grant_id),
             (Kind.SIGN_IN, "ok", USER.user_id, attempt.grant_id),
@@ -137,7 +142,7 @@ class JourneyTests(TracedCase):
         self.assertEqual(self.outcome(), "cancelled")
         self.browser.submit(page, "full")
         self.assertEqual(self.outcome(), "expired")
-        (event,) = map(event_of, self.books.trail._waiting)
+        (event,) = self.waiting_events()
         self.assertEqual(event.outcome, "cancelled")
 
     def test_nothing_else_begins_an_attempt(self) -> None:
@@ -167,8 +172,7 @@ class CallbackTests(TracedCase):
             self.site.upstream.outcomes = [failure]
             self.browser.get(callback_target(self.leave(), code="gta_x"))
             self.assertEqual(self.outcome(number), word)
-        waiting = self.books.trail._waiting
-        outcomes = [event_of(row).outcome for row in waiting]
+        outcomes = [event.outcome for event in self.waiting_events()]
         self.assertEqual(outcomes, [word for _, word in cases])
 
     def test_begun_again(self) -> None:
