@@ -18,6 +18,7 @@ from fjmcp_broker.sessions.stateless.calls import CallObserver
 from fjmcp_broker.sessions.stateless.shared import name_of_shared
 from fjmcp_broker.web.mcp.endpoint import McpEndpoint
 from fjmcp_broker.web.root import Root
+from fjmcp_broker.web.site import BrokerSite
 from tests.unit.web.mcp_world import McpWorld, Wire
 
 VERSION = "2026-07-28"
@@ -238,7 +239,8 @@ class ModernCase(McpWorld):
             replays=self.replays,
             annotate=self.annotate,
         )
-        self.site.resource = Root(self.endpoint, notFound())
+        root = Root(self.endpoint, notFound())
+        self.site = BrokerSite(root, self.clock, {b"/mcp": self.admission})
         self.shared = self.fakes.by_grant["g_1"] = FakeShared()
 
     def ask(self, message: Any, *arguments: Any, **named: Any) -> Wire:
