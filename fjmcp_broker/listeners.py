@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort
+from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.logger import Logger
 
 from fjmcp_broker.config import ListenAddress
 from fjmcp_broker.errors import BrokerError
+
+BACKLOG: Final = 1024
+"""Connections that the system keeps until they are accepted. Of more than those that
+come in the same moment the first word is lost, and said again after a second."""
+
+_HAVE_BACKLOG: Final = ("tcp", "tcp6", "ssl", "unix")
 
 
 @attrs.frozen
@@ -54,7 +60,7 @@ class Listeners:
             it goes on until L{Listeners.stop}.
         """
         for each in self._listeners:
-            endpoint = serverFromString(self._reactor, each.address.endpoint)
+            endpoint = _endpoint(self._reactor, each.address.endpoint)
             try:
                 self._ports.append(await endpoint.listen(each.factory))
             except (CannotListenError, OSError, OverflowError) as error:
@@ -73,3 +79,16 @@ class Listeners:
             stopped: Deferred[None] | None = port.stopListening()
             if stopped is not None:
                 await stopped
+
+
+def _endpoint(reactor: Any, text: str) -> IStreamServerEndpoint:
+    endpoint: IStreamServerEndpoint
+    if text.partition(":")[0] in _HAVE_BACKLOG and ":backlog=" not in text:
+        try:
+            endpoint = serverFromString(reactor, f"{text}:backlog={BACKLOG}")
+        except TypeError:
+            pass  # it says how many without the name
+        else:
+            return endpoint
+    endpoint = serverFromString(reactor, text)
+    return endpoint
