@@ -50,7 +50,7 @@ class Told(ProcessProtocol):
         """It has said something."""
         self.said += data
 
-    def childConnectionLost(self, childFD: int) -> None:  # noqa: N803
+    def childConnectionLost(self, childFD: int) -> None:  # noqa: N803 - Twisted's
         """A pipe is closed."""
         self._keep(f"lost {childFD}")
 
@@ -228,7 +228,7 @@ class _FullReactor:
     def __getattr__(self, name: str) -> Any:
         return getattr(reactor, name)
 
-    def addReader(self, reader: IReadDescriptor) -> None:  # noqa: N802
+    def addReader(self, reader: IReadDescriptor) -> None:  # noqa: N802 - Twisted's
         """As epoll_ctl(2) does it."""
         if not self._room:
             raise OSError(errno.ENOSPC, "max_user_watches")

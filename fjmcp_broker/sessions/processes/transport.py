@@ -69,7 +69,7 @@ class ISpawner(Interface):
 class _Output(ProcessReader):
     """An output of a process."""
 
-    def doRead(self) -> Exception | None:  # noqa: N802
+    def doRead(self) -> Exception | None:  # noqa: N802 - Twisted's
         """It has something, or was closed."""
         try:
             data = os.read(self.fileno(), _READ_BYTES)
@@ -159,7 +159,7 @@ class ProcessTransport:
         else:
             producer.stopProducing()
 
-    def unregisterProducer(self) -> None:  # noqa: N802
+    def unregisterProducer(self) -> None:  # noqa: N802 - Twisted's
         """Nobody produces for standard input any more."""
         if STDIN in self.pipes:
             self.pipes[STDIN].unregisterProducer()
@@ -168,7 +168,7 @@ class ProcessTransport:
         """Close standard input behind what was written."""
         self._close(STDIN)
 
-    def closeStdout(self) -> None:  # noqa: N802
+    def closeStdout(self) -> None:  # noqa: N802 - Twisted's
         """Read standard output no further."""
         self._close(STDOUT)
 
@@ -210,13 +210,13 @@ class ProcessTransport:
         """
         return self._pidfd
 
-    def logPrefix(self) -> str:  # noqa: N802
+    def logPrefix(self) -> str:  # noqa: N802 - Twisted's
         """
         @return: what it is called in the log.
         """
         return "process"
 
-    def doRead(self) -> None:  # noqa: N802
+    def doRead(self) -> None:  # noqa: N802 - Twisted's
         """The process has ended."""
         status = self._wait()
         if status is not None:
@@ -234,7 +234,7 @@ class ProcessTransport:
 
     # From Twisted where there is no pidfd
 
-    def reapProcess(self) -> None:  # noqa: N802
+    def reapProcess(self) -> None:  # noqa: N802 - Twisted's
         """Some process has ended."""
         status = self._wait()
         if status is not None:

@@ -91,9 +91,10 @@ class ExchangeFailureTests(CallbackCase):
         ):
             self.assert_error(self.finish(failure), "temporarily_unavailable")
 
-    def test_store_that_fails_later_is_told_to_the_client(self) -> None:
-        """The sign-in is spent by then, and opening the address again does not help:
-        the client hears that it may begin anew."""
+    def fragile_store(self) -> FragileDatabase:
+        """
+        @return: the store of a new site, which fails when it is told to.
+        """
         made: list[FragileDatabase] = []
 
         def wrap(inner: Database) -> Database:
@@ -103,33 +104,31 @@ class ExchangeFailureTests(CallbackCase):
         self.site = Site(self, wrap=wrap)
         self.client_id = self.site.register()
         self.browser = Browser(self.site)
+        return made[0]
+
+    def test_store_that_fails_later_is_told_to_the_client(self) -> None:
+        """The sign-in is spent by then, and opening the address again does not help:
+        the client hears that it may begin anew."""
+        store = self.fragile_store()
 
         def break_down() -> None:
-            made[0].failure = StoreUnavailable("disk full")
+            store.failure = StoreUnavailable("disk full")
 
         self.site.upstream.on_call = break_down
         for outcome in (USER, CodeRefused("counter", restart=True)):
-            made[0].failure = None
+            store.failure = None
             self.assert_error(self.finish(outcome), "temporarily_unavailable")
             self.assertEqual(list(self.browser.cookies), ["__Host-fjmcp_consent"])
 
     def test_store_that_fails_at_once_spends_nothing(self) -> None:
         """What comes with the return is written before Forgejo's code is used: the
         proof that its tokens can be stored. The same address works later."""
-        made: list[FragileDatabase] = []
-
-        def wrap(inner: Database) -> Database:
-            made.append(FragileDatabase(inner))
-            return made[0]
-
-        self.site = Site(self, wrap=wrap)
-        self.client_id = self.site.register()
-        self.browser = Browser(self.site)
+        store = self.fragile_store()
         target = callback_target(self.leave(), code="gta_x")
-        made[0].failure = StoreUnavailable("disk full")
+        store.failure = StoreUnavailable("disk full")
         self.assertEqual(self.browser.get(target).status, 503)
         self.assertEqual(self.site.upstream.calls, [])
-        made[0].failure = None
+        store.failure = None
         self.assertIn("code", self.browser.get(target).query)
 
     def test_user_who_is_not_allowed(self) -> None:
