@@ -2,20 +2,21 @@
 Load: closed loops, each with one request at a time on a connection of its own.
 """
 
-import selectors
+import select
 import time
 from collections.abc import Mapping, Sequence
 from itertools import count
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import attrs
 
 from bench.targets import Target
-from bench.wire import Connection, WireError, check_call, check_large_call
+from bench.wire import Connection, Repeated, WireError, check_call, check_large_call
 
 WARM_SECONDS: Final = 0.5
 _PATIENCE_SECONDS: Final = 60
-_NUMBERS: Final = count(1)
+_NUMBERS: Final = count(10**11)
+"""Of calls; all have as many digits, so that calls are as long as each other."""
 
 
 @attrs.frozen
@@ -80,34 +81,70 @@ class Background:
 
 
 class _Loop:
-    """One connection and the call that it waits for."""
+    """
+    One connection and the call that it waits for.
+
+    Calls are the same but for their number, which is their id and in their text. So
+    are answers: one that has been checked is compared with the next ones, which costs
+    less than to parse them, and misses nothing.
+
+    @ivar began: when the call was sent.
+    @ivar ended: when its answer had come, before it was checked.
+    @ivar has_been_answered: whether any call was.
+    """
 
     def __init__(self, target: Target, headers: Mapping[str, str]) -> None:
-        self._target = target
-        self._headers = headers
+        """
+        @param target: runs.
+        @param headers: of its session.
+        """
+        self._says = target.tool.says
+        self._number = b""
         self.connection = Connection(target.port)
-        self._id = 0
-        self._text = ""
-        self.began = 0.0
+        number = next(_NUMBERS)
+        body = target.call(
+            number, target.tool.name, target.tool.arguments(_text(b"%d" % number))
+        )
+        request = self.connection.prepare("POST", "/mcp", headers, body)
+        self._request = Repeated(request, b"%d" % number)
+        self._answer: Repeated | None = None
+        self._is_cut = False
+        self.began = self.ended = 0.0
         self.has_been_answered = False
 
     def begin(self) -> None:
-        self._id = next(_NUMBERS)
-        self._text = f"this is the text of call {self._id:>12}"
-        tool = self._target.tool
-        body = self._target.call(self._id, tool.name, tool.arguments(self._text))
-        request = self.connection.prepare("POST", "/mcp", self._headers, body)
+        """Send the next call."""
+        self._number = number = b"%d" % next(_NUMBERS)
+        request = self._request.with_number(number)
         self.began = time.perf_counter()
         self.connection.send(request)
 
     def is_answered(self) -> bool:
-        answer = self.connection.receive()
+        """
+        Read what has come.
+
+        @return: whether the answer is complete, and is the right one.
+        @raise WireError: it is not.
+        """
+        data = self.connection.read()
+        self.ended = time.perf_counter()
+        if self._answer is not None and self._answer.is_with_number(data, self._number):
+            return True
+        answer = self.connection.take(data)
         if answer is None:
+            self._answer = None
+            self._is_cut = True
             return False
-        says = self._target.tool.says
-        check_call(answer, self._id, None if says is None else says + self._text)
+        text = None if self._says is None else self._says + _text(self._number)
+        check_call(answer, int(self._number), text)
+        self._answer = None if self._is_cut else Repeated(data, self._number)
+        self._is_cut = False
         self.has_been_answered = True
         return True
+
+
+def _text(number: bytes) -> str:
+    return f"this is the text of call {number.decode()}"
 
 
 def run(
@@ -129,32 +166,36 @@ def run(
     @return: what came of it.
     @raise WireError: an answer was wrong, or none came.
     """
-    selector = selectors.DefaultSelector()
-    loops = [
-        _Loop(target, sessions[number % len(sessions)]) for number in range(connections)
-    ]
+    poller = select.epoll()
+    loops = {
+        loop.connection.socket.fileno(): loop
+        for loop in (
+            _Loop(target, sessions[number % len(sessions)])
+            for number in range(connections)
+        )
+    }
     try:
-        for loop in loops:
-            selector.register(loop.connection.socket, selectors.EVENT_READ, loop)
+        for descriptor, loop in loops.items():
+            poller.register(descriptor, select.EPOLLIN)
             loop.begin()
         if background is not None:
             background.turn(time.perf_counter())
-        _drive(selector, WARM_SECONDS, [], background)
+        _drive(poller, loops, WARM_SECONDS, [], background)
         deadline = time.perf_counter() + _PATIENCE_SECONDS
         while not (
-            all(loop.has_been_answered for loop in loops)
+            all(loop.has_been_answered for loop in loops.values())
             and (background is None or background.goes_on)
         ):
             if time.perf_counter() > deadline:
                 raise WireError("a connection has had no answer for a minute")
-            _drive(selector, WARM_SECONDS / 5, [], background)
+            _drive(poller, loops, WARM_SECONDS / 5, [], background)
         latencies: list[float] = []
         cpu = target.process.cpu_seconds()
-        took = _drive(selector, seconds, latencies, background)
+        took = _drive(poller, loops, seconds, latencies, background)
         cpu = target.process.cpu_seconds() - cpu
     finally:
-        selector.close()
-        for loop in loops:
+        poller.close()
+        for loop in loops.values():
             loop.connection.close()
         if background is not None:
             background.close()
@@ -165,24 +206,24 @@ def run(
 
 
 def _drive(
-    selector: selectors.BaseSelector,
+    poller: select.epoll,
+    loops: Mapping[int, _Loop],
     seconds: float,
     latencies: list[float],
     background: Background | None,
 ) -> float:
     began = now = time.perf_counter()
     while now < began + seconds:
-        ready = selector.select(_PATIENCE_SECONDS if background is None else 0.05)
+        ready = poller.poll(_PATIENCE_SECONDS if background is None else 0.05)
         if not ready and background is None:
             raise WireError(f"no answer within {_PATIENCE_SECONDS} s")
-        for key, _ in ready:
-            loop = cast(_Loop, key.data)
+        for descriptor, _ in ready:
+            loop = loops[descriptor]
             if loop.is_answered():
-                now = time.perf_counter()
-                latencies.append(now - loop.began)
+                latencies.append(loop.ended - loop.began)
                 loop.begin()
+        now = time.perf_counter()
         if background is not None:
-            now = time.perf_counter()
             background.turn(now)
     return now - began
 

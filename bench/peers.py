@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +19,9 @@ from bench.report import say
 from bench.targets import Target
 
 _NODE_VERSION: Final = 20
+_PYTHON: Final = sha256(sys.version.encode()).hexdigest()[:8]
+"""The interpreter, as it was built: the broker and its peers run in the same one."""
+
 _Child = Sequence[str]
 
 _FASTMCP: Final = (
@@ -56,7 +60,8 @@ class Peer:
 
     @property
     def _directory(self) -> Path:
-        return CACHE / f"{self.registry}-{self.package}-{self.version}".lower()
+        name = f"{self.registry}-{self.package}-{self.version}".lower()
+        return CACHE / (name if self.registry == "npm" else f"{name}-{_PYTHON}")
 
     @property
     def is_installed(self) -> bool:

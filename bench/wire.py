@@ -131,6 +131,35 @@ class Reader:
         return answer
 
 
+class Repeated:
+    """
+    Bytes that come again and again with nothing changed but a number in them, which
+    always has as many digits and may be there more than once.
+    """
+
+    def __init__(self, data: bytes, number: bytes) -> None:
+        """
+        @param data: as they are with one number.
+        @param number: that number.
+        """
+        self._parts = data.split(number)
+
+    def with_number(self, number: bytes) -> bytes:
+        """
+        @param number: another one.
+        @return: the bytes with it.
+        """
+        return number.join(self._parts)
+
+    def is_with_number(self, data: bytes, number: bytes) -> bool:
+        """
+        @param data: any.
+        @param number: another one.
+        @return: whether they are the bytes with it, and it is in them.
+        """
+        return len(self._parts) > 1 and data == number.join(self._parts)
+
+
 class Connection:
     """
     One connection to a target, for one request at a time.
@@ -165,6 +194,26 @@ class Connection:
         """
         self.socket.sendall(request)
 
+    def read(self) -> bytes:
+        """
+        Read once; blocks unless something is there.
+
+        @return: what came; for L{take}, unless it is known to be a whole answer.
+        @raise WireError: the connection was closed.
+        """
+        data = self.socket.recv(READ_BYTES)
+        if not data:
+            raise WireError("the connection was closed")
+        return data
+
+    def take(self, data: bytes) -> Answer | None:
+        """
+        @param data: as it came from L{read}.
+        @return: the answer, if it is complete with that.
+        @raise WireError: it is no HTTP.
+        """
+        return self._reader.receive(data)
+
     def receive(self) -> Answer | None:
         """
         Read once; blocks unless something is there.
@@ -172,10 +221,7 @@ class Connection:
         @return: the answer, if it is complete.
         @raise WireError: the connection was closed, or what came is no HTTP.
         """
-        data = self.socket.recv(READ_BYTES)
-        if not data:
-            raise WireError("the connection was closed")
-        return self._reader.receive(data)
+        return self.take(self.read())
 
     def ask(
         self, method: str, path: str, headers: Mapping[str, str], body: bytes = b""

@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from bench.echo_child import answer
-from bench.wire import Answer, Reader, WireError, check_call, check_large_call
+from bench.wire import (
+    Answer,
+    Reader,
+    Repeated,
+    WireError,
+    check_call,
+    check_large_call,
+)
 
 _BODY = b'{"jsonrpc":"2.0","id":7,"result":{"content":[{"type":"text","text":"hi"}]}}'
 _EVENTS = b"id: a-1\ndata: \n\nevent: message\nid: a-2\ndata: " + _BODY + b"\n\n"
@@ -109,3 +116,38 @@ class ChildTests(SynchronousTestCase):
         listed = json.loads(answer(b'{"id":1,"method":"tools/list"}'))
         self.assertEqual(len(listed["result"]["tools"]), 2)
         self.assertIn("error", json.loads(answer(b'{"id":1,"method":"what"}')))
+
+
+class RepeatedTests(SynchronousTestCase):
+    """Bytes that are the same but for a number."""
+
+    @given(
+        st.integers(10**11, 10**12 - 1), st.integers(10**11, 10**12 - 1), st.binary()
+    )
+    def test_number(self, first: int, second: int, ends: bytes) -> None:
+        """With another number they are what they would be with that one."""
+
+        def said(id: int, text: int) -> bytes:
+            return b'%b{"id":%d,"text":"of %d"}%b' % (ends, id, text, ends)
+
+        repeated = Repeated(said(first, first), b"%d" % first)
+        number = b"%d" % second
+        self.assertEqual(repeated.with_number(number), said(second, second))
+        self.assertTrue(repeated.is_with_number(said(second, second), number))
+
+    def test_difference(self) -> None:
+        """Anything else that differs is seen."""
+        repeated = Repeated(b'{"id":111,"text":"111"}', b"111")
+        for other in (
+            b'{"id":222,"text":"111"}',
+            b'{"id":111,"text":"222"}',
+            b'{"id":222,"text":"222"',
+            b'{"id":222,"text":"222"} ',
+            b'{"id":333,"text":"333"}',
+            b"",
+        ):
+            self.assertFalse(repeated.is_with_number(other, b"222"), other)
+
+    def test_none(self) -> None:
+        """Without the number nothing is it, or any answer would be right."""
+        self.assertFalse(Repeated(b"{}", b"111").is_with_number(b"{}", b"222"))
