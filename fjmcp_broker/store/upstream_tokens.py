@@ -167,21 +167,31 @@ def mark_needs_sign_in(
     return changed.rowcount == 1
 
 
-def mark_usable(
-    connection: Connection, user_id: int, *, unless_changed_since: UpstreamSet
-) -> bool:
+def is_stored(connection: Connection, tokens: UpstreamSet) -> bool:
     """
-    Note that a user who signed in may go on.
+    @param connection: to the store.
+    @param tokens: some set of a user.
+    @return: whether it is the one that is stored, in whatever state.
+    """
+    row = connection.execute(
+        "SELECT 1 FROM upstream_tokens WHERE user_id = ? AND refresh_digest = ?",
+        (tokens.user_id, tokens.refresh_digest),
+    ).fetchone()
+    return row is not None
+
+
+def mark_usable(connection: Connection, user_id: int) -> bool:
+    """
+    Note that a user may go on.
 
     @param connection: in a transaction that may write.
     @param user_id: Forgejo's number.
-    @param unless_changed_since: the set by which the user was judged.
-    @return: whether the stored set was that one and was suspended until now.
+    @return: whether the user was suspended until now.
     """
     changed = connection.execute(
         "UPDATE upstream_tokens SET state = 'usable'"
-        " WHERE user_id = ? AND refresh_digest = ? AND state = 'needs_sign_in'",
-        (user_id, unless_changed_since.refresh_digest),
+        " WHERE user_id = ? AND state = 'needs_sign_in'",
+        (user_id,),
     )
     return changed.rowcount == 1
 

@@ -13,7 +13,7 @@ from fjmcp_broker.oauth.access import AccessRules
 from fjmcp_broker.store.upstream_tokens import UpstreamSet
 
 from .errors import IdentityMismatch, NotAllowed
-from .interfaces import IForgejo, UserInfo
+from .interfaces import IForgejo, Release, UserInfo
 from .keeper import Keeper
 from .tasks import Task, Tasks
 
@@ -69,30 +69,30 @@ class AccessGate:
             self._questions[tokens.user_id] = task
         return task
 
-    async def judge(self, tokens: UpstreamSet, user: UserInfo) -> bool:
+    async def judge(self, tokens: UpstreamSet, user: UserInfo) -> Release | None:
         """
         Judge a user. Whoever is not allowed has the set suspended: nothing is
         deleted.
 
         @param tokens: the user's, committed.
         @param user: as Forgejo says, asked with this very set.
-        @return: whether the set is suspended, and to be made usable again.
+        @return: makes the user's set usable, which it is not; C{None}: it is.
         @raise NotAllowed: the user is not on the list.
         @raise StoreError: the judgement could not be written.
         """
         if self._rules.let_everybody_in:
-            return False
+            return None
         if not self._rules.allow(user.login, user.groups):
             self._admitted.pop(user.user_id, None)
             self._log.warn(
                 "user {user_id} is not among those who may sign in",
                 user_id=user.user_id,
             )
-            await self._keeper.suspend(tokens)
+            await self._keeper.suspend(tokens, is_judgement=True)
             raise NotAllowed(user.login)
-        is_suspended = await self._keeper.is_suspended(user.user_id)
+        release = await self._keeper.admit(user.user_id)
         self._admitted[user.user_id] = tokens.refresh_digest
-        return is_suspended
+        return release
 
     async def _ask(self, tokens: UpstreamSet) -> None:
         try:
@@ -100,7 +100,8 @@ class AccessGate:
             if user.user_id != tokens.user_id:
                 await self._keeper.suspend(tokens)
                 raise IdentityMismatch("Forgejo takes the user for somebody else")
-            if await self.judge(tokens, user):
-                await self._keeper.release(tokens)
+            release = await self.judge(tokens, user)
+            if release is not None:
+                await self._keeper.release(release)
         finally:
             self._questions.pop(tokens.user_id, None)

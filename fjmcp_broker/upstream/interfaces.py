@@ -8,11 +8,14 @@ small fake in the place of either.
 # Methods of a zope Interface have no self.
 # ruff: noqa: N805
 
+from collections.abc import Callable
+from sqlite3 import Connection
+from typing import TypeAlias
+
 import attrs
 from zope.interface import Interface
 
 from fjmcp_broker.secret import Secret
-from fjmcp_broker.store.upstream_tokens import UpstreamSet
 
 
 @attrs.frozen
@@ -75,6 +78,10 @@ class Introspection:
     username: str = ""
 
 
+#: Makes the token set of a user usable who was found to be allowed, in a transaction.
+Release: TypeAlias = Callable[[Connection], None]
+
+
 @attrs.frozen
 class SignedInUser:
     """
@@ -86,15 +93,15 @@ class SignedInUser:
     @ivar login: the user name.
     @ivar display_name: the full name; may be empty.
     @ivar scope: Forgejo's scopes as introspected, space separated.
-    @ivar waiting: the token set, when it becomes usable only then: not everybody may
-        sign in, and this user was suspended or has never been here.
+    @ivar release: when the user's token set becomes usable only then: not everybody
+        may sign in, and this user was suspended or has never been here.
     """
 
     user_id: int
     login: str
     display_name: str
     scope: str
-    waiting: UpstreamSet | None = None
+    release: Release | None = None
 
 
 @attrs.frozen

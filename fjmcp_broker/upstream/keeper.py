@@ -20,6 +20,7 @@ from fjmcp_broker.store.database import Database
 from fjmcp_broker.store.sealing import Sealer
 from fjmcp_broker.store.upstream_tokens import UpstreamSet
 
+from .interfaces import Release
 from .tasks import Tasks
 
 FIRST_RETRY_SECONDS: Final = 1.0
@@ -95,6 +96,7 @@ class Keeper:
         self._uncommitted: dict[int, list[_Keeping]] = {}
         self._sequence = 0
         self._last: dict[int, int] = {}
+        self._refusals: dict[int, int] = {}
         self._pauses: set[Deferred[None]] = set()
         self._stopping = False
 
@@ -162,20 +164,29 @@ class Keeper:
             )
             raise
 
-    async def suspend(self, rejected: UpstreamSet) -> bool:
+    async def suspend(
+        self, rejected: UpstreamSet, *, is_judgement: bool = False
+    ) -> bool:
         """
         Mark a user's set C{needs_sign_in}, unless it is another one by now.
 
         @param rejected: the set that Forgejo refused.
+        @param is_judgement: it is the user who was refused, whatever the set: nothing
+            that L{Keeper.admit} has found before counts any more.
         @return: whether it was marked.
         @raise StoreError: not written.
         """
         now = int(self._clock.seconds())
-        marked = await self._database.write(
-            lambda c: upstream_tokens.mark_needs_sign_in(
-                c, rejected.user_id, unless_changed_since=rejected, now=now
+
+        def refuse(connection: Connection) -> bool:
+            user_id = rejected.user_id
+            if is_judgement or upstream_tokens.is_stored(connection, rejected):
+                self._refusals[user_id] = self._refusals.get(user_id, 0) + 1
+            return upstream_tokens.mark_needs_sign_in(
+                connection, user_id, unless_changed_since=rejected, now=now
             )
-        )
+
+        marked = await self._database.write(refuse)
         if marked:
             self._log.info(
                 "user {user_id} has to sign in through Forgejo again",
@@ -184,28 +195,39 @@ class Keeper:
             self._on_user_suspended(rejected.user_id)
         return marked
 
-    async def is_suspended(self, user_id: int) -> bool:
+    async def admit(self, user_id: int) -> Release | None:
         """
+        A user has just been found to be allowed. That is said of the user: a set of a
+        sign-in that began later, which may be the stored one by the time of the
+        release and may never be judged itself, must not shut the user out. It is
+        judged before it is used.
+
         @param user_id: Forgejo's number.
-        @return: whether the user's set is C{needs_sign_in}.
+        @return: makes the user's set usable, unless the user or the stored set has
+            been refused since now; C{None}: it is usable.
         @raise StoreError: it cannot be read.
         """
-        return await self._database.read(
+        refusals = self._refusals.get(user_id, 0)
+        if not await self._database.read(
             lambda c: upstream_tokens.state_of(c, user_id) == "needs_sign_in"
-        )
+        ):
+            return None
 
-    async def release(self, judged: UpstreamSet) -> None:
+        def release(connection: Connection) -> None:
+            # Written in the same order as the refusals.
+            if self._refusals.get(user_id, 0) == refusals:
+                upstream_tokens.mark_usable(connection, user_id)
+
+        return release
+
+    async def release(self, release: Release) -> None:
         """
-        Mark a user's set usable, unless it is another one by now.
+        Make a user's set usable at once.
 
-        @param judged: the set by which the user was found to be allowed.
+        @param release: of L{Keeper.admit}.
         @raise StoreError: not written.
         """
-        await self._database.write(
-            lambda c: upstream_tokens.mark_usable(
-                c, judged.user_id, unless_changed_since=judged
-            )
-        )
+        await self._database.write(release)
 
     def stop(self) -> None:
         """

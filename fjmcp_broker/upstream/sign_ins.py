@@ -153,15 +153,14 @@ class SignIns:
         finally:
             self._exchanges.discard(exchange)
         user = kept.user or await self._learn(kept.set)
-        is_suspended = await self._gate.judge(kept.set, user)
+        release = await self._gate.judge(kept.set, user)
         seen = await self._forgejo.introspect(kept.set.access_token)
         if not seen.active:
             raise UpstreamUnavailable(
                 "Forgejo does not confirm the token it has issued"
             )
-        waiting = kept.set if is_suspended else None
         signed_in = SignedInUser(
-            user.user_id, user.login, user.name, seen.scope, waiting
+            user.user_id, user.login, user.name, seen.scope, release
         )
         if not granted_equivalent(self._requested_scope, seen.scope):
             now = self._now()
@@ -303,10 +302,8 @@ def note_user(connection: Connection, user: SignedInUser, now: int) -> None:
     """
     users.upsert_user(connection, user.user_id, user.login, user.display_name, now)
     upstream_tokens.set_scope(connection, user.user_id, user.scope)
-    if user.waiting is not None:
-        upstream_tokens.mark_usable(
-            connection, user.user_id, unless_changed_since=user.waiting
-        )
+    if user.release is not None:
+        user.release(connection)
 
 
 def new_set(answer: TokenAnswer, user_id: int, asked_at: int) -> UpstreamSet:

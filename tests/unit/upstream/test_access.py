@@ -146,14 +146,14 @@ class SignInTests(AccessCase):
     def test_usable_with_the_grant(self) -> None:
         """Who leaves before that has tokens of no use, until the next sign-in."""
         user = self.come_back("alice")
-        assert user.waiting is not None
+        assert user.release is not None
         self.assertEqual(self.state("alice"), "needs_sign_in")
         self.no_token("alice", SignInNeeded)
         self.note(self.come_back("alice"))
         self.assertEqual(self.state("alice"), "usable")
         self.token("alice")
         # There is nothing to wait for any more.
-        self.assertIsNone(self.come_back("alice").waiting)
+        self.assertIsNone(self.come_back("alice").release)
 
     def test_judgement_of_an_older_set(self) -> None:
         """It makes no newer one usable, which was refused meanwhile."""
@@ -164,6 +164,76 @@ class SignInTests(AccessCase):
         self.note(user)
         self.assertEqual(self.state("bob"), "needs_sign_in")
         self.no_token("bob", SignInNeeded)
+
+    def test_second_sign_in_between_judgement_and_grant(self) -> None:
+        """One that brings a set and is then left takes nothing from the first."""
+        user = self.come_back("alice")
+        self.come_back("alice")
+        self.note(user)
+        self.assertEqual(self.state("alice"), "usable")
+        self.token("alice")
+
+    def test_second_sign_in_before_the_judgement(self) -> None:
+        """The first is judged by a set that is not the stored one any more."""
+        fault = self.controls.hold_answer(USERINFO)
+        first = self.world.sign_in("alice")
+        second = self.world.begin(
+            self.world.tokens.sign_in(
+                self.world.pending_id(), self.world.remote.code("alice"), VERIFIER
+            )
+        )
+        fault.end()
+        self.world.remote.flush()
+        self.successResultOf(first)
+        self.successResultOf(second)
+        self.assertEqual(self.state("alice"), "usable")
+        self.token("alice")
+
+    def test_second_sign_in_that_fails(self) -> None:
+        """Forgejo does not say who it is; the first has said so already."""
+        user = self.come_back("alice")
+        fault = self.controls.bad_gateway(USERINFO)
+        second = self.world.sign_in("alice")
+        self.failureResultOf(second, UpstreamUnavailable)
+        fault.end()
+        self.note(user)
+        self.assertEqual(self.state("alice"), "usable")
+        self.token("alice")
+
+    def test_refused_between_judgement_and_grant(self) -> None:
+        """What was found before is void, also when yet another set has come since."""
+        self.controls.set_groups("bob", "club")
+        user = self.come_back("bob")
+        self.controls.set_groups("bob")
+        self.refused("bob")
+        fault = self.controls.bad_gateway(USERINFO)
+        self.failureResultOf(self.world.sign_in("bob"), UpstreamUnavailable)
+        fault.end()
+        self.note(user)
+        self.assertEqual(self.state("bob"), "needs_sign_in")
+
+    def test_set_that_forgejo_refused_stays_suspended(self) -> None:
+        """A judgement from before that makes it no better."""
+        first = self.come_back("alice")
+        self.note(self.come_back("alice"))
+        self.controls.revoke_grant("alice")
+        self.world.expire()
+        self.no_token("alice", SignInNeeded)
+        self.note(first)
+        self.assertEqual(self.state("alice"), "needs_sign_in")
+
+    def test_abandoned_sign_in_leaves_a_good_grant(self) -> None:
+        """Its set is the newest one and serves whoever was there before."""
+        self.world.signed_in("alice")
+        self.come_back("alice")
+        fault = self.controls.bad_gateway(USERINFO)
+        self.failureResultOf(self.world.sign_in("alice"), UpstreamUnavailable)
+        fault.end()
+        self.assertEqual(self.state("alice"), "usable")
+        self.token("alice")
+        self.world.expire()
+        self.token("alice")
+        self.assertEqual(self.world.suspended, [])
 
     def test_never_usable_before_the_judgement(self) -> None:
         """

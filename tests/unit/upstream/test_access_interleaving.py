@@ -10,6 +10,7 @@ from fjmcp_broker.oauth.access import AccessRules
 from fjmcp_broker.oauth.forgejo_scopes import DEFAULT_SCOPES
 from fjmcp_broker.upstream.errors import SignInNeeded
 
+from .standin import VERIFIER
 from .test_interleaving import (
     WITHOUT_OPENID,
     Action,
@@ -76,4 +77,46 @@ class GuardedInterleavingTests(InterleavingCase):
         world.controls.set_groups("alice", "club")
         world.signed_in(scope=scope)
         self.check_no_loss_after_repair(world)
+        self.doCleanups()
+
+    @given(
+        SCOPES,
+        st.lists(
+            st.one_of(
+                st.tuples(st.sampled_from(["sign in", "abandon"]), st.just(0)),
+                *(st.tuples(st.just("step"), st.integers(0, 7)) for _ in range(3)),
+            )
+        ),
+    )
+    @examples(60)
+    def test_one_that_ends_well_is_enough(
+        self, scope: str, actions: list[tuple[str, int]]
+    ) -> None:
+        """
+        Of sign-ins side by side, some of them left half way, one with a grant makes a
+        new user usable, in whatever order the sets come in.
+        """
+        world = World(self, CLUB)
+        world.controls.set_groups("alice", "club")
+        world.gates.is_open = False
+        callers: list[Deferred[object]] = []
+        ended: list[object] = []
+        for action, number in actions:
+            if action == "sign in":
+                sign_in = world.sign_in(scope=scope)
+                callers.append(sign_in.addCallbacks(ended.append, expected))
+            elif action == "abandon":
+                code = world.remote.code(scope=scope)
+                pending_id = world.pending_id()
+                left = world.begin(world.tokens.sign_in(pending_id, code, VERIFIER))
+                callers.append(left.addErrback(expected))
+            elif len(world.gates):
+                world.gates.step(number)
+            if ended:
+                self.assertEqual(world.set_of(world.alice).state, "usable")
+        world.gates.open()
+        for _ in range(8):
+            world.remote.advance(30)
+        if ended:
+            self.check_no_loss(world)
         self.doCleanups()

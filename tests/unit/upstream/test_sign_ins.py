@@ -42,7 +42,7 @@ class StraightPathTests(TokenTestCase):
         world = self.world
         code = world.remote.code()
         user = world.done(world.tokens.sign_in(world.pending_id(), code, VERIFIER))
-        self.assertEqual((user.user_id, user.waiting), (world.alice, None))
+        self.assertEqual((user.user_id, user.release), (world.alice, None))
         stored = world.set_of(world.alice)
         self.assertEqual((stored.state, stored.scope), ("usable", None))
         known = world.user(world.alice)

@@ -251,9 +251,12 @@ class ExchangeFailureTests(CallbackCase):
             users.upsert_user(connection, 7, "", "", NOW)
             upstream_tokens.save(connection, self.site.sealer, waiting)
 
+        def release(connection: Connection) -> None:
+            upstream_tokens.mark_usable(connection, 7)
+
         self.site.write(keep)
         leaving = self.leave()
-        self.site.upstream.outcomes = [attrs.evolve(USER, waiting=waiting)]
+        self.site.upstream.outcomes = [attrs.evolve(USER, release=release)]
         self.site.upstream.on_call = self.remove_clients
         answer = self.browser.get(callback_target(leaving, code="gta_x"))
         self.assert_page(answer, 400)
