@@ -129,6 +129,20 @@ class Held:
         self._bytes = size
         return True
 
+    def hold(self, holder: Holder | None, size_bytes: int) -> bool:
+        """
+        Take all of it at once, of what holds nothing yet: as L{belongs_to} and L{grow}.
+
+        @param holder: who holds it.
+        @param size_bytes: of the whole.
+        @return: whether there was room; if not, it holds nothing.
+        """
+        self._holder = holder
+        if not self._memory.take(holder, size_bytes, size_bytes):
+            return False
+        self._bytes = size_bytes
+        return True
+
     def belongs_to(self, holder: Holder | None, size_bytes: int) -> bool:
         """
         Say whose it is, and how large it will be.

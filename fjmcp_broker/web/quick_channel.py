@@ -109,12 +109,7 @@ class QuickChannel(HTTPChannel):
         self.requests.append(request)
         self._command, self._path, self._version = head.line
         self.length = len(body)
-        request.head = head
-        request.requestHeaders._rawHeaders = fields = head.fields.copy()
-        fields[b"Content-Length"] = [digits]
-        request.gotLength(len(body))
-        if body:
-            request.handleContentChunk(body)
+        request.got_whole(head, digits, body)
         self.allContentReceived()
 
     def _take_head(self, data: bytes) -> bytes:

@@ -8,7 +8,7 @@ it comes, so that 401 and 413 leave without reading it.
 
 from collections.abc import Callable, Mapping
 from io import BytesIO
-from typing import Any, AnyStr, Final
+from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -16,7 +16,6 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import parse_qs
-from twisted.web.server import Request
 
 from fjmcp_broker.limits.memory import Held
 from fjmcp_broker.mcp.messages import Response
@@ -24,20 +23,8 @@ from fjmcp_broker.oauth.bearer import Principal
 from fjmcp_broker.web.audit import ToolCall
 from fjmcp_broker.web.channel import LINGER_SECONDS
 from fjmcp_broker.web.heads import Head
-from fjmcp_broker.web.whole import head_of_whole, server_name
-
-_NAMES: Final[dict[object, bytes]] = {
-    name.lower(): name
-    for name in (
-        b"Accept",
-        b"Content-Type",
-        b"Mcp-Method",
-        b"Mcp-Protocol-Version",
-        b"Mcp-Session-Id",
-        b"Origin",
-    )
-}
-"""Headers that are asked for in every call, as C{Headers} calls them."""
+from fjmcp_broker.web.quick_request import QuickRequest
+from fjmcp_broker.web.whole import server_name
 
 
 @attrs.frozen
@@ -55,11 +42,10 @@ class Refusal:
     body: bytes
 
 
-class BrokerRequest(Request):
+class BrokerRequest(QuickRequest):
     """
     A request whose body is in memory and no longer than its endpoint allows.
 
-    @ivar head: its head, when others of its connection have the same.
     @ivar principal: who sent it, set by the endpoint's admission.
     @ivar rpc_method: of the JSON-RPC message in its body, as sent.
     @ivar has_failed: whether the answer to that message was an error; C{None}: it
@@ -75,7 +61,6 @@ class BrokerRequest(Request):
 
     _log = Logger()
 
-    head: Head | None = None
     principal: Principal | None = None
     rpc_method: str | None = None
     has_failed: bool | None = None
@@ -88,8 +73,6 @@ class BrokerRequest(Request):
 
     # Typed too narrowly or not at all by Twisted.
     content: Any = None
-    transport: Any
-    site: Any  # a BrokerSite
     _query = b""
     _at_leaf = False
     _admission: Any = None  # IAdmission
@@ -178,21 +161,40 @@ class BrokerRequest(Request):
         @param length: of the body; C{None}: chunked.
         """
         channel: Any = self.channel
-        self.site = site = channel.site
-        self.number = site.next_number()
-        self.started_at = site.reactor.seconds()
-        # These are set only when the whole request is there; an early answer and
-        # the log need them now.
-        self.method, self.uri, self.clientproto = channel.request_line()
-        self.path, _, self._query = self.uri.partition(b"?")
+        self._begin(*channel.request_line())
         self.content = BytesIO()
-        self._admission = site.admission_for(self.path)
-        self._held_memory = Held(self._admission.memory)
         outcome = self._admission.admit(self, self.method, length)
         if outcome is not None and isinstance(outcome, Deferred):
             self._check(outcome, length)
         else:
             self._judge(outcome, length)
+
+    def got_whole(self, head: Head, length: bytes, body: bytes) -> None:
+        """
+        The headers are complete, and the body is there, too: as L{gotLength} and
+        L{handleContentChunk}, in one step where nothing is in the way.
+
+        @param head: that of a request before.
+        @param length: what C{Content-Length} says in this one.
+        @param body: all of it.
+        """
+        self.take_head(head, length)
+        self._begin(*head.line)
+        admission = self._admission
+        size = len(body)
+        outcome = admission.admit(self, self.method, size)
+        if outcome is None and size <= admission.maximum_body_bytes:
+            held = self._held_memory
+            if held is not None and held.hold(admission.holder(self), size):
+                self.content = BytesIO(body)
+                return
+            self._no_room = True
+        self.content = BytesIO()
+        if isinstance(outcome, Deferred):
+            self._check(outcome, size)
+        else:
+            self._judge(outcome, size)
+        self.handleContentChunk(body)
 
     def handleContentChunk(self, data: bytes) -> None:
         """
@@ -236,17 +238,6 @@ class BrokerRequest(Request):
         self.content.seek(0)
         self.process()
 
-    def getHeader(self, key: AnyStr) -> AnyStr | None:  # noqa: N802 - Twisted's
-        """
-        @param key: the name of a header.
-        @return: its value, the last one of several.
-        """
-        name = _NAMES.get(key)
-        if name is None:
-            return super().getHeader(key)
-        values: Any = self.requestHeaders._rawHeaders.get(name)
-        return None if values is None else values[-1]
-
     def process(self) -> None:
         """The body is complete, and the resource is to answer."""
         site: Any = self.site
@@ -276,23 +267,6 @@ class BrokerRequest(Request):
         if channel is not None:
             channel.flush()
 
-    def answer_whole(self, status: int, document: bytes) -> None:
-        """
-        Give the whole answer at once, in one piece: what L{write} and C{finish} would
-        do, in a fourth of the time.
-
-        @param status: of HTTP, of an answer that has a body.
-        @param document: JSON.
-        """
-        if status != self.code:
-            self.setResponseCode(status)
-        head = head_of_whole(self, self.site.date(), len(document))
-        self.startedWriting = 1
-        self.sentLength = len(document)
-        channel: Any = self.channel
-        channel.write(head + document)
-        self.finish()
-
     def connectionLost(self, reason: Failure) -> None:
         """
         @param reason: why the client is gone.
@@ -313,6 +287,18 @@ class BrokerRequest(Request):
         super().finish()
 
     # Inside
+
+    def _begin(self, method: bytes, target: bytes, version: bytes) -> None:
+        channel: Any = self.channel
+        self.site = site = channel.site
+        self.number = site.next_number()
+        self.started_at = site.reactor.seconds()
+        # Twisted sets these only when the whole request is there; an early answer and
+        # the log need them now.
+        self.method, self.uri, self.clientproto = method, target, version
+        self.path, _, self._query = target.partition(b"?")
+        self._admission = site.admission_for(self.path)
+        self._held_memory = Held(self._admission.memory)
 
     def _check(self, outcome: "Deferred[Refusal | None]", length: int | None) -> None:
         """

@@ -58,6 +58,15 @@ class Shared(RuleBasedStateMachine):
             if expected:
                 self.model[number] = (holder, already)
 
+    @rule(holder=HOLDERS, size=st.integers(0, 90))
+    def hold(self, holder: str | None, size: int) -> None:
+        """Something that is there as a whole."""
+        thing = Held(self.memory)
+        expected = self.room(holder, size, size)
+        assert thing.hold(holder, size) == expected
+        self.things.append(thing)
+        self.model.append((holder, size if expected else 0))
+
     @rule(number=st.integers(0, 20))
     def release(self, number: int) -> None:
         """Any number of times."""

@@ -14,6 +14,7 @@ from twisted.web.http import HTTPChannel
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
+from fjmcp_broker.web.heads import Head
 from fjmcp_broker.web.quick_channel import REMEMBERED_BYTES, QuickChannel
 
 IDLE_SECONDS = 75
@@ -39,7 +40,16 @@ class Mirror(Resource):
 
 
 class FlushedRequest(Request):
-    """As ours, it says when its headers are to leave."""
+    """As ours, it takes a whole request, and says when its headers are to leave."""
+
+    def got_whole(self, head: Head, length: bytes, body: bytes) -> None:
+        """A known head and all of the body, as Twisted would give them."""
+        for name, values in head.fields.items():
+            self.requestHeaders.setRawHeaders(name, values)
+        self.requestHeaders.setRawHeaders(b"Content-Length", [length])
+        self.gotLength(len(body))
+        if body:
+            self.handleContentChunk(body)
 
     def write(self, data: bytes) -> None:
         """The next bytes of the answer."""

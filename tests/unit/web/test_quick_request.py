@@ -1,0 +1,101 @@
+"""A request that takes less time is the same."""
+
+import json
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.resource import Resource
+from twisted.web.server import Request
+from twisted.web.test.requesthelper import DummyChannel
+
+from fjmcp_broker.limits.memory import Memory, MemoryBounds
+from fjmcp_broker.web.quick_request import QuickRequest
+from fjmcp_broker.web.request import BrokerRequest
+from fjmcp_broker.web.site import BodyLimit, BrokerSite
+from tests.unit.web.mcp_world import McpWorld, request
+
+
+def channel() -> Any:
+    """A connection to a site, for requests that go nowhere."""
+    made: Any = DummyChannel()
+    made.site = BrokerSite(Resource(), Clock(), {})
+    return made
+
+
+class ConstructionTests(SynchronousTestCase):
+    """Twisted's constructors are not called."""
+
+    def test_same_attributes(self) -> None:
+        """Each of those that Twisted's set is there, and as they set it."""
+        theirs, ours = vars(Request(channel(), False)), vars(QuickRequest(channel()))
+        self.assertEqual(theirs.keys(), ours.keys())
+        for name, value in theirs.items():
+            with self.subTest(name):
+                self.assertIs(type(ours[name]), type(value))
+                if not name.endswith("Headers") and not hasattr(value, "__dict__"):
+                    self.assertEqual(ours[name], value)
+
+    def test_nothing_is_shared(self) -> None:
+        """What one request is told another one does not hear."""
+        one, other = QuickRequest(channel()), QuickRequest(channel())
+        one.responseHeaders.setRawHeaders(b"X", [b"y"])
+        one.addCookie("a", "b")
+        self.assertIsInstance(one.notifyFinish(), Deferred)
+        self.assertFalse(other.responseHeaders.hasHeader(b"X"))
+        self.assertEqual(other.cookies, [])
+        self.assertEqual(other.notifications, [])
+        self.assertIsNot(one._adapterCache, other._adapterCache)
+
+
+class WholeTests(McpWorld):
+    """A request with a known head, that comes with all of its body."""
+
+    def test_counted_once_when_there_is_no_room(self) -> None:
+        """Whoever watches the limit hears of one refusal, not of two."""
+        full = []
+        admission = self.site.admission_for(b"/mcp")
+        session = self.open()
+        body = json.dumps(request(1, "ping")).encode()
+        wire = self.connect()
+        for _ in range(2):
+            wire.protocol.dataReceived(self.raw(body, session))
+        admission.memory = Memory(MemoryBounds(0, 0), on_full=lambda: full.append(1))
+        wire.clear()
+        wire.protocol.dataReceived(self.raw(body, session))
+        self.assertEqual((wire.status, len(full)), (503, 1))
+        self.assertEqual(wire.headers["connection"], "close")
+
+    def test_body(self) -> None:
+        """It is there in the same way, wherever it is read."""
+        for limit, room in ((3, 10), (2, 10), (3, 2)):
+            bodies = [
+                self.body_of(limit, room, repeated=each) for each in (False, True)
+            ]
+            self.assertEqual(bodies[0], bodies[1], (limit, room))
+
+    def body_of(self, limit: int, room: int, *, repeated: bool) -> Any:
+        """What a resource reads, and what is held of the memory meanwhile."""
+        seen: list[Any] = []
+        memory = Memory(MemoryBounds(room, room))
+
+        class Reader(Resource):
+            isLeaf = True
+
+            def render(self, request: BrokerRequest) -> bytes:
+                seen.append((request.content.read(), memory.held_bytes, request.args))
+                return b"read"
+
+        self.site = BrokerSite(
+            Reader(), self.clock, {}, others=BodyLimit(limit, memory)
+        )
+        wire = self.connect()
+        head = b"POST /x?a=b HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n"
+        if repeated:
+            wire.protocol.dataReceived(head % 1 + b"a")
+            wire.clear()
+            seen.clear()
+        wire.protocol.dataReceived(head % 3 + b"abc")
+        lines = [line for line in wire.value().split(b"\r\n") if b"Date" not in line]
+        return seen, lines, memory.held_bytes
