@@ -19,7 +19,10 @@ their text: anybody can send short ones."""
 _HEAD_BYTES: Final = 256
 _FIELD_BYTES: Final = 64
 _END: Final = b"\r\n\r\n"
-_LENGTH: Final = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ([0-9]{1,9})\r\n")
+_LENGTH_DIGITS: Final = 9
+_LENGTH: Final = re.compile(
+    rb"\r\n[Cc]ontent-[Ll]ength: ([0-9]{1,%d})\r\n" % _LENGTH_DIGITS
+)
 _DIFFERENT: Final = frozenset((b"Cookie", b"Expect", b"Transfer-Encoding"))
 """With one of these Twisted does more than to remember it."""
 
@@ -49,7 +52,8 @@ class Heads:
 
     def __init__(self) -> None:
         """Nothing came yet."""
-        self._known: dict[bytes, Head] = {}
+        # By what stands before the digits of the length, and from there to the end.
+        self._known: dict[tuple[bytes, bytes], Head] = {}
         self._bytes = 0
 
     def clear(self) -> None:
@@ -64,18 +68,19 @@ class Heads:
         @return: the head, the digits of its length, and the body, if this is a whole
             request and nothing behind it, and its head is known.
         """
-        if not self._known:
-            return None
-        end = data.find(_END, 0, longest)
-        length = _LENGTH.search(data, 0, end + 2) if end > 0 else None
-        if length is None:
-            return None
-        start, stop = length.span(1)
-        head = self._known.get(data[:start] + data[stop:end])
-        body = data[end + len(_END) :]
-        if head is None or len(body) != int(length[1]):
-            return None
-        return head, length[1], body
+        for (before, behind), head in self._known.items():
+            # They are few, and nearly always it is the first.
+            if not data.startswith(before):
+                continue
+            start = len(before)
+            stop = data.find(b"\r\n", start, start + _LENGTH_DIGITS + 2)
+            if not data.startswith(behind, stop):
+                continue
+            digits, end = data[start:stop], stop + len(behind)
+            body = data[end:]
+            if digits.isdigit() and len(body) == int(digits) and end <= longest:
+                return head, digits, body
+        return None
 
     def learn(
         self,
@@ -101,15 +106,15 @@ class Heads:
         ):
             return None
         start, stop = length.span(1)
-        known = data[:start] + data[stop:end]
-        size = len(known) + _HEAD_BYTES + _FIELD_BYTES * len(fields)
+        before, behind = data[:start], data[stop : end + len(_END)]
+        size = len(before) + len(behind) + _HEAD_BYTES + _FIELD_BYTES * len(fields)
         if size > REMEMBERED_BYTES:
             return None
         self._bytes += size
         if self._bytes > REMEMBERED_BYTES:
             self._known.clear()
             self._bytes = size
-        head = self._known[known] = Head(line, fields.copy())
+        head = self._known[before, behind] = Head(line, fields.copy())
         return head
 
 
