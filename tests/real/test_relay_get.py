@@ -15,7 +15,7 @@ from fjmcp_broker.sessions.processes.child import Child
 from fjmcp_broker.sessions.processes.ending import ChildObserver
 from fjmcp_broker.sessions.processes.spawn import ChildSettings
 from fjmcp_broker.sessions.processes.transport import Spawner
-from fjmcp_broker.sessions.streams.stream import PAUSE_SECONDS
+from fjmcp_broker.sessions.streams.bounds import PAUSE_SECONDS
 from tests.real.relay import LAUNCHER, Answer, RelayTestCase, call, reactor
 
 MEGABYTE = 1024 * 1024

@@ -11,7 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from fjmcp_broker.deadlines import SharedTimers
-from fjmcp_broker.sessions.streams.stream import JSON_WINDOW_SECONDS, ResponseStream
+from fjmcp_broker.sessions.streams.bounds import JSON_WINDOW_SECONDS
+from fjmcp_broker.sessions.streams.stream import ResponseStream
 from tests.unit.sessions.stream_case import Connection, Throttle
 
 LENGTHS = (0, 1, 3, 10)

@@ -29,24 +29,22 @@ from zope.interface import implementer
 from fjmcp_broker.mcp.sse import KEEPALIVE, event_parts
 from fjmcp_broker.sessions.processes.throttle import OutputThrottle
 from fjmcp_broker.sessions.streams.answered import AnsweredRequest
+from fjmcp_broker.sessions.streams.bounds import (
+    JSON_WINDOW_SECONDS,
+    KEEPALIVE_SECONDS,
+    MAXIMUM_BUFFERED_BYTES,
+    PAUSE_SECONDS,
+    STALL_SECONDS,
+)
 from fjmcp_broker.sessions.streams.events import EventStream
 from fjmcp_broker.sessions.streams.formats import Formats as Formats
 
-JSON_WINDOW_SECONDS: Final = 0.25
-#: Behind Caddy 2.6 with C{flush_interval -1}, only the second write to a client that
-#: has gone fails with HTTP/2, the fourth with HTTP/1.1: it is noticed within 16 s.
-KEEPALIVE_SECONDS: Final = 4.0
-#: Others wait for the same child meanwhile, and then for what it still has to say:
-#: 5 s in all.
-PAUSE_SECONDS: Final = 4.5
-STALL_SECONDS: Final = 60.0
-"""How long a reader may take nothing at all of the message being written."""
-
-MAXIMUM_BUFFERED_BYTES: Final = 4 * 1024 * 1024
 _SLICE_BYTES: Final = 256 * 1024
 _OVERHEAD_BYTES: Final = 50
 """What a message that waits takes beside its bytes."""
 
+_NONE: Final[deque[bytes]] = deque(maxlen=0)
+"""Of an answer that nothing waits for, shared by all of them: it takes nothing."""
 
 _OPEN, _JSON, _EVENTS, _CLOSED = range(4)
 """What an answer is: nothing yet, a document, a stream, over."""
@@ -60,7 +58,11 @@ class ResponseStream:
 
     log = Logger()
 
+    # Most answers are one document, and change none of these.
     _mode = _OPEN
+    _events: EventStream | None = None
+    _make_events: Callable[[], EventStream] | None = None
+    _backlog = _waiting = _NONE
     _current: memoryview | None = None
     _buffered = 0
     _paused = False
@@ -104,15 +106,16 @@ class ResponseStream:
         self._clock = clock
         self._throttle = throttle
         self._formats = formats
-        self._events = events if isinstance(events, EventStream) else None
-        self._make_events = None if isinstance(events, EventStream) else events
+        if isinstance(events, EventStream):
+            self._events = events
+        elif events is not None:
+            self._make_events = events
         self._primed = primed and backlog is None
-        self._backlog = deque(backlog or ())
         self._on_gone = on_gone
         self._maximum = maximum_buffered_bytes
-        self._waiting: deque[bytes] = deque()
         request.on_lost = self._disconnected
         if backlog is not None:
+            self._backlog = deque(backlog)
             self._begin_events()
             if self._events is not None and self._events.is_finished:
                 self._ending = True
@@ -143,13 +146,6 @@ class ResponseStream:
             return self._events.takes_messages
         return self.is_open
 
-    @property
-    def buffered_bytes(self) -> int:
-        """
-        @return: how much waits beyond the message being written.
-        """
-        return self._buffered
-
     def send(self, message: bytes) -> None:
         """
         Deliver a message that comes before the answer.
@@ -174,12 +170,10 @@ class ResponseStream:
         @param status: of HTTP, when none has been sent yet; another one than 200 comes
             with JSON whatever the client accepts.
         """
-        if self._mode is _OPEN and self._formats is Formats.EVENTS:
-            if status == 200:
-                self._begin_events()
+        if self._mode is _OPEN and self._formats is Formats.EVENTS and status == 200:
+            self._begin_events()
         if self._mode is _OPEN and len(message) <= _SLICE_BYTES:
-            self._close(is_complete=True)
-            self._request.answer_whole(status, message)
+            self._answer_whole(message, status)
         elif self._mode is _OPEN:
             self._request.setResponseCode(status)
             self._begin(_JSON, b"application/json")
@@ -234,12 +228,23 @@ class ResponseStream:
 
     # Beginning
 
+    def _answer_whole(self, document: bytes, status: int) -> None:
+        """Nothing was written, and nothing waits: there is no stream to close."""
+        self._mode = _CLOSED
+        self._on_gone = self._request.on_lost = None
+        self._forsake()
+        if self._window is not None:
+            self._window.cancel()
+            self._window = None
+        self._request.answer_whole(status, document)
+
     def _window_over(self) -> None:
         self._window = None
         self._begin_events()
 
     def _begin(self, mode: int, content_type: bytes) -> None:
         self._mode = mode
+        self._waiting = deque()
         if mode is _JSON:
             self._forsake()
         if self._window is not None:
@@ -365,8 +370,7 @@ class ResponseStream:
         self._on_gone = None
         self._mode = _CLOSED
         self._current = None
-        self._backlog.clear()
-        self._waiting.clear()
+        self._backlog = self._waiting = _NONE
         self._buffered = 0
         for call in (self._window, self._keepalive):
             if call is not None and call.active():

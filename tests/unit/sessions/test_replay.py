@@ -8,6 +8,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from fjmcp_broker.sessions.processes.throttle import NoThrottle
+from fjmcp_broker.sessions.streams.bounds import PAUSE_SECONDS
 from fjmcp_broker.sessions.streams.events import EVENT_OVERHEAD_BYTES, EventStream
 from fjmcp_broker.sessions.streams.replay import (
     MAXIMUM_LISTENERS,
@@ -15,7 +16,7 @@ from fjmcp_broker.sessions.streams.replay import (
     READ_SECONDS,
     Replays,
 )
-from fjmcp_broker.sessions.streams.stream import PAUSE_SECONDS, Formats, ResponseStream
+from fjmcp_broker.sessions.streams.stream import Formats, ResponseStream
 from tests.unit.sessions.stream_case import Connection, Throttle
 
 ALL = list(HealthCheck)

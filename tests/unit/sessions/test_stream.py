@@ -8,14 +8,13 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from fjmcp_broker.sessions.streams.replay import Replays
-from fjmcp_broker.sessions.streams.stream import (
+from fjmcp_broker.sessions.streams.bounds import (
     KEEPALIVE_SECONDS,
     PAUSE_SECONDS,
     STALL_SECONDS,
-    Formats,
-    ResponseStream,
 )
+from fjmcp_broker.sessions.streams.replay import Replays
+from fjmcp_broker.sessions.streams.stream import Formats, ResponseStream
 from tests.unit.sessions.stream_case import Connection, Throttle
 
 MEGABYTE = 1024 * 1024
@@ -179,7 +178,7 @@ class StreamTests(SynchronousTestCase):
         self.transport.slow = True
         for number in range(1, 30):
             stream.send(b"%d" % number + b" " * 100_000)
-        self.assertGreater(stream.buffered_bytes, 2 * MEGABYTE)
+        self.assertGreater(stream._buffered, 2 * MEGABYTE)
         self.assertEqual(self.throttle.pausers, [])
         stream.answer(b"30")
         while not self.request.finished:
@@ -193,7 +192,7 @@ class StreamTests(SynchronousTestCase):
         self.transport.slow = True
         while not self.throttle.pausers:
             stream.send(b"1" * 100_000)
-        self.assertLess(stream.buffered_bytes, 4.2 * MEGABYTE)
+        self.assertLess(stream._buffered, 4.2 * MEGABYTE)
         self.clock.advance(PAUSE_SECONDS - 0.1)
         for _ in range(3):
             self.transport.read_all()
@@ -212,7 +211,7 @@ class StreamTests(SynchronousTestCase):
         self.clock.advance(PAUSE_SECONDS)
         self.assertTrue(self.transport.aborted)
         self.assertEqual(self.throttle.pausers, [])
-        self.assertEqual(stream.buffered_bytes, 0)
+        self.assertEqual(stream._buffered, 0)
         stream.answer(b"2")
         self.depart()
 
@@ -230,7 +229,7 @@ class StreamTests(SynchronousTestCase):
         stream = self.stream()
         self.transport.slow = True
         stream.answer(b'"' + b"x" * 20 * MEGABYTE + b'"')
-        self.assertEqual((self.throttle.pausers, stream.buffered_bytes), ([], 0))
+        self.assertEqual((self.throttle.pausers, stream._buffered), ([], 0))
         turns = 0
         while not self.request.finished:
             self.transport.read_all()
@@ -285,7 +284,7 @@ class StreamTests(SynchronousTestCase):
                 self.transport.slow = bool(amount)
             else:
                 self.clock.advance(amount)
-            self.assertLess(stream.buffered_bytes, 5 * MEGABYTE)
+            self.assertLess(stream._buffered, 5 * MEGABYTE)
         cut = self.transport.aborted
         if leaves or cut:
             self.depart()

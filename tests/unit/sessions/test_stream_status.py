@@ -7,14 +7,13 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from fjmcp_broker.sessions.streams.stream import (
+from fjmcp_broker.sessions.streams.bounds import (
     KEEPALIVE_SECONDS,
     MAXIMUM_BUFFERED_BYTES,
     PAUSE_SECONDS,
     STALL_SECONDS,
-    Formats,
-    ResponseStream,
 )
+from fjmcp_broker.sessions.streams.stream import Formats, ResponseStream
 from tests.unit.sessions.stream_case import Connection, Throttle
 
 WINDOW = 5.0

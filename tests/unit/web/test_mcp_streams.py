@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from fjmcp_broker.sessions.streams.stream import KEEPALIVE_SECONDS
+from fjmcp_broker.sessions.streams.bounds import KEEPALIVE_SECONDS
 from tests.fakes import FakeProcess
 from tests.relay_stubs import key_of
 from tests.unit.web.mcp_world import McpWorld, Wire, request
