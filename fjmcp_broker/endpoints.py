@@ -33,9 +33,11 @@ from fjmcp_broker.web.oauth.authorize import AuthorizeEndpoint
 from fjmcp_broker.web.oauth.callback import CallbackEndpoint
 from fjmcp_broker.web.oauth.carried import CarriedRequests
 from fjmcp_broker.web.oauth.clients import ClientDirectory
-from fjmcp_broker.web.oauth.consent import ConsentEndpoint, Departure
+from fjmcp_broker.web.oauth.consent import ConsentEndpoint
 from fjmcp_broker.web.oauth.cookies import BrowserCookies
+from fjmcp_broker.web.oauth.departure import Departure
 from fjmcp_broker.web.oauth.discovery import Discovery
+from fjmcp_broker.web.oauth.outcomes import Outcomes
 from fjmcp_broker.web.oauth.register import RegisterEndpoint
 from fjmcp_broker.web.oauth.revoke import RevocationEndpoint
 from fjmcp_broker.web.oauth.token import TokenEndpoint
@@ -166,6 +168,7 @@ def _sign_in(around: Surroundings) -> tuple[Route, ...]:
     cookies = BrowserCookies(url, random_bytes)
     departure = Departure(cookies, around.forgejo.authorize_url, around.sealer)
     carried = CarriedRequests(around.sealer)
+    outcomes = Outcomes(clock)
     return sign_in_routes(
         FrontPage(url, forgejo_url),
         RegisterEndpoint(
@@ -189,13 +192,16 @@ def _sign_in(around: Surroundings) -> tuple[Route, ...]:
             cookies,
             departure,
             carried,
+            outcomes,
             clock=clock,
+            random_bytes=random_bytes,
             public_url=url,
         ),
         CallbackEndpoint(
             database,
             cookies,
             departure,
+            outcomes,
             around.upstream,
             clock=clock,
             random_bytes=random_bytes,

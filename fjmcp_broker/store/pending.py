@@ -204,18 +204,20 @@ def parked(connection: Connection) -> list[PendingAuthorization]:
 
 def finish(connection: Connection, pending_id: str) -> bool:
     """
-    Forget what a sign-in needed on its way, and the client's own state. That it was
-    there is remembered until its consent form has expired.
+    End a sign-in that has come back: of all who want to, one does. What it needed on
+    its way is forgotten, and the client's own state. That it was there is remembered
+    until its consent form has expired.
 
     @param connection: in a transaction that may write.
     @param pending_id: of a sign-in whose callback has come.
-    @return: whether it was there.
+    @return: whether it was under way until now.
     """
     changed = connection.execute(
         "UPDATE pending_authorizations SET state_digest = NULL, approval_digest = NULL,"
         " policy = NULL, sealed_upstream_verifier = NULL,"
         " request = json_set(request, '$.state', NULL)"
-        " WHERE pending_id = ? AND returned_at IS NOT NULL",
+        " WHERE pending_id = ? AND returned_at IS NOT NULL"
+        " AND state_digest IS NOT NULL",
         (pending_id,),
     )
     return changed.rowcount == 1

@@ -65,6 +65,22 @@ def find_code(connection: Connection, digest: bytes) -> AuthorizationCode | None
     return None if row is None else AuthorizationCode(*row)
 
 
+def is_code_unused(connection: Connection, digest: bytes, now: int) -> bool:
+    """
+    @param connection: to the store.
+    @param digest: SHA-256 of the code.
+    @param now: seconds since the epoch.
+    @return: whether it may still be exchanged.
+    """
+    row = connection.execute(
+        "SELECT 1 FROM authorization_codes JOIN grants USING (grant_id)"
+        " WHERE code_digest = ? AND used_at IS NULL AND expires_at > ?"
+        " AND grants.revoked_at IS NULL",
+        (digest, now),
+    ).fetchone()
+    return row is not None
+
+
 def use_code(connection: Connection, digest: bytes, now: int) -> bool:
     """
     Spend a code: of any number of callers exactly one gets C{True}.

@@ -34,6 +34,7 @@ from fjmcp_broker.store import clients, grants, pending, tokens
 from fjmcp_broker.store.database import Database
 from fjmcp_broker.store.errors import StoreError
 from fjmcp_broker.store.pending import PendingAuthorization
+from fjmcp_broker.trace.attempts import OK
 from fjmcp_broker.upstream.errors import (
     CodeRefused,
     NotAllowed,
@@ -45,8 +46,10 @@ from fjmcp_broker.upstream.errors import (
 from fjmcp_broker.upstream.interfaces import IUpstreamTokens, SignedInUser
 from fjmcp_broker.upstream.sign_ins import note_user
 from fjmcp_broker.web.forms import read_query
-from fjmcp_broker.web.oauth.consent import SECOND_ATTEMPT, Departure, expired
+from fjmcp_broker.web.oauth.consent import expired
 from fjmcp_broker.web.oauth.cookies import BrowserCookies
+from fjmcp_broker.web.oauth.departure import SECOND_ATTEMPT, Departure
+from fjmcp_broker.web.oauth.outcomes import Outcome, Outcomes
 from fjmcp_broker.web.pages.callback import not_allowed, other_scopes, wrong_browser
 from fjmcp_broker.web.pages.page import see_other
 from fjmcp_broker.web.tracing import step_of
@@ -78,6 +81,7 @@ class CallbackEndpoint:
         database: Database,
         cookies: BrowserCookies,
         departure: Departure,
+        outcomes: Outcomes,
         upstream: IUpstreamTokens,
         *,
         clock: IReactorTime,
@@ -89,6 +93,7 @@ class CallbackEndpoint:
         @param database: the store.
         @param cookies: the browser's.
         @param departure: the way to Forgejo, for a second attempt.
+        @param outcomes: hears how sign-ins end.
         @param upstream: exchanges Forgejo's codes.
         @param clock: tells the time.
         @param random_bytes: gives that many cryptographically random bytes.
@@ -98,6 +103,7 @@ class CallbackEndpoint:
         self._database = database
         self._cookies = cookies
         self._departure = departure
+        self._outcomes = outcomes
         self._upstream = upstream
         self._clock = clock
         self._random_bytes = random_bytes
@@ -156,8 +162,9 @@ class CallbackEndpoint:
     ) -> bytes:
         error = form.get("error")
         if error is not None:
-            await self._database.write(lambda c: pending.finish(c, row.pending_id))
             code = _RELAYED.get(error, ErrorCode.SERVER_ERROR)
+            url = self._error_url(row, code)
+            await self._database.write(lambda c: self._end(c, row, url, str(code)))
             return self._give_up(request, row, code, "Forgejo answered with an error")
         verifier = self._departure.open_verifier(row)
         try:
@@ -203,7 +210,9 @@ class CallbackEndpoint:
         def restart(connection: Connection) -> bool:
             if not clients.may_redirect(connection, row.client_id, target):
                 return False
-            pending.finish(connection, row.pending_id)
+            if not pending.finish(connection, row.pending_id):
+                return False
+            self._outcomes.go_on(row.pending_id, row.expires_at, again.pending_id)
             approved = self._departure.approved(again, policy, approval)
             return pending.decide(connection, approved, now)
 
@@ -241,15 +250,18 @@ class CallbackEndpoint:
             expires_at=now + CODE_LIFETIME_SECONDS,
         )
 
+        url = success_redirect(row.request, code=text, issuer=self._public_url)
+
         def issue(connection: Connection) -> bool:
             # True of the user whatever has become of the client.
             note_user(connection, user, now)
             if not clients.may_redirect(connection, row.client_id, target):
                 return False
+            if not self._end(connection, row, url, OK, code.code_digest):
+                return False
             grants.insert(connection, grant)
             tokens.insert_code(connection, code)
             clients.mark_used(connection, row.client_id, now)
-            pending.finish(connection, row.pending_id)
             return True
 
         if not await self._database.write(issue):
@@ -262,8 +274,37 @@ class CallbackEndpoint:
             grant=grant.grant_id,
             policy=str(policy),
         )
-        url = success_redirect(row.request, code=text, issuer=self._public_url)
         return see_other(request, url)
+
+    def _end(
+        self,
+        connection: Connection,
+        row: PendingAuthorization,
+        url: str,
+        says: str,
+        code_digest: bytes | None = None,
+    ) -> bool:
+        """
+        @return: whether it was under way until now; not when its consent page has been
+            answered once more meanwhile.
+        """
+        if not pending.finish(connection, row.pending_id):
+            return False
+        outcome = Outcome(str(row.policy), url, says, code_digest)
+        self._outcomes.remember(row.pending_id, row.expires_at, outcome)
+        return True
+
+    def _error_url(
+        self,
+        row: PendingAuthorization,
+        code: ErrorCode,
+        description: str | None = None,
+    ) -> str:
+        error = OAuthError(code, description or _DESCRIPTIONS[code])
+        wanted = row.request
+        return error_redirect(
+            wanted.redirect_uri, wanted.state, error, issuer=self._public_url
+        )
 
     def _give_up(
         self,
@@ -285,12 +326,7 @@ class CallbackEndpoint:
             code=str(code),
             reason=reason,
         )
-        error = OAuthError(code, description or _DESCRIPTIONS[code])
-        wanted = row.request
-        url = error_redirect(
-            wanted.redirect_uri, wanted.state, error, issuer=self._public_url
-        )
-        return see_other(request, url)
+        return see_other(request, self._error_url(row, code, description))
 
     def _not_allowed(
         self, request: IRequest, row: PendingAuthorization, refused: NotAllowed
@@ -301,12 +337,9 @@ class CallbackEndpoint:
             reason=str(refused),
         )
         step_of(request).says("not_allowed", str(refused))
-        error = OAuthError(ErrorCode.ACCESS_DENIED, "this account may not sign in")
-        wanted = row.request
-        back = error_redirect(
-            wanted.redirect_uri, wanted.state, error, issuer=self._public_url
-        )
-        return not_allowed(request, wanted, refused.login, back)
+        why = "this account may not sign in"
+        back = self._error_url(row, ErrorCode.ACCESS_DENIED, why)
+        return not_allowed(request, row.request, refused.login, back)
 
     def _fault(
         self, request: IRequest, row: PendingAuthorization, fault: UpstreamError

@@ -8,7 +8,6 @@ browser goes to Forgejo with a fresh state that belongs to this cookie.
 
 from collections.abc import Callable
 from sqlite3 import Connection
-from typing import Final
 
 import attrs
 from twisted.internet.interfaces import IReactorTime
@@ -17,18 +16,19 @@ from twisted.web.iweb import IRequest
 
 from fjmcp_broker.oauth.authorization import error_redirect
 from fjmcp_broker.oauth.errors import OAuthError, invalid_request
-from fjmcp_broker.oauth.tokens import code_challenge, digest
+from fjmcp_broker.oauth.tokens import PENDING_ID_PREFIX, digest, new_id
 from fjmcp_broker.oauth.vocabulary import ErrorCode, Policy
-from fjmcp_broker.store import clients, pending
+from fjmcp_broker.store import clients, pending, tokens
 from fjmcp_broker.store.database import Database
 from fjmcp_broker.store.errors import SealError
 from fjmcp_broker.store.lane import Lane
 from fjmcp_broker.store.pending import PendingAuthorization
-from fjmcp_broker.store.sealing import Sealer
 from fjmcp_broker.trace.attempts import OK
 from fjmcp_broker.web.forms import read_form
 from fjmcp_broker.web.oauth.carried import Asked, CarriedRequests
 from fjmcp_broker.web.oauth.cookies import BrowserCookies, form_token_matches
+from fjmcp_broker.web.oauth.departure import FIRST_ATTEMPT, Departure
+from fjmcp_broker.web.oauth.outcomes import Outcome, Outcomes
 from fjmcp_broker.web.pages.consent import (
     CANCEL,
     CARRIED_FIELD,
@@ -40,101 +40,6 @@ from fjmcp_broker.web.pages.consent import (
 from fjmcp_broker.web.pages.html import element
 from fjmcp_broker.web.pages.page import GO_BACK, MAY_BE_DONE, problem, see_other
 from fjmcp_broker.web.tracing import step_of
-
-#: First characters of the state sent to Forgejo; its digest in the row vouches for
-#: them, so the callback can tell a second attempt without another column.
-FIRST_ATTEMPT: Final = "a"
-SECOND_ATTEMPT: Final = "b"
-
-
-@attrs.frozen
-class Approval:
-    """
-    What belongs to one visit at Forgejo.
-
-    @ivar state: sent to Forgejo, comes back.
-    @ivar cookie: value of the approval cookie.
-    @ivar verifier: PKCE verifier towards Forgejo.
-    """
-
-    state: str = attrs.field(repr=False)
-    cookie: str = attrs.field(repr=False)
-    verifier: str = attrs.field(repr=False)
-
-
-class Departure:
-    """
-    Sends an approved browser to Forgejo.
-    """
-
-    def __init__(
-        self,
-        cookies: BrowserCookies,
-        authorize_url: Callable[[str, str], str],
-        sealer: Sealer,
-    ) -> None:
-        """
-        @param cookies: the browser's.
-        @param authorize_url: makes Forgejo's address for a state and a PKCE
-            challenge, see L{IForgejo
-            <fjmcp_broker.upstream.interfaces.IForgejo.authorize_url>}.
-        @param sealer: for the PKCE verifier at rest.
-        """
-        self._cookies = cookies
-        self._authorize_url = authorize_url
-        self._sealer = sealer
-
-    def prepare(self, attempt: str) -> Approval:
-        """
-        @param attempt: L{FIRST_ATTEMPT} or L{SECOND_ATTEMPT}.
-        @return: fresh random values.
-        """
-        return Approval(
-            state=attempt + self._cookies.new_value(),
-            cookie=self._cookies.new_value(),
-            verifier=self._cookies.new_value(),
-        )
-
-    def approved(
-        self, undecided: PendingAuthorization, policy: Policy, approval: Approval
-    ) -> PendingAuthorization:
-        """
-        @param undecided: the sign-in.
-        @param policy: what the user chose.
-        @param approval: of this visit.
-        @return: the same, approved.
-        """
-        row = pending.verifier_row(undecided.pending_id)
-        return attrs.evolve(
-            undecided,
-            state_digest=digest(approval.state),
-            approval_digest=digest(approval.cookie),
-            policy=policy,
-            sealed_upstream_verifier=self._sealer.seal(
-                approval.verifier.encode("ascii"), row=row
-            ),
-        )
-
-    def open_verifier(self, row: PendingAuthorization) -> str:
-        """
-        @param row: an approved one.
-        @return: the PKCE verifier of its visit.
-        @raise SealError: the key is gone.
-        """
-        name = pending.verifier_row(row.pending_id)
-        sealed = row.sealed_upstream_verifier or b""
-        return self._sealer.open(sealed, row=name).decode("ascii")
-
-    def leave(self, request: IRequest, approval: Approval) -> bytes:
-        """
-        @param request: gets the cookie and the redirect.
-        @param approval: committed.
-        @return: the body of the redirect.
-        """
-        self._cookies.set_approval(request, approval.state, approval.cookie)
-        challenge = code_challenge(approval.verifier)
-        url = self._authorize_url(approval.state, challenge)
-        return see_other(request, url)
 
 
 class ConsentEndpoint:
@@ -150,8 +55,10 @@ class ConsentEndpoint:
         cookies: BrowserCookies,
         departure: Departure,
         carried: CarriedRequests,
+        outcomes: Outcomes,
         *,
         clock: IReactorTime,
+        random_bytes: Callable[[int], bytes],
         public_url: str,
     ) -> None:
         """
@@ -159,14 +66,18 @@ class ConsentEndpoint:
         @param cookies: the browser's.
         @param departure: the way to Forgejo.
         @param carried: opens what the form brings back.
+        @param outcomes: knows how sign-ins ended, for an answer that comes again.
         @param clock: tells the time.
+        @param random_bytes: gives that many cryptographically random bytes.
         @param public_url: the issuer, an origin without trailing slash.
         """
         self._database = database
         self._cookies = cookies
         self._departure = departure
         self._carried = carried
+        self._outcomes = outcomes
         self._clock = clock
+        self._random_bytes = random_bytes
         self._public_url = public_url
 
     async def post(self, request: IRequest) -> bytes:
@@ -221,20 +132,28 @@ class ConsentEndpoint:
         def cancel(undecided: PendingAuthorization) -> PendingAuthorization:
             return attrs.evolve(undecided, returned_at=now)
 
-        row = await self._decide(pending_id, asked, now, cancel)
-        if row is None:
-            return expired(request)
+        def cancelled(row: PendingAuthorization) -> str:
+            error = OAuthError(ErrorCode.ACCESS_DENIED, "the user did not allow it")
+            wanted = row.request
+            url = error_redirect(
+                wanted.redirect_uri, wanted.state, error, issuer=self._public_url
+            )
+            outcome = Outcome(CANCEL, url, "cancelled")
+            self._outcomes.remember(row.pending_id, row.expires_at, outcome)
+            return url
+
+        def decide(connection: Connection) -> tuple[PendingAuthorization, str]:
+            row = self._decide(connection, pending_id, asked, now, cancel)
+            return row, cancelled(row)
+
+        try:
+            row, url = await self._database.write(decide)
+        except _Over:
+            return await self._again(request, pending_id, CANCEL, now)
         step = step_of(request)
         step.about(client_id=row.client_id)
         step.says("cancelled")
         self._log.info("sign-in for {client} cancelled", client=row.client_id)
-        error = OAuthError(ErrorCode.ACCESS_DENIED, "the user did not allow it")
-        url = error_redirect(
-            row.request.redirect_uri,
-            row.request.state,
-            error,
-            issuer=self._public_url,
-        )
         return see_other(request, url)
 
     async def _approve(
@@ -248,53 +167,117 @@ class ConsentEndpoint:
                 raise invalid_request("the decision is not one of those offered")
             return self._departure.approved(undecided, policy, approval)
 
-        if await self._decide(pending_id, asked, now, approve) is None:
-            return expired(request)
+        try:
+            row = await self._database.write(
+                lambda c: self._decide(c, pending_id, asked, now, approve)
+            )
+        except _Over:
+            return await self._again(request, pending_id, str(policy), now)
         step = step_of(request)
-        step.about(state_digest=digest(approval.state))
+        step.about(pending_id=row.pending_id, state_digest=digest(approval.state))
         step.says(OK, f"policy {policy}")
         return self._departure.leave(request, approval)
 
-    async def _decide(
+    async def _again(
+        self, request: IRequest, pending_id: str, decision: str, now: int
+    ) -> bytes:
+        """
+        An answer has come that does not count any more. When it is the one that did
+        count, it leads to the same place: a browser shows what its last click brought.
+        """
+        outcome = self._outcomes.find(pending_id, decision)
+        if outcome is None:
+            return expired(request)
+        code = outcome.code_digest
+
+        def still_leads_there(connection: Connection) -> bool:
+            row = pending.find(connection, pending_id, now)
+            if row is None:
+                return False
+            target = row.request.redirect_uri
+            if not clients.may_redirect(connection, row.client_id, target):
+                return False
+            return code is None or tokens.is_code_unused(connection, code, now)
+
+        if not await self._database.read(still_leads_there):
+            return expired(request)
+        step_of(request).says(outcome.says, "as before")
+        return see_other(request, outcome.url)
+
+    def _decide(
         self,
+        connection: Connection,
         pending_id: str,
         asked: Asked | None,
         now: int,
         decide: Callable[[PendingAuthorization], PendingAuthorization],
-    ) -> PendingAuthorization | None:
+    ) -> PendingAuthorization:
         """
         Write down what the user decided. This is the first that the store hears of a
         sign-in.
 
         @param asked: what the form carried; C{None}: there is a row.
-        @return: the sign-in, decided; C{None}: expired, over, or without its client or
-            that one's redirect URI, and nothing has changed.
+        @return: the sign-in, decided.
+        @raise _Over: expired, over, or without its client or that one's redirect URI,
+            and nothing is to be changed.
         """
-
-        def write(connection: Connection) -> PendingAuthorization:
-            undecided = (
-                pending.find(connection, pending_id, now)
-                if asked is None
-                else asked.pending
-            )
-            if undecided is None:
-                raise _Over
-            decided = decide(undecided)
-            if asked is not None and asked.document is not None:
-                document = asked.document
-                clients.save_document(connection, document.client, document.save_until)
-            # Since the page was made the collector may have removed the client, or the
-            # operator or its document the address.
-            target = decided.request.redirect_uri
-            goes_on = clients.may_redirect(connection, decided.client_id, target)
-            if not goes_on or not pending.decide(connection, decided, now):
-                raise _Over
+        undecided = (
+            pending.find(connection, pending_id, now)
+            if asked is None
+            else asked.pending
+        )
+        if undecided is None:
+            raise _Over
+        if asked is not None and asked.document is not None:
+            document = asked.document
+            clients.save_document(connection, document.client, document.save_until)
+        # Since the page was made the collector may have removed the client, or the
+        # operator or its document the address.
+        target = undecided.request.redirect_uri
+        if not clients.may_redirect(connection, undecided.client_id, target):
+            raise _Over
+        decided = decide(undecided)
+        if pending.decide(connection, decided, now):
             return decided
+        return self._decide_again(connection, undecided, now, decide)
 
-        try:
-            return await self._database.write(write)
-        except _Over:
-            return None
+    def _decide_again(
+        self,
+        connection: Connection,
+        undecided: PendingAuthorization,
+        now: int,
+        decide: Callable[[PendingAuthorization], PendingAuthorization],
+    ) -> PendingAuthorization:
+        """
+        The browser has come back from Forgejo, but not on to the client: it waited for
+        us, the user did not and chose once more. The new answer counts, and the return
+        that is at work issues nothing.
+        """
+        current = self._outcomes.current(undecided.pending_id)
+        if undecided.expires_at <= now:
+            raise _Over
+        if current != undecided.pending_id:
+            decided = decide(_afresh(undecided, current))
+            if pending.decide(connection, decided, now):
+                return decided
+        if not pending.finish(connection, current):
+            raise _Over
+        later = new_id(PENDING_ID_PREFIX, self._random_bytes)
+        decided = decide(_afresh(undecided, later))
+        if not pending.decide(connection, decided, now):
+            raise _Over
+        self._outcomes.go_on(undecided.pending_id, undecided.expires_at, later)
+        return decided
+
+
+def _afresh(asked: PendingAuthorization, pending_id: str) -> PendingAuthorization:
+    return PendingAuthorization(
+        pending_id=pending_id,
+        client_id=asked.client_id,
+        request=asked.request,
+        created_at=asked.created_at,
+        expires_at=asked.expires_at,
+    )
 
 
 class _Over(Exception):  # noqa: N818 - says what the sign-in is

@@ -133,6 +133,7 @@ class PendingTests(StoreTestCase):
         self.approve()
         self.take()
         self.assertTrue(self.write(lambda c: pending.finish(c, PENDING_ID)))
+        self.assertFalse(self.write(lambda c: pending.finish(c, PENDING_ID)))
         found = self.read(lambda c: pending.find(c, PENDING_ID, NOW))
         self.assertEqual(found, FORGOTTEN)
         self.assertIsNone(self.take())

@@ -115,6 +115,7 @@ class PlanTests(StoreTestCase):
             lambda c: grants.mark_used(c, GRANT_ID, NOW),
             lambda c: grants.revoke(c, GRANT_ID, NOW, "x"),
             lambda c: tokens.find_code(c, X),
+            lambda c: tokens.is_code_unused(c, X, NOW),
             lambda c: tokens.use_code(c, X, NOW),
             lambda c: tokens.find_access(c, X),
             lambda c: tokens.revoke_access(c, X, NOW),
@@ -132,6 +133,8 @@ class PlanTests(StoreTestCase):
             lambda c: upstream_tokens.mark_needs_sign_in(
                 c, USER_ID, unless_changed_since=rows.upstream(), now=NOW
             ),
+            lambda c: upstream_tokens.is_stored(c, rows.upstream()),
+            lambda c: upstream_tokens.mark_usable(c, USER_ID),
         )
 
     def test_audit_searches(self) -> None:

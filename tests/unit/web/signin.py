@@ -28,8 +28,10 @@ from fjmcp_broker.web.oauth.authorize import AuthorizeEndpoint
 from fjmcp_broker.web.oauth.callback import CallbackEndpoint
 from fjmcp_broker.web.oauth.carried import CarriedRequests
 from fjmcp_broker.web.oauth.clients import ClientDirectory
-from fjmcp_broker.web.oauth.consent import ConsentEndpoint, Departure
+from fjmcp_broker.web.oauth.consent import ConsentEndpoint
 from fjmcp_broker.web.oauth.cookies import BrowserCookies
+from fjmcp_broker.web.oauth.departure import Departure
+from fjmcp_broker.web.oauth.outcomes import Outcomes
 from fjmcp_broker.web.oauth.register import RegisterEndpoint
 from fjmcp_broker.web.origins import OriginPolicy
 from fjmcp_broker.web.pages.consent import ConsentPage
@@ -175,6 +177,7 @@ class Site:
         cookies = BrowserCookies(public_url, random_bytes)
         departure = Departure(cookies, forgejo_authorize_url, self.sealer)
         carried = CarriedRequests(self.sealer)
+        outcomes = Outcomes(self.clock)
         register = RegisterEndpoint(
             database, clock=self.clock, random_bytes=random_bytes
         )
@@ -194,13 +197,16 @@ class Site:
             cookies,
             departure,
             carried,
+            outcomes,
             clock=self.clock,
+            random_bytes=random_bytes,
             public_url=public_url,
         )
         callback = CallbackEndpoint(
             database,
             cookies,
             departure,
+            outcomes,
             self.upstream if make_upstream is None else make_upstream(self),
             clock=self.clock,
             random_bytes=random_bytes,

@@ -190,6 +190,63 @@ class DisconnectTests(SynchronousTestCase):
             self.assertIn("code", answer.query)
             self.assert_consistent(site)
 
+    def allow_again(self, step: int, *, is_left: bool) -> None:
+        """
+        Choose once more while the return stands at a step; what the browser is shown
+        then is followed.
+        """
+        site, gate = self.make()
+        browser = Browser(site)
+        page = browser.get(authorize_target(site.register()))
+        target = callback_target(browser.submit(page, "full"), code="gta_x")
+        gate.arm(step)
+        request = self.send(site, target, browser.cookies)
+        held = gate.held
+        assert held is not None
+        if is_left:
+            request.connectionLost(Failure(ConnectionDone()))
+        gate.arm(None)
+        answer = browser.submit(page, "full")
+        self.assertEqual(answer.status, 303, step)
+        if "code" not in answer.query:
+            answer = browser.get(callback_target(answer, code="gta_y"))
+        if not held.called:
+            held.callback(None)
+        self.assertIn("code", answer.query, step)
+        self.assertEqual(site.count("grants"), 1, step)
+        self.assert_consistent(site)
+        self.assertEqual(browser.submit(page, "full").location, answer.location)
+
+    def test_second_click_at_every_step_of_the_return(self) -> None:
+        """Whoever does not want to wait and clicks again comes to the client with the
+        one code that there is, whether or not the first request was given up."""
+        for step in range(1, 6):
+            for is_left in (True, False):
+                self.allow_again(step, is_left=is_left)
+
+    def test_cancel_at_every_step_of_the_return(self) -> None:
+        """It counts until there is a grant."""
+        for step in range(1, 6):
+            site, gate = self.make()
+            browser = Browser(site)
+            page = browser.get(authorize_target(site.register()))
+            target = callback_target(browser.submit(page, "full"), code="gta_x")
+            gate.arm(step)
+            self.send(site, target, browser.cookies)
+            held = gate.held
+            assert held is not None
+            gate.arm(None)
+            answer = browser.submit(page, "cancel")
+            held.callback(None)
+            if step == 5:
+                self.assertEqual(answer.status, 400)
+                self.assertEqual(site.count("grants"), 1)
+                continue
+            self.assertEqual(answer.query["error"], "access_denied")
+            self.assertEqual(site.count("grants"), 0, step)
+            again = browser.submit(page, "cancel")
+            self.assertEqual(again.location, answer.location)
+
     def test_authorize_may_be_left_at_every_step(self) -> None:
         """Nothing stays of it."""
         for step in (1, 2):

@@ -201,9 +201,12 @@ class CarriedCase(SynchronousTestCase):
         self.assertEqual(answer.cookies, [])
         self.assertFalse(answer.headers.hasHeader("Location"))
 
-    def assert_over(self, page: Answer) -> None:
+    def assert_over(
+        self, page: Answer, decision: str = "", ended: Answer | None = None
+    ) -> None:
         """
-        No answer to it changes anything; of the sign-in nothing secret is left.
+        No answer to it changes anything; of the sign-in nothing secret is left. The
+        decision that ended it leads where it led.
         """
         before = self.site.dump()
         kept = self.site.read(
@@ -213,8 +216,11 @@ class CarriedCase(SynchronousTestCase):
             ).fetchall()
         )
         self.assertNotIn("client-state", str(kept))
-        for decision in ("full", "read-only", "cancel"):
-            answer = self.browser.submit(page, decision)
+        for chosen in ("full", "read-only", "cancel"):
+            answer = self.browser.submit(page, chosen)
+            if ended is not None and chosen == decision:
+                self.assertEqual(answer.location, ended.location)
+                continue
             self.assert_refused(answer)
             self.assertIn("no longer valid", answer.text)
         self.assertEqual(self.site.dump(), before)
@@ -235,19 +241,21 @@ class OnceTests(CarriedCase):
     def test_after_the_code(self) -> None:
         """Back, and allow once more: no second code for the client's state."""
         leaving = self.browser.submit(self.page, "full")
-        self.browser.get(callback_target(leaving, code="gta_x"))
-        self.assert_over(self.page)
+        ended = self.browser.get(callback_target(leaving, code="gta_x"))
+        self.assert_over(self.page, "full", ended)
         self.site.clock.advance(599)
+        self.assert_over(self.page, "full", ended)
+        self.site.clock.advance(1)
         self.assert_over(self.page)
 
     def test_after_cancel(self) -> None:
         """No is no, also after a yes."""
-        self.browser.submit(self.page, "cancel")
-        self.assert_over(self.page)
+        ended = self.browser.submit(self.page, "cancel")
+        self.assert_over(self.page, "cancel", ended)
         page = self.browser.get(authorize_target(self.client_id))
         leaving = self.browser.submit(page, "full")
-        self.assertEqual(self.browser.submit(page, "cancel").status, 303)
-        self.assert_over(page)
+        ended = self.browser.submit(page, "cancel")
+        self.assert_over(page, "cancel", ended)
         answer = self.browser.get(callback_target(leaving, code="gta_x"))
         self.assertEqual(answer.status, 400)
         self.assertEqual(self.site.upstream.calls, [])
@@ -255,18 +263,17 @@ class OnceTests(CarriedCase):
     def test_after_an_error_of_forgejos(self) -> None:
         """The client has heard of it."""
         leaving = self.browser.submit(self.page, "full")
-        self.browser.get(callback_target(leaving, error="access_denied"))
-        self.assert_over(self.page)
+        ended = self.browser.get(callback_target(leaving, error="access_denied"))
+        self.assert_over(self.page, "full", ended)
 
     def test_after_a_second_attempt(self) -> None:
         """The row of the second attempt is another one; the form is that of both."""
         self.site.upstream.outcomes = [CodeRefused("counter", restart=True)]
         leaving = self.browser.submit(self.page, "full")
         again = self.browser.get(callback_target(leaving, code="gta_x"))
-        self.assert_over(self.page)
         answer = self.browser.get(callback_target(again, code="gta_y"))
         self.assertIn("code", answer.query)
-        self.assert_over(self.page)
+        self.assert_over(self.page, "full", answer)
 
     def test_after_a_restart(self) -> None:
         """What is over is in the store, not in the process."""
@@ -421,7 +428,8 @@ class RestartTests(CarriedCase):
         self.assertEqual(self.browser.submit(page, "full").status, 303)
 
     def test_page_of_the_version_before(self) -> None:
-        """It names a row, and carries nothing. Each decision counts, once."""
+        """It names a row, and carries nothing. Each decision counts, once; the same one
+        again leads to the same place."""
         for decision, status in (("full", 303), ("cancel", 303)):
             page = self.browser.get(authorize_target(self.client_id))
             fields = {**page.form.fields, "decision": decision}
@@ -431,9 +439,12 @@ class RestartTests(CarriedCase):
             answer = self.browser.post(page.form.action, fields)
             self.assertEqual(answer.status, status)
             if decision == "full":
-                arrived = self.browser.get(callback_target(answer, code="gta_x"))
-                self.assertIn("code", arrived.query)
+                answer = self.browser.get(callback_target(answer, code="gta_x"))
+                self.assertIn("code", answer.query)
             before = self.site.dump()
+            again = self.browser.post(page.form.action, fields)
+            self.assertEqual(again.location, answer.location)
+            fields["decision"] = "read-only"
             self.assert_refused(self.browser.post(page.form.action, fields))
             self.assertEqual(self.site.dump(), before)
 
@@ -486,11 +497,11 @@ class DocumentTests(CarriedCase):
         answer = self.browser.submit(self.page, "read-only-requested")
         self.assert_refused(answer)
         self.assertEqual(self.site.count("clients"), 1)
-        self.browser.submit(self.page, "cancel")
+        ended = self.browser.submit(self.page, "cancel")
         self.site.write(
             lambda c: c.execute("UPDATE clients SET metadata_expires_at = 1").rowcount
         )
-        self.assert_over(self.page)
+        self.assert_over(self.page, "cancel", ended)
         self.site.write(
             lambda c: (
                 c.execute(

@@ -92,7 +92,6 @@ class ConsentTests(SynchronousTestCase):
         self.assertEqual(answer.query["iss"], PUBLIC_URL)
         self.assertEqual(self.site.count_under_way(), 0)
         self.assert_refused(self.browser.submit(self.page, "full"), 400)
-        self.assert_refused(self.browser.submit(self.page, "cancel"), 400)
 
     def test_form_of_another_browser_is_refused(self) -> None:
         """RFC 9700 section 4.7.1: a token of browser A is of no use in browser B."""

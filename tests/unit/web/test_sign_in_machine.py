@@ -31,7 +31,7 @@ browsers = st.sampled_from([0, 1])
 decisions = st.sampled_from(["full", "read-only"])
 #: Mostly the page's own browser, else little would come of anything.
 strangers = st.sampled_from([False, False, False, True])
-Stand = Literal["open", "left", "over"]
+Stand = Literal["open", "left", "tried", "over"]
 
 
 @attrs.define(eq=False)
@@ -41,8 +41,14 @@ class Shown:
 
     @ivar browser: that was shown it.
     @ivar key: that sealed it.
-    @ivar stand: C{left}: its browser may come back from Forgejo.
+    @ivar stand: C{left}: its browser may come back from Forgejo; C{tried}: it has, and
+        that came to nothing.
     @ivar leaving: the newest redirect to Forgejo.
+    @ivar decision: that led there.
+    @ivar ended: the answer that ended it and the redirect to the client, as long as the
+        process remembers.
+    @ivar is_elsewhere: it goes on under another id, as long as the process remembers.
+    @ivar is_lost: the process has forgotten where it goes on.
     @ivar issued: how many codes it has come to.
     """
 
@@ -52,7 +58,10 @@ class Shown:
     key: bytes
     stand: Stand = "open"
     leaving: Answer | None = None
-    left_at: float = 0
+    decision: str = ""
+    ended: tuple[str, str] | None = None
+    is_elsewhere: bool = False
+    is_lost: bool = False
     issued: int = 0
 
 
@@ -82,7 +91,7 @@ class SignIns(RuleBasedStateMachine):
         self.keys = [b"k" * 32]
         self.browsers = [Browser(self.site), Browser(self.site)]
         self.all: list[Shown] = []
-        self.second_attempts = 0
+        self.other_rows = 0
 
     @initialize()
     def register(self) -> None:
@@ -100,15 +109,25 @@ class SignIns(RuleBasedStateMachine):
         """
         @return: whether an answer to it would count.
         """
-        return (
-            shown.stand != "over"
-            and self.now < shown.made_at + LIFETIME
-            and shown.key in self.keys
-        )
+        return shown.stand != "over" and not shown.is_lost and self.is_readable(shown)
+
+    def is_readable(self, shown: Shown) -> bool:
+        """
+        @return: whether its form can be used.
+        """
+        return self.now < shown.made_at + LIFETIME and shown.key in self.keys
+
+    def is_repeated(self, shown: Shown, decision: str, answer: Answer) -> bool:
+        """
+        @return: whether that is the answer which ended it, and leads there again.
+        """
+        if shown.ended is None or not self.is_readable(shown):
+            return False
+        return shown.ended == (decision, answer.location)
 
     @rule(browser=browsers, decisions=st.lists(decisions, min_size=1, max_size=2))
     def whole(self, browser: int, decisions: list[str]) -> None:
-        """All at once, and then the same page again: no answer to it counts."""
+        """All at once, and then the same page again: nothing comes of that."""
         shown: Any = self.open(browser)  # Any: a rule gives a bundle's value
         leavings = [self.allow(shown, False, decision) for decision in decisions]
         self.come_back(leavings[-1], False, "code")
@@ -140,9 +159,19 @@ class SignIns(RuleBasedStateMachine):
         answer = self.browser(shown, is_stranger).submit(shown.page, decision)
         if not is_stranger and self.is_live(shown):
             assert answer.status == 303, answer.text
+            if shown.stand == "tried":
+                shown.is_elsewhere = True
+                self.other_rows += 1
             shown.stand, shown.leaving = "left", answer
+            shown.decision = decision
             return Leaving(shown, answer)
-        assert answer.status == (403 if is_stranger else 400)
+        if is_stranger or not self.is_repeated(shown, decision, answer):
+            assert answer.status == (403 if is_stranger else 400)
+            assert (
+                shown.ended is None
+                or shown.ended[0] != decision
+                or (is_stranger or not self.is_readable(shown))
+            )
         assert self.site.dump() == before
         return Leaving(shown, shown.leaving or answer)
 
@@ -152,8 +181,8 @@ class SignIns(RuleBasedStateMachine):
         answer = self.browser(shown, is_stranger).submit(shown.page, "cancel")
         if not is_stranger and self.is_live(shown):
             assert answer.query["error"] == "access_denied"
-            shown.stand = "over"
-        else:
+            shown.stand, shown.ended = "over", ("cancel", answer.location)
+        elif is_stranger or not self.is_repeated(shown, "cancel", answer):
             assert answer.status == (403 if is_stranger else 400)
 
     def browser(self, shown: Shown, is_stranger: bool) -> Browser:
@@ -204,17 +233,19 @@ class SignIns(RuleBasedStateMachine):
             assert answer.status == 400, (answer.status, answer.location)
             assert len(upstream.calls) == calls
             return
-        shown.stand = "over"
+        shown.stand = "tried" if outcome == "outage" else "over"
         assert answer.status == 303
         if outcome == "burnt":
             # At once, without a question.
-            self.second_attempts += 1
+            self.other_rows += 1
             answer = browser.get(callback_target(answer, code="gta_y"))
         if outcome in ("code", "burnt"):
             assert "code" in answer.query, answer.query
             shown.issued += 1
         else:
             assert "error" in answer.query
+        if shown.stand == "over":
+            shown.ended = (shown.decision, answer.location)
 
     @rule(seconds=st.sampled_from([0, 1, 1, 9, 60, 599, 600]))
     def wait(self, seconds: int) -> None:
@@ -227,10 +258,13 @@ class SignIns(RuleBasedStateMachine):
     def restart(self, key: bytes, forgets: bool) -> None:
         """With the same keys, with another one in front, or without the older ones."""
         kept = [] if forgets else [other for other in self.keys if other != key]
-        if forgets and any(shown.stand == "left" for shown in self.all):
+        if forgets and any(shown.stand in ("left", "tried") for shown in self.all):
             # A sealed verifier would be lost: the daemon does not start like that.
             return
         self.keys = [key, *kept]
+        for shown in self.all:
+            shown.ended = None
+            shown.is_lost |= shown.is_elsewhere
         self.site = Site(self.test, before=self.site, keys=self.keys)
         cookies = [browser.cookies for browser in self.browsers]
         self.browsers = [Browser(self.site), Browser(self.site)]
@@ -249,7 +283,7 @@ class SignIns(RuleBasedStateMachine):
         """Who only opens a page leaves nothing."""
         answered = sum(shown.stand != "open" for shown in self.all)
         rows = self.site.count("pending_authorizations")
-        assert rows <= answered + self.second_attempts
+        assert rows <= answered + self.other_rows
 
 
 class SignInMachineTests(SynchronousTestCase):

@@ -1,0 +1,115 @@
+"""
+What sign-ins have come to, for as long as their consent forms can be sent.
+
+Somebody who clicks twice is shown the answer to the second click alone, and what the
+first one did is not undone by that. So an answer that is given once more leads where it
+led before. Only this process remembers; of the code nothing else has the text.
+"""
+
+from typing import Final
+
+import attrs
+from twisted.internet.interfaces import IReactorTime
+
+MAXIMUM_IDS: Final = 2000
+"""Ids of sign-ins that are remembered; beyond, the oldest are forgotten."""
+
+
+@attrs.frozen
+class Outcome:
+    """
+    How a sign-in ended: with a redirect to its client.
+
+    @ivar decision: the answer on the consent page that it came from.
+    @ivar url: where the browser was sent.
+    @ivar says: for the trace.
+    @ivar code_digest: of the code that the URL carries; C{None}: an error.
+    """
+
+    decision: str
+    url: str = attrs.field(repr=False)
+    says: str
+    code_digest: bytes | None = None
+
+
+@attrs.define(eq=False)
+class _SignIn:
+    """
+    @ivar pending_id: the one that it goes on under.
+    @ivar until: when its consent form expires.
+    """
+
+    pending_id: str
+    until: int
+    outcome: Outcome | None = None
+
+
+class Outcomes:
+    """
+    The outcomes of sign-ins. All changes are made inside transactions, as their last
+    step: so they come one after the other, and whoever finds a sign-in over in the
+    store finds how it ended here.
+    """
+
+    def __init__(self, clock: IReactorTime, maximum: int = MAXIMUM_IDS) -> None:
+        """
+        @param clock: tells the time.
+        @param maximum: ids to remember.
+        """
+        self._clock = clock
+        self._maximum = maximum
+        self._sign_ins: dict[str, _SignIn] = {}
+
+    def remember(self, pending_id: str, until: int, outcome: Outcome) -> None:
+        """
+        @param pending_id: of a sign-in that is over now.
+        @param until: when it expires, seconds since the epoch.
+        @param outcome: how it ended.
+        """
+        sign_in = self._sign_ins.get(pending_id)
+        if sign_in is None:
+            sign_in = _SignIn(pending_id, until)
+            self._keep(pending_id, sign_in)
+        if sign_in.pending_id == pending_id:
+            sign_in.outcome = outcome
+
+    def go_on(self, pending_id: str, until: int, later: str) -> None:
+        """
+        @param pending_id: of a sign-in that begins again.
+        @param until: when it expires, seconds since the epoch.
+        @param later: the pending id that it has from now on.
+        """
+        sign_in = self._sign_ins.get(pending_id)
+        if sign_in is None:
+            sign_in = _SignIn(pending_id, until)
+            self._keep(pending_id, sign_in)
+        sign_in.pending_id, sign_in.outcome = later, None
+        self._keep(later, sign_in)
+
+    def current(self, pending_id: str) -> str:
+        """
+        @param pending_id: that a form names.
+        @return: the one that its sign-in has now.
+        """
+        sign_in = self._sign_ins.get(pending_id)
+        return pending_id if sign_in is None else sign_in.pending_id
+
+    def find(self, pending_id: str, decision: str) -> Outcome | None:
+        """
+        @param pending_id: that a form names.
+        @param decision: as posted.
+        @return: how its sign-in ended, when that answer had led there.
+        """
+        sign_in = self._sign_ins.get(pending_id)
+        if sign_in is None or sign_in.until <= self._clock.seconds():
+            return None
+        outcome = sign_in.outcome
+        return outcome if outcome and outcome.decision == decision else None
+
+    def _keep(self, pending_id: str, sign_in: _SignIn) -> None:
+        self._sign_ins[pending_id] = sign_in
+        now = self._clock.seconds()
+        for known, kept in list(self._sign_ins.items()):
+            if len(self._sign_ins) <= self._maximum and now < kept.until:
+                break
+            del self._sign_ins[known]
