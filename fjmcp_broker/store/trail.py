@@ -138,15 +138,20 @@ class AuditTrail:
 
     async def flush(self) -> None:
         """
-        Write down what waits, in one transaction after the other.
+        Write down what waits, in one transaction after the other. What comes meanwhile
+        is left to the next time unless it is much: else each transaction would be
+        followed by one for the few that came during it, and each of them waits for the
+        disk.
 
         @raise StoreError: the store cannot be used; what waits, waits on.
         """
         await self._flushing.run(lambda: Deferred.fromCoroutine(self._flush()))
 
     async def _flush(self) -> None:
-        while self._waiting or self._newly_lost:
+        left = len(self._waiting)
+        while left > 0 or self._newly_lost or len(self._waiting) >= self._many_waiting:
             batch: list[Row] = list(islice(self._waiting, MAXIMUM_BATCH))
+            left -= len(batch)
             lost = 0 if len(batch) < len(self._waiting) else self._newly_lost
             rows = batch
             if lost:

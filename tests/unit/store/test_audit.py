@@ -187,11 +187,15 @@ class FailingDatabase(Database):
     fails = True
     transactions = 0
 
+    def meanwhile(self) -> None:
+        """What happens during a transaction."""
+
     async def write(self, transaction: Callable[[Connection], T]) -> T:
         """Count, or refuse."""
         if self.fails:
             raise StoreUnavailable("the disk is full")
         self.transactions += 1
+        self.meanwhile()
         return await super().write(transaction)
 
 
@@ -254,6 +258,42 @@ class TrailTests(AuditCase):
         self.successResultOf(Deferred.fromCoroutine(trail.flush()))
         self.assertEqual(self.store().transactions - before, 3)
         self.assertEqual(len(self.events()), 2 * MAXIMUM_BATCH + 1)
+
+    def note_during_writes(self, each: list[int]) -> AuditTrail:
+        """
+        @param each: so many events come during the first transaction, the second, ...
+        @return: a trail where ten events are many, with 25 that wait.
+        """
+        self.store().fails = False
+        trail = AuditTrail(self.database, lambda: NOW, many_waiting=10)
+        for _ in range(25):
+            trail.note(call())
+
+        def meanwhile() -> None:
+            for _ in range(each.pop(0) if each else 0):
+                trail.note(call())
+
+        self.patch(self.store(), "meanwhile", meanwhile)
+        return trail
+
+    def test_few_events_during_a_transaction_have_none_of_their_own(self) -> None:
+        """They are left to the next time, which is not far away."""
+        trail = self.note_during_writes([9, 9])
+        self.successResultOf(Deferred.fromCoroutine(trail.flush()))
+        self.assertEqual((self.store().transactions, trail.waiting), (1, 9))
+        self.successResultOf(Deferred.fromCoroutine(trail.flush()))
+        self.assertEqual((self.store().transactions, trail.waiting), (2, 9))
+
+    def test_many_events_during_a_transaction_are_written_too(self) -> None:
+        """Nobody would ask for them to be written early: that many are there."""
+        trail = self.note_during_writes([10, 11, 3])
+        self.successResultOf(Deferred.fromCoroutine(trail.flush()))
+        self.assertEqual((self.store().transactions, trail.waiting), (3, 3))
+        asked: list[int] = []
+        trail.on_many = lambda: asked.append(trail.waiting)
+        for _ in range(7):
+            trail.note(call())
+        self.assertEqual(asked, [10])
 
     def test_early_writing_is_asked_for_once(self) -> None:
         """Not again with each event while it cannot be done, and not during it."""
