@@ -2,22 +2,19 @@
 How the broker speaks HTTP to Forgejo: connections, trust, limits.
 
 Responses are bounded, redirects are not followed, and cookies are not kept: one
-HTTP client serves every user, so a cookie that Forgejo sets in one user's answer
-must not travel with another's request.
+agent serves every user, so a cookie that Forgejo sets in one user's answer must not
+travel with another's request.
 """
 
 from collections.abc import Callable
-from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from typing import Any, Final, cast
 
 import attrs
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import load_pem_x509_certificates
-from treq.client import HTTPClient
-from treq.cookies import IndexableCookieJar
-from twisted.internet.defer import Deferred, TimeoutError
-from twisted.internet.interfaces import IPushProducer, IReactorTime
+from twisted.internet.defer import Deferred, TimeoutError, succeed
+from twisted.internet.interfaces import IConsumer, IPushProducer, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.ssl import Certificate, trustRootFromCertificates
 from twisted.logger import Logger
@@ -25,12 +22,15 @@ from twisted.python.failure import Failure
 from twisted.web.client import (
     Agent,
     BrowserLikePolicyForHTTPS,
+    ContentDecoderAgent,
+    GzipDecoder,
     HostnameCachingHTTPSPolicy,
     HTTPConnectionPool,
     ResponseDone,
 )
 from twisted.web.http import PotentialDataLoss
-from twisted.web.iweb import IAgent, IResponse
+from twisted.web.iweb import IAgent, IBodyProducer, IResponse
+from zope.interface import implementer
 
 from .errors import UpstreamMisconfigured, UpstreamUnavailable
 from .proxy import ProxyingAgent
@@ -53,14 +53,14 @@ _CONNECTIONS_PER_HOST: Final = 8
 @attrs.frozen
 class UpstreamHttp:
     """
-    The HTTP client towards Forgejo, and what has to be closed with it.
+    The HTTP agent towards Forgejo, and what has to be closed with it.
 
-    @ivar client: for L{fjmcp_broker.upstream.forgejo.Forgejo}.
+    @ivar agent: for L{fjmcp_broker.upstream.forgejo.Forgejo}.
     """
 
     _log = Logger()
 
-    client: HTTPClient
+    agent: IAgent
     _pool: HTTPConnectionPool
     _clock: IReactorTime
 
@@ -88,7 +88,7 @@ def build_http(
     connect_timeout_seconds: float = CONNECT_TIMEOUT_SECONDS,
 ) -> UpstreamHttp:
     """
-    Make the HTTP client. It opens nothing until it is used.
+    Make the HTTP agent. It opens nothing until it is used.
 
     @param reactor: provider of C{IReactorTCP}, C{IReactorTime} and name resolution.
     @param ca_file: PEM file; the only authorities to trust. System-wide ones when
@@ -96,7 +96,7 @@ def build_http(
     @param proxy: C{http://[user:password@]host[:port]} for every call, through
         C{CONNECT} for https.
     @param connect_timeout_seconds: for each attempt to connect.
-    @return: the client.
+    @return: the agent.
     @raise UpstreamMisconfigured: the file or the proxy is of no use; for the
         operator.
     """
@@ -118,7 +118,8 @@ def build_http(
             pool=pool,
             connect_timeout_seconds=connect_timeout_seconds,
         )
-    return UpstreamHttp(HTTPClient(agent, cookiejar=_no_cookies()), pool, reactor)
+    unpacking = ContentDecoderAgent(agent, [(b"gzip", GzipDecoder)])
+    return UpstreamHttp(unpacking, pool, reactor)
 
 
 def _too_long() -> Exception:
@@ -180,8 +181,41 @@ class _BoundedBody(Protocol):
             cast(IPushProducer, self.transport).stopProducing()
 
 
-def _no_cookies() -> IndexableCookieJar:
-    return IndexableCookieJar(DefaultCookiePolicy(allowed_domains=[]))
+@implementer(IBodyProducer)
+class WholeBody:
+    """
+    The body of a request, written in one piece.
+
+    @ivar length: bytes.
+    """
+
+    def __init__(self, body: bytes) -> None:
+        """
+        @param body: short.
+        """
+        self._body = body
+        self.length = len(body)
+
+    def startProducing(  # noqa: N802 - Twisted's name
+        self, consumer: IConsumer
+    ) -> Deferred[None]:
+        """
+        As L{IBodyProducer.startProducing}.
+
+        @param consumer: the connection.
+        @return: has fired.
+        """
+        consumer.write(self._body)
+        return succeed(None)
+
+    def pauseProducing(self) -> None:
+        """There is nothing more."""
+
+    def resumeProducing(self) -> None:
+        """There is nothing more."""
+
+    def stopProducing(self) -> None:
+        """There is nothing more."""
 
 
 def trust_roots(ca_file: str) -> object:

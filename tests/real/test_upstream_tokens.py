@@ -55,7 +55,7 @@ class TokenStoreTests(TestCase):
                 scopes=tuple(DEFAULT_SCOPES.split()),
                 public_url="https://broker.test",
             ),
-            self.http.client,
+            self.http.agent,
             reactor,
         )
         self.path = Path(self.mktemp()) / "broker.db"

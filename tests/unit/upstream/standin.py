@@ -4,10 +4,8 @@ The stand-in Forgejo in memory, as the upstream tests use it.
 
 from base64 import urlsafe_b64encode
 from hashlib import sha256
-from typing import cast
 
-from treq.client import HTTPClient
-from treq.testing import StubTreq
+from treq.testing import RequestTraversalAgent
 from twisted.internet.task import Clock
 
 from fjmcp_broker.demo.forgejo.stand_in import StandInForgejo
@@ -39,8 +37,7 @@ class InMemoryForgejo:
         self.stand_in = StandInForgejo(clock, base_url)
         self.controls = self.stand_in.controls
         self.application = self.stand_in.add_application(REDIRECT_URI)
-        # StubTreq has the methods of HTTPClient without being one.
-        self._stub = StubTreq(self.stand_in.resource)
+        self._agent = RequestTraversalAgent(self.stand_in.resource)
         self.settings = ForgejoSettings(
             url=base_url,
             client_id=self.application.client_id,
@@ -55,7 +52,7 @@ class InMemoryForgejo:
         @param settings: other ones than C{self.settings}.
         @return: a client that speaks to the same stand-in.
         """
-        return Forgejo(settings, cast(HTTPClient, self._stub), self.clock)
+        return Forgejo(settings, self._agent, self.clock)
 
     def code(self, login: str = "alice", *, scope: str = DEFAULT_SCOPES) -> str:
         """
@@ -71,7 +68,7 @@ class InMemoryForgejo:
         """
         Let answers travel that were not given at once.
         """
-        self._stub.flush()
+        self._agent.flush()
 
     def advance(self, seconds: float) -> None:
         """
