@@ -82,7 +82,7 @@ class QuickRequest(Request):
     def answer_whole(self, status: int, document: bytes) -> None:
         """
         Give the whole answer at once, in one piece: what C{write} and C{finish} would
-        do, in a fourth of the time.
+        do, in a fourth of the time. Its client is there, and nothing was written yet.
 
         @param status: of HTTP, of an answer that has a body.
         @param document: JSON.
@@ -93,4 +93,10 @@ class QuickRequest(Request):
         self.sentLength = len(document)
         channel: Any = self.channel
         channel.write(whole_answer(self, self.site.date(), document))
-        self.finish()
+        self.release_body()
+        self.site.log(self)
+        self.finished = 1
+        self._cleanup()
+
+    def release_body(self) -> None:
+        """For those who hold some memory for it: the body is of no use any more."""

@@ -53,8 +53,10 @@ class BrokerRequest(QuickRequest):
     @ivar tool_call: the call of a tool that is in its body, for the audit trail.
     @ivar sign_in_step: the step of a sign-in that it is, for its trace.
     @ivar started_at: when its headers were complete.
+    @ivar came_whole: whether its body came with them and was taken at once.
     @ivar on_drain: ends an answer that would last as long as its client likes, when
         the daemon stops.
+    @ivar on_ended: answers it when the right that it came with ends.
     @ivar on_lost: is told that the client has gone before it was answered.
     @ivar number: of this process's requests; L{request_id} shows it.
     """
@@ -67,7 +69,9 @@ class BrokerRequest(QuickRequest):
     tool_call: ToolCall | None = None
     sign_in_step: Any = None  # a SignInStep, which knows this class
     started_at = 0.0
+    came_whole = False
     on_drain: Callable[[], None] | None = None
+    on_ended: Callable[[], None] | None = None
     on_lost: Callable[[Failure], None] | None = None
     number = 0
 
@@ -187,6 +191,7 @@ class BrokerRequest(QuickRequest):
             held = self._held_memory
             if held is not None and held.hold(admission.holder(self), size):
                 self.content = BytesIO(body)
+                self.came_whole = True
                 return
             self._no_room = True
         self.content = BytesIO()

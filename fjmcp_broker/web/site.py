@@ -8,7 +8,7 @@ import resource
 import secrets
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -301,7 +301,7 @@ class BrokerSite(Site):
 
         @param request: it has been answered.
         """
-        answered = cast(BrokerRequest, request)
+        answered: Any = request  # a BrokerRequest
         seconds = self.reactor.seconds() - answered.started_at
         self._on_answered(answered, seconds)
         ok = 200 <= answered.code < 300

@@ -181,7 +181,8 @@ class McpEndpoint(Resource):
         body = request.take_body()
         id = NULL
         try:
-            principal = await self._still(request, principal)
+            if not request.came_whole:
+                principal = await self._still(request, principal)
             headers = headers_of(request)
             message = parse(body, allow_batch=headers.session_id is not None)
             if isinstance(message, Request):
