@@ -10,7 +10,8 @@ is read leniently and fast.
 import codecs
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final, Literal, overload
 
 import msgspec
@@ -40,6 +41,7 @@ from fjmcp_broker.mcp.envelope import (
     is_token,
     text_of,
 )
+from fjmcp_broker.mcp.metas import read_meta
 from fjmcp_broker.mcp.plain import MAXIMUM_METHOD_CHARACTERS, read_plain
 from fjmcp_broker.mcp.replacing import (
     with_member,
@@ -113,15 +115,11 @@ _PARAMS_NAMES: Final = scanner.Names(
     "task",
     "uri",
 )
-_META_NAMES: Final = scanner.Names(
-    "progressToken",
-    "io.modelcontextprotocol/clientCapabilities",
-    "io.modelcontextprotocol/clientInfo",
-    "io.modelcontextprotocol/logLevel",
-    "io.modelcontextprotocol/protocolVersion",
-    "io.modelcontextprotocol/related-task",
-    "io.modelcontextprotocol/subscriptionId",
-)
+
+
+_Reader = Callable[[bytes], Mapping[str, bytes]]
+_read_members: Final[_Reader] = partial(scanner.read_object, names=_ENVELOPE_NAMES)
+_read_params: Final[_Reader] = partial(scanner.read_object, names=_PARAMS_NAMES)
 
 
 class _Envelope(msgspec.Struct, gc=False):
@@ -223,12 +221,12 @@ def _parse_one(body: bytes) -> Message:
     if params is not None:
         if not params.startswith(b"{"):
             raise MessageError(INVALID_PARAMS, "params is an object", known)
-        members = _read(params, _PARAMS_NAMES, known)
+        members = _read(params, _read_params, known)
         raw_meta = members.get("_meta", NULL)
         if raw_meta != NULL:
             if not raw_meta.startswith(b"{"):
                 raise MessageError(INVALID_PARAMS, "_meta is an object", known)
-            meta = _read(raw_meta, _META_NAMES, known)
+            meta = _read(raw_meta, read_meta, known)
             token = meta.get("progressToken")
             if token is not None and not is_token(token):
                 raise MessageError(
@@ -243,7 +241,7 @@ def _read_envelope(body: bytes) -> tuple[bytes | None, str, bytes | None] | Resp
     """
     @return: as L{read_plain} of a request or a notification, or an answer.
     """
-    envelope = _read(body, _ENVELOPE_NAMES, NULL)
+    envelope = _read(body, _read_members, NULL)
     id = envelope.get("id")
     if id is not None and not is_request_id(id):
         raise MessageError(INVALID_REQUEST, "id is a string or an integer")
@@ -277,9 +275,9 @@ def _parse_response(envelope: Mapping[str, bytes], id: bytes) -> Response:
     return Response(id, result, error)
 
 
-def _read(data: bytes, names: scanner.Names, id: bytes) -> dict[str, bytes]:
+def _read(data: bytes, reader: _Reader, id: bytes) -> Mapping[str, bytes]:
     try:
-        return scanner.read_object(data, names)
+        return reader(data)
     except scanner.AmbiguousKeysError as error:
         raise MessageError(INVALID_REQUEST, str(error), id) from error
     except _UNREADABLE as error:
