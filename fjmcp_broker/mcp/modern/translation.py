@@ -95,6 +95,14 @@ def to_legacy(modern: ModernRequest) -> Request:
     params, members, meta = request.params, request.members, request.meta
     if params is None:
         return request
+    retries = request.method in NAMED and not _RETRY_NAMES.isdisjoint(members)
+    if meta and not retries and meta.keys() <= _META_NAMES:
+        # As nearly all: nothing is left of the one member that changes.
+        kept = dict(members)
+        del kept["_meta"]
+        return Request(
+            request.id, request.method, without(params, members, "_meta"), kept
+        )
     gone = set(_RETRY_NAMES & members.keys()) if request.method in NAMED else set()
     replaced: dict[str, bytes] = {}
     if _META_NAMES & meta.keys():
