@@ -29,6 +29,7 @@ from fjmcp_broker.oauth.bearer import Principal
 from fjmcp_broker.sessions.errors import ChildGone, SessionGone
 from fjmcp_broker.sessions.registry import SessionRegistry
 from fjmcp_broker.sessions.stateless.calls import Lease
+from fjmcp_broker.sessions.stateless.shared import SharedSession
 from fjmcp_broker.sessions.streams.stream import Formats
 from fjmcp_broker.web.bearer import BearerAuthenticator, authorization_header
 from fjmcp_broker.web.mcp.answers import (
@@ -101,7 +102,8 @@ class ModernPosts:
                 code=INVALID_REQUEST,
                 id=message.id,
             )
-        profile = self._registry.profiles.known()
+        identity = self._registry.profiles.identity()
+        profile = self._registry.profiles.known(identity)
         supported = supported_by(profile)
         if isinstance(message, Notification):
             # None is defined for this transport, and closing the stream cancels.
@@ -121,7 +123,7 @@ class ModernPosts:
                 id=modern.id,
             )
         try:
-            return await self._relay(request, principal, modern, formats)
+            return await self._relay(request, principal, identity, modern, formats)
         except SessionGone as gone:
             # Nearly always its grant has ended meanwhile: 401. Never 404, which says
             # that there is no such method.
@@ -132,20 +134,16 @@ class ModernPosts:
         self,
         request: BrokerRequest,
         principal: Principal,
+        identity: bytes,
         modern: ModernRequest,
         formats: Formats,
     ) -> Refusal | None:
         session = self._registry.shared(principal)
-        identity = self._registry.profiles.identity()
-
-        async def lease_child() -> Lease:
-            await self._parameters.check(session, identity, modern)
-            return await session.awake(modern)
-
         lease = None
         if self._parameters.fit(session, identity, modern):
             lease = session.take_up(modern)
         if lease is None:
+            lease_child = partial(self._lease_child, session, identity, modern)
             lease = await self._waking.wait(session, lease_child)
         try:
             if not request.is_open:
@@ -164,6 +162,12 @@ class ModernPosts:
         finally:
             lease.release()
         return None
+
+    async def _lease_child(
+        self, session: SharedSession, identity: bytes, modern: ModernRequest
+    ) -> Lease:
+        await self._parameters.check(session, identity, modern)
+        return await session.awake(modern)
 
     def _heard(
         self,

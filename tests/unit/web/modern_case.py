@@ -191,7 +191,7 @@ class FakeProfiles:
         """As the real one."""
         return self.name
 
-    def known(self) -> ChildProfile | None:
+    def known(self, identity: bytes | None = None) -> ChildProfile | None:
         """As the real one."""
         return self.profile
 
