@@ -76,13 +76,15 @@ class BrokerChannel(QuickChannel):
 
         @param concerned: judges the L{Principal} of a request.
         @param calls: whether other answers on their way to such a one end, too: with
-            the connection.
+            the connection, where nothing else is known to answer.
         """
         for request in list(self.requests):
             if request.principal is None or not concerned(request.principal):
                 continue
             if request.on_drain is not None:
                 request.on_drain()
+            elif calls and request.on_ended is not None:
+                request.on_ended()
             elif calls:
                 self.loseConnection()
 

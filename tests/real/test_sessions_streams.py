@@ -8,7 +8,8 @@ from urllib.parse import urlencode
 
 from twisted.internet.threads import deferToThread
 
-from tests.real.client import FORM, McpClient
+from tests.real.browser import Page
+from tests.real.client import FORM, LATEST_LEGACY, McpClient
 from tests.real.relay import Answer, call
 from tests.real.test_relay_get import whole_events
 from tests.real.test_sessions import SessionCase
@@ -109,3 +110,31 @@ class RightsTests(SessionCase):
         await second.until(lambda: b"prompts/list_changed" in second.raw)
         await self.revoke(client, client.refresh_token)
         await second.until(lambda: second.raw.endswith(b"0\r\n\r\n"))
+
+    async def test_revoked_while_a_session_is_opened(self) -> None:
+        """The answer says what is needed: a connection that breaks says nothing. The
+        end of one token of several is not the end of the session."""
+        await self.begin()
+        client = await self.signed_in()
+        password = self.forgejo.password("alice")
+        for kind, status in (("refresh_token", 401), ("access_token", 200)):
+            await deferToThread(client.sign_in, "alice", password)
+            fault = self.forgejo.stand_in.controls.hold_answer("/api/v1/version")
+            client.session_id = None
+            opening = deferToThread(
+                client.request,
+                "initialize",
+                protocolVersion=LATEST_LEGACY,
+                capabilities={},
+                clientInfo={"name": "test", "version": "1"},
+            )
+            # The child asks before it reads.
+            await self.until(lambda fault=fault: fault.waiting, "no child")
+            await self.revoke(client, getattr(client, kind))
+            if status == 200:
+                fault.end()
+            answer: Page = await opening
+            fault.end()
+            self.assertEqual(answer.status, status, answer.text)
+            if status == 401:
+                self.assertIn("invalid_token", answer.headers["WWW-Authenticate"])

@@ -30,6 +30,7 @@ from fjmcp_broker.web.mcp.answers import (
     ACCEPTED,
     SERVER_ERROR,
     answer_to_error,
+    finish_with,
     refusal,
     refused_by_policy,
 )
@@ -122,12 +123,21 @@ class LegacyPosts:
     async def _initialize(
         self, request: BrokerRequest, principal: Principal, message: Request
     ) -> None:
+        refused = self._authenticator.refused("the access token is not valid")
+        request.on_ended = lambda: finish_with(
+            request,
+            answer_to_error(
+                refused, message.id, self._authenticator, request.request_id
+            ),
+        )
         try:
             opened = await self._registry.open(principal, message)
         except SessionGone:
             # Nearly always its grant has ended meanwhile: 401, not 404.
             await self._authenticator.authenticate(authorization_header(request))
             raise
+        finally:
+            request.on_ended = None
         if not request.is_open:
             if opened.session is not None:
                 opened.session.end("client_left")

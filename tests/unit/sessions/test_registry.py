@@ -68,6 +68,39 @@ class OpeningTests(McpWorld):
         self.assertEqual(wire.status, 401)
         self.assertIn("invalid_token", wire.headers["www-authenticate"])
 
+    def test_right_ends_while_opening(self) -> None:
+        """Whatever the session waits for, the client hears of it on a connection that
+        stays: a closed one says nothing."""
+        held: Deferred[None]
+        for waits_for in ("token", "child", "row"):
+            self.tokens.holding = [] if waits_for == "token" else None
+            self.ledger.holding = [] if waits_for == "row" else None
+            (self.manual.add if waits_for == "child" else self.manual.discard)(
+                "initialize"
+            )
+            wire = self.send(initialize())
+            self.assertEqual(wire.value(), b"", waits_for)
+            # The store is asked about the token, and does not answer at once.
+            self.authenticator.holding = []
+            self.registry.close_grant("g_1")
+            self.site.end_streams(lambda who: who.grant_id == "g_1", calls=True)
+            self.assertEqual(wire.status, 401, waits_for)
+            self.assertIn("invalid_token", wire.headers["www-authenticate"])
+            self.assertFalse(wire.disconnecting, waits_for)
+            for held in [*(self.tokens.holding or ()), *(self.ledger.holding or ())]:
+                held.callback(None)
+            self.authenticator.release()
+            self.assertEqual(len(self.registry), 0, waits_for)
+            self.assertTrue(all(each.exited for each in self.spawner.processes))
+            self.assertNotIn("open", self.ledger.rows.values())
+
+    def test_right_ends_after_the_answer(self) -> None:
+        """It is no answer to anything that comes later on the connection."""
+        wire = self.send(initialize())
+        before = wire.value()
+        self.site.end_streams(lambda who: who.grant_id == "g_1", calls=True)
+        self.assertEqual((wire.value(), wire.disconnecting), (before, False))
+
     def test_grant_ends_while_the_row_is_written(self) -> None:
         """The row is closed behind it."""
         self.ledger.holding = []
