@@ -8,6 +8,8 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import Final
 
+import msgspec
+
 from fjmcp_broker.mcp.messages import NULL, Request, Response, text_of
 from fjmcp_broker.mcp.modern.answers import IS_ERROR, failed
 from fjmcp_broker.mcp.modern.edits import members_of
@@ -34,34 +36,24 @@ _INPUT_REQUIRED: Final = b'"input_required"'
 _ENDS_WITH: Final = {401: "unauthorized", 403: "refused", 404: "no_session"}
 
 
-class ToolCall:
+class ToolCall(msgspec.Struct, eq=False):
     """
     One call on its way.
+
+    @ivar calls: is told the outcome, once; C{None} from then on.
+    @ivar principal: who calls.
+    @ivar session_id: as for L{ToolCalls.begin}.
+    @ivar tool: as the trail shows it.
+    @ivar began_at: as for L{ToolCalls.begin}.
+    @ivar session: what the log calls the session, C{None} before a child has it.
     """
 
-    __slots__ = ("_began_at", "_calls", "_name", "_principal", "_session_id", "_tool")
-
-    def __init__(
-        self,
-        calls: "ToolCalls",
-        principal: Principal,
-        session_id: bytes | None,
-        tool: str,
-        began_at: float,
-    ) -> None:
-        """
-        @param calls: is told the outcome, once.
-        @param principal: who calls.
-        @param session_id: as for L{ToolCalls.begin}.
-        @param tool: as the trail shows it.
-        @param began_at: as for L{ToolCalls.begin}.
-        """
-        self._calls: ToolCalls | None = calls
-        self._principal = principal
-        self._session_id = session_id
-        self._tool = tool
-        self._began_at = began_at
-        self._name: str | None = None
+    calls: "ToolCalls | None"
+    principal: Principal
+    session_id: bytes | None
+    tool: str
+    began_at: float
+    session: str | None = None
 
     def relayed(self, session: str) -> None:
         """
@@ -69,20 +61,20 @@ class ToolCall:
 
         @param session: what the log calls the session; else that is made of its id.
         """
-        self._name = session
+        self.session = session
 
     def over(self, outcome: str) -> None:
         """
         @param outcome: one of our own words. The first one counts.
         """
-        calls, self._calls = self._calls, None
+        calls, self.calls = self.calls, None
         if calls is not None:
             calls.trail.called(
-                self._principal,
-                self._name or _session_name(self._session_id, self._principal),
-                self._tool,
+                self.principal,
+                self.session or _session_name(self.session_id, self.principal),
+                self.tool,
                 outcome,
-                calls.seconds() - self._began_at,
+                calls.seconds() - self.began_at,
             )
 
     def answered(self, response: Response) -> None:
@@ -98,7 +90,7 @@ class ToolCall:
 
         @param status: of the answer; 0: there is none, the client has gone.
         """
-        if self._name is None:
+        if self.session is None:
             self.over("abandoned" if not status else _ENDS_WITH.get(status, "failed"))
 
 

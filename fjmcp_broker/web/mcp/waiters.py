@@ -6,6 +6,8 @@ sessions, and turns them into response streams.
 from collections.abc import Callable
 from functools import partial
 
+import msgspec
+
 from fjmcp_broker.mcp.messages import Request, Response, encode, encode_result
 from fjmcp_broker.mcp.policy import ToolCatalogue, overlay
 from fjmcp_broker.oauth.bearer import Principal
@@ -50,54 +52,35 @@ class ToolsOverlay:
         )
 
 
-class StreamWaiter:
+class StreamWaiter(msgspec.Struct, eq=False):
     """
     Waits for one answer on behalf of one HTTP request.
+
+    @ivar streams: makes the response stream, once the child has the request.
+    @ivar request: the HTTP request.
+    @ivar session: takes the message in it.
+    @ivar id: raw JSON of the id of that message.
+    @ivar formats: what the answer may come in.
+    @ivar edit: changes the result.
+    @ivar stream: the response stream, once there is one.
     """
 
-    __slots__ = (
-        "_edit",
-        "_formats",
-        "_id",
-        "_request",
-        "_session",
-        "_stream",
-        "_streams",
-    )
-
-    def __init__(
-        self,
-        streams: McpStreams,
-        request: BrokerRequest,
-        session: Session,
-        id: bytes,
-        formats: Formats,
-        edit: Edit | None,
-    ) -> None:
-        """
-        @param streams: makes the response stream, once the child has the request.
-        @param request: the HTTP request.
-        @param session: takes the message in it.
-        @param id: raw JSON of the id of that message.
-        @param formats: what the answer may come in.
-        @param edit: changes the result.
-        """
-        self._streams = streams
-        self._request = request
-        self._session = session
-        self._id = id
-        self._formats = formats
-        self._edit = edit
-        self._stream: ResponseStream | None = None
+    streams: McpStreams
+    request: BrokerRequest
+    session: Session
+    id: bytes
+    formats: Formats
+    edit: Edit | None
+    stream: ResponseStream | None = None
 
     def begin(self) -> ResponseStream:
         """
         @return: the stream; from here on the HTTP request is the stream's.
         """
-        stream = self._stream
+        stream = self.stream
         if stream is None:
-            self._stream = stream = self._streams.answer(
-                self._request, self._session, self._formats, self._id
+            self.stream = stream = self.streams.answer(
+                self.request, self.session, self.formats, self.id
             )
         return stream
 
@@ -118,13 +101,13 @@ class StreamWaiter:
         """
         @param response: the answer.
         """
-        self._request.answered_with(response)
-        stream = self._stream or self.begin()
-        stream.answer(edited(response, self._edit))
+        self.request.answered_with(response)
+        stream = self.stream or self.begin()
+        stream.answer(edited(response, self.edit))
 
     def cancelled(self) -> None:
         """The client took the request back."""
-        self._request.ended_with("cancelled")
+        self.request.ended_with("cancelled")
         self.begin().end()
 
 
