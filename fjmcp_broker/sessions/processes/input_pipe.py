@@ -6,13 +6,12 @@ of the event loop brings leaves together at its end: each write wakes the proces
 busy client's sixteen messages would wake it sixteen times.
 """
 
+import os
 from typing import Any, Final
 
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.process import ProcessWriter
 from twisted.python.failure import Failure
-
-from fjmcp_broker.eager import write_now
 
 TOGETHER_BYTES: Final = 64 * 1024
 """As many as a pipe takes; more than these do not wait for the end of the turn."""
@@ -46,17 +45,21 @@ class InputPipe(ProcessWriter):
         """
         @param data: follows what was written before.
         """
+        if not self._is_busy and not self._together:
+            self._is_busy = True
+            self._send(data)
+            return
         self._together.append(data)
         self._together_bytes += len(data)
         if not self._is_busy or self._together_bytes > TOGETHER_BYTES:
             self._is_busy = True
-            self._send()
+            self._send_together()
         elif self._turn is None:
             self._turn = self._turns.callLater(0, self._end_of_turn)
 
     def loseConnection(self) -> None:
         """Close it behind what was written."""
-        self._send()
+        self._send_together()
         super().loseConnection()
 
     def connectionLost(self, reason: Failure) -> None:
@@ -70,13 +73,24 @@ class InputPipe(ProcessWriter):
 
     def _end_of_turn(self) -> None:
         self._turn = None
-        self._send()
+        self._send_together()
 
-    def _send(self) -> None:
+    def _send_together(self) -> None:
         together, self._together = self._together, []
         self._together_bytes = 0
         if together:
-            data = together[0] if len(together) == 1 else b"".join(together)
-            rest = write_now(self, data)
-            if rest:
-                super().write(rest)
+            self._send(together[0] if len(together) == 1 else b"".join(together))
+
+    def _send(self, data: bytes) -> None:
+        # As L{fjmcp_broker.eager.write_now}, and it goes on being watched for its end.
+        if self.connected and not (
+            self.disconnecting or self.dataBuffer or self._tempDataLen
+        ):
+            try:
+                written = os.write(self.fd, data)
+            except OSError:
+                written = 0  # the event loop's own attempt finds it, and tells
+            if written == len(data):
+                return
+            data = data[written:]
+        super().write(data)

@@ -72,14 +72,14 @@ class _Output(ProcessReader):
     def doRead(self) -> Exception | None:  # noqa: N802 - Twisted's
         """It has something, or was closed."""
         try:
-            data = os.read(self.fileno(), _READ_BYTES)
+            data = os.read(self.fd, _READ_BYTES)
         except BlockingIOError:
             return None
         except OSError:
             return CONNECTION_LOST
         if not data:
             return CONNECTION_DONE
-        self.dataReceived(data)
+        self.proc.childDataReceived(self.name, data)
         return None
 
 
