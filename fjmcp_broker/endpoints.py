@@ -169,6 +169,7 @@ def _sign_in(around: Surroundings) -> tuple[Route, ...]:
     departure = Departure(cookies, around.forgejo.authorize_url, around.sealer)
     carried = CarriedRequests(around.sealer)
     outcomes = Outcomes(clock)
+    has_documents = around.documents is not None
     return sign_in_routes(
         FrontPage(url, forgejo_url),
         RegisterEndpoint(
@@ -196,6 +197,7 @@ def _sign_in(around: Surroundings) -> tuple[Route, ...]:
             clock=clock,
             random_bytes=random_bytes,
             public_url=url,
+            has_documents=has_documents,
         ),
         CallbackEndpoint(
             database,
@@ -207,5 +209,6 @@ def _sign_in(around: Surroundings) -> tuple[Route, ...]:
             random_bytes=random_bytes,
             public_url=url,
             forgejo_url=forgejo_url,
+            has_documents=has_documents,
         ),
     )

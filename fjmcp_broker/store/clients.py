@@ -84,42 +84,65 @@ def find_stored(connection: Connection, client_id: str) -> StoredClient | None:
     return StoredClient(client, expires_at)
 
 
-def may_redirect(connection: Connection, client_id: str, redirect_uri: str) -> bool:
+def may_redirect(
+    connection: Connection,
+    client_id: str,
+    redirect_uri: str,
+    *,
+    has_documents: bool = True,
+) -> bool:
     """
     @param connection: to the store.
     @param client_id: of a sign-in under way.
+    @param has_documents: whether clients with a metadata document may sign in.
     @param redirect_uri: pinned when it began.
     @return: whether the client is still there and has not given up that address since.
     """
     client = find(connection, client_id)
     return (
+        and (has_documents or client.kind != "metadata-document")
         client is not None
         and find_registered(client.redirect_uris, redirect_uri) is not None
     )
 
 
-def save_document(connection: Connection, client: Client, expires_at: int) -> None:
+def save_document(
+    connection: Connection,
+    client: Client,
+    expires_at: int,
+    *,
+    in_place_of: int | None = None,
+) -> bool:
     """
-    Store a client as its document describes it now. One that is configured or
-    registered under the same id is left alone.
+    Store a client as a document describes it, unless a newer one was stored since that
+    was fetched: one that expires later, because a document is not fetched again before
+    it expires. A client that is configured or registered under the same id is left
+    alone.
 
     @param connection: in a transaction that may write.
     @param client: of kind C{metadata-document}.
+    @param in_place_of: when the one expired that was stored at the fetch. It is
+        replaced whatever it says: it may have been stored while the clock was wrong.
+    @return: whether it was stored.
     @param expires_at: when the document has to be fetched again.
     """
-    connection.execute(
+    changed = connection.execute(
         "INSERT INTO clients (client_id, kind, metadata, created_at,"
         " metadata_expires_at) VALUES (?, ?, ?, ?, ?)"
         " ON CONFLICT (client_id) DO UPDATE SET metadata = excluded.metadata,"
         " metadata_expires_at = excluded.metadata_expires_at"
-        " WHERE clients.kind = 'metadata-document'",
+        " WHERE clients.kind = 'metadata-document'"
+        " AND (clients.metadata_expires_at IS ?"
+        " OR excluded.metadata_expires_at > clients.metadata_expires_at)",
         (
             client.client_id,
             client.kind,
             client.metadata_json(),
             client.created_at,
+            in_place_of,
             expires_at,
         ),
+    return changed.rowcount == 1
     )
 
 

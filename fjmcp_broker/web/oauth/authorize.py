@@ -137,7 +137,9 @@ class AuthorizeEndpoint:
         pending_id = pending.pending_id
         step_of(request).about(pending_id=pending_id)
         until = found.save_until
-        document = None if until is None else NewDocument(found.client, until)
+        document = None
+        if until is not None:
+            document = NewDocument(found.client, until, found.in_place_of)
         form = ConsentForm(
             pending_id=pending_id,
             token=form_token(self._cookies.keep_consent(request), pending_id),

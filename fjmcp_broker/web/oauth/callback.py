@@ -88,6 +88,7 @@ class CallbackEndpoint:
         random_bytes: Callable[[int], bytes],
         public_url: str,
         forgejo_url: str,
+        has_documents: bool,
     ) -> None:
         """
         @param database: the store.
@@ -99,7 +100,9 @@ class CallbackEndpoint:
         @param random_bytes: gives that many cryptographically random bytes.
         @param public_url: the issuer, an origin without trailing slash.
         @param forgejo_url: where people use Forgejo.
+        @param has_documents: whether clients with a metadata document may sign in.
         """
+        self._has_documents = has_documents
         self._database = database
         self._cookies = cookies
         self._departure = departure
@@ -204,11 +207,10 @@ class CallbackEndpoint:
             expires_at=now + (row.expires_at - row.created_at),
         )
         policy = _policy(row)
-        target = row.request.redirect_uri
         approval = self._departure.prepare(SECOND_ATTEMPT)
 
         def restart(connection: Connection) -> bool:
-            if not clients.may_redirect(connection, row.client_id, target):
+            if not self._may_redirect(connection, row):
                 return False
             if not pending.finish(connection, row.pending_id):
                 return False
@@ -229,7 +231,6 @@ class CallbackEndpoint:
     ) -> bytes:
         now = int(self._clock.seconds())
         policy = _policy(row)
-        target = row.request.redirect_uri
         full = (str(Scope.READ), str(Scope.WRITE))
         grant = Grant(
             grant_id=new_id(GRANT_ID_PREFIX, self._random_bytes),
@@ -255,7 +256,7 @@ class CallbackEndpoint:
         def issue(connection: Connection) -> bool:
             # True of the user whatever has become of the client.
             note_user(connection, user, now)
-            if not clients.may_redirect(connection, row.client_id, target):
+            if not self._may_redirect(connection, row):
                 return False
             if not self._end(connection, row, url, OK, code.code_digest):
                 return False
@@ -275,6 +276,14 @@ class CallbackEndpoint:
             policy=str(policy),
         )
         return see_other(request, url)
+
+    def _may_redirect(self, connection: Connection, row: PendingAuthorization) -> bool:
+        return clients.may_redirect(
+            connection,
+            row.client_id,
+            row.request.redirect_uri,
+            has_documents=self._has_documents,
+        )
 
     def _end(
         self,

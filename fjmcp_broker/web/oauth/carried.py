@@ -32,10 +32,12 @@ class NewDocument:
     A client as its metadata document describes it.
 
     @ivar client: of kind C{metadata-document}.
+    @ivar in_place_of: when the one expired that the store had at the time.
     @ivar save_until: when the document has to be fetched again.
     """
 
     client: Client
+    in_place_of: int | None = None
     save_until: int
 
 
@@ -117,6 +119,7 @@ def _values(document: NewDocument) -> dict[str, object]:
     return {
         "metadata": document.client.metadata,
         "created_at": document.client.created_at,
+        "in_place_of": document.in_place_of,
         "save_until": document.save_until,
     }
 
@@ -140,4 +143,6 @@ def _asked(pending_id: str, values: dict[str, Any]) -> Asked:
         secret_digest=None,
         created_at=document["created_at"],
     )
-    return Asked(pending, NewDocument(client, document["save_until"]))
+    # The page of a version before says nothing of it.
+    in_place_of = document.get("in_place_of")
+    return Asked(pending, NewDocument(client, document["save_until"], in_place_of))

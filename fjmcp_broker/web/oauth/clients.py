@@ -23,10 +23,12 @@ class FoundClient:
     @ivar client: as it is registered, or as its document describes it.
     @ivar save_until: the store has it otherwise or not at all: it is to be saved with
         the user's answer, to be fetched again at that time; else C{None}.
+    @ivar in_place_of: when the document expires that the store has.
     """
 
     client: Client
     save_until: int | None = None
+    in_place_of: int | None = None
 
 
 class ClientDirectory:
@@ -96,7 +98,10 @@ class ClientDirectory:
             and stored.metadata_expires_at == document.expires_at
             and stored.client == client
         )
-        return FoundClient(client, None if is_saved else document.expires_at)
+        if is_saved:
+            return FoundClient(client)
+        stored_until = None if stored is None else stored.metadata_expires_at
+        return FoundClient(client, document.expires_at, stored_until)
 
     def _is_fresh(self, stored: StoredClient) -> bool:
         # One beyond the ceiling was stored when the clock was wrong.

@@ -60,6 +60,7 @@ class ConsentEndpoint:
         clock: IReactorTime,
         random_bytes: Callable[[int], bytes],
         public_url: str,
+        has_documents: bool,
     ) -> None:
         """
         @param database: the store.
@@ -70,7 +71,9 @@ class ConsentEndpoint:
         @param clock: tells the time.
         @param random_bytes: gives that many cryptographically random bytes.
         @param public_url: the issuer, an origin without trailing slash.
+        @param has_documents: whether clients with a metadata document may sign in.
         """
+        self._has_documents = has_documents
         self._database = database
         self._cookies = cookies
         self._departure = departure
@@ -192,10 +195,7 @@ class ConsentEndpoint:
 
         def still_leads_there(connection: Connection) -> bool:
             row = pending.find(connection, pending_id, now)
-            if row is None:
-                return False
-            target = row.request.redirect_uri
-            if not clients.may_redirect(connection, row.client_id, target):
+            if row is None or not self._may_redirect(connection, row):
                 return False
             return code is None or tokens.is_code_unused(connection, code, now)
 
@@ -203,6 +203,14 @@ class ConsentEndpoint:
             return expired(request)
         step_of(request).says(outcome.says, "as before")
         return see_other(request, outcome.url)
+
+    def _may_redirect(self, connection: Connection, row: PendingAuthorization) -> bool:
+        return clients.may_redirect(
+            connection,
+            row.client_id,
+            row.request.redirect_uri,
+            has_documents=self._has_documents,
+        )
 
     def _decide(
         self,
@@ -229,12 +237,13 @@ class ConsentEndpoint:
         if undecided is None:
             raise _Over
         if asked is not None and asked.document is not None:
-            document = asked.document
-            clients.save_document(connection, document.client, document.save_until)
+            new = asked.document
+            clients.save_document(
+                connection, new.client, new.save_until, in_place_of=new.in_place_of
+            )
         # Since the page was made the collector may have removed the client, or the
         # operator or its document the address.
-        target = undecided.request.redirect_uri
-        if not clients.may_redirect(connection, undecided.client_id, target):
+        if not self._may_redirect(connection, undecided):
             raise _Over
         decided = decide(undecided)
         if pending.decide(connection, decided, now):

@@ -201,6 +201,7 @@ class Site:
             clock=self.clock,
             random_bytes=random_bytes,
             public_url=public_url,
+            has_documents=has_documents,
         )
         callback = CallbackEndpoint(
             database,
@@ -212,6 +213,7 @@ class Site:
             random_bytes=random_bytes,
             public_url=public_url,
             forgejo_url=FORGEJO_URL,
+            has_documents=has_documents,
         )
         front = FrontPage(public_url, FORGEJO_URL)
         self.resource = build_web_resource(

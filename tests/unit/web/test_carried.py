@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from fjmcp_broker.oauth.authorization import AuthorizationRequest
 from fjmcp_broker.oauth.clients import Client
+from fjmcp_broker.oauth.document_cache import CacheHeaders
 from fjmcp_broker.oauth.tokens import url_safe_text
 from fjmcp_broker.store import clients, pending
 from fjmcp_broker.store.errors import SealError
@@ -35,6 +36,7 @@ from tests.unit.web.signin import (
 KEY, OTHER_KEY = b"k" * 32, b"o" * 32
 DOCUMENT: Final = "https://app.example.com/oauth/client.json"
 CALLBACK: Final = "https://app.example.com/callback"
+OTHER: Final = "https://app.example.com/other"
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 
@@ -511,6 +513,124 @@ class DocumentTests(CarriedCase):
         )
         self.site.clock.advance(600)
         self.assert_over(self.page)
+
+    def next_page(self, life: int, *redirect_uris: str) -> Answer:
+        """
+        @return: a page of what the document says after the one before has expired.
+        """
+        self.site.clock.advance(1)
+        self.site.fetcher.headers = CacheHeaders([f"max-age={life}"])
+        self.site.fetcher.redirect_uris = list(redirect_uris)
+        return self.ask()
+
+    def stored(self) -> tuple[str, ...]:
+        """
+        @return: the redirect URIs that count now.
+        """
+        found = self.site.read(lambda c: clients.find(c, DOCUMENT))
+        assert found is not None
+        return found.redirect_uris
+
+    def test_older_one_overwrites_no_newer_one(self) -> None:
+        """Its page was made before the document changed, and is answered later. An
+        address that was given up gets nothing."""
+        self.site.clock.advance(600)
+        old = self.next_page(60, CALLBACK, OTHER)
+        self.site.clock.advance(60)
+        new = self.next_page(60, OTHER)
+        self.assertEqual(new.status, 400)
+        new = self.browser.get(authorize_target(DOCUMENT, redirect_uri=OTHER))
+        self.assertEqual(self.browser.submit(new, "cancel").status, 303)
+        self.assertEqual(self.stored(), (OTHER,))
+        self.assert_refused(self.browser.submit(old, "full"))
+        self.assertEqual(self.stored(), (OTHER,))
+
+    def test_newer_one_overwrites_an_older_one(self) -> None:
+        """In the order in which they were fetched, however they are answered."""
+        self.site.clock.advance(600)
+        old = self.next_page(60, CALLBACK, OTHER)
+        self.site.clock.advance(60)
+        new = self.next_page(60, CALLBACK)
+        self.assertEqual(self.browser.submit(old, "full").status, 303)
+        self.assertEqual(self.stored(), (CALLBACK, OTHER))
+        self.assertEqual(self.browser.submit(new, "full").status, 303)
+        self.assertEqual(self.stored(), (CALLBACK,))
+
+    def test_one_from_a_time_that_never_was(self) -> None:
+        """Stored while the clock was years ahead, it is replaced all the same."""
+        self.browser.submit(self.page, "cancel")
+        self.site.write(
+            lambda c: (
+                c.execute(
+                    "UPDATE clients SET metadata_expires_at = ?"
+                    " WHERE metadata_expires_at NOT NULL",
+                    (NOW + 10**8,),
+                ).rowcount
+            )
+        )
+        self.site.clock.advance(600)
+        page = self.next_page(60, CALLBACK, OTHER)
+        self.assertEqual(self.browser.submit(page, "full").status, 303)
+        self.assertEqual(self.stored(), (CALLBACK, OTHER))
+
+    def test_page_of_the_version_before(self) -> None:
+        """It does not say in whose place its document comes, and counts."""
+        fields = {**self.page.form.fields, "decision": "full"}
+        carried = CarriedRequests(self.site.sealer)
+        asked = carried.open(fields["request"], fields["pending"])
+
+        class Older(Sealer):
+            """Seals what a version before would have."""
+
+            def seal(self, plain: bytes, *, row: str) -> bytes:
+                values = json.loads(plain)
+                del values["document"]["in_place_of"]
+                return super().seal(json.dumps(values).encode(), row=row)
+
+        fields["request"] = CarriedRequests(Older([KEY])).seal(asked)
+        answer = self.browser.post(self.page.form.action, fields)
+        self.assertEqual(answer.status, 303)
+        self.assertEqual(self.stored(), (CALLBACK,))
+
+    def switch_off(self) -> None:
+        """
+        C{clients.metadata_documents = false}, and a restart.
+        """
+        cookies = self.browser.cookies
+        self.site = Site(self, before=self.site, has_documents=False)
+        self.browser = Browser(self.site)
+        self.browser.cookies = cookies
+
+    def test_switched_off_while_the_page_is_open(self) -> None:
+        """Nobody comes in with a document any more."""
+        self.switch_off()
+        before = self.site.dump()
+        for decision in ("full", "cancel"):
+            answer = self.browser.submit(self.page, decision)
+            self.assert_refused(answer)
+            self.assertIn("connect again", answer.text)
+        self.assertEqual(self.site.dump(), before)
+
+    def test_switched_off_on_the_way(self) -> None:
+        """Forgejo has answered, and the client gets nothing."""
+        for outcomes in ([], [CodeRefused("counter", restart=True)]):
+            self.site = Site(self, before=self.site)
+            self.browser = Browser(self.site)
+            leaving = self.browser.submit(self.ask(), "full")
+            self.switch_off()
+            self.site.upstream.outcomes = [*outcomes]
+            answer = self.browser.get(callback_target(leaving, code="gta_x"))
+            self.assertEqual(answer.status, 400)
+            self.assertFalse(answer.headers.hasHeader("Location"))
+            self.assertEqual(self.site.count("grants"), 0)
+
+    def test_switched_off_for_others(self) -> None:
+        """Clients of another kind go on."""
+        page = self.browser.get(authorize_target(self.client_id))
+        self.switch_off()
+        leaving = self.browser.submit(page, "full")
+        answer = self.browser.get(callback_target(leaving, code="gta_x"))
+        self.assertIn("code", answer.query)
 
     def test_known_one_is_not_carried(self) -> None:
         """Its form is as short as that of any client."""
