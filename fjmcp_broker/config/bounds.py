@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from ipaddress import ip_network
 from typing import Final
 
-from attrs import Factory, field, frozen
-
+from fjmcp_broker.attrs import Factory, field, frozen
 from fjmcp_broker.limits.policy import Limited, Network, RateLimits
 from fjmcp_broker.limits.rates import Rate
 

@@ -10,8 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-import attrs
-
+from fjmcp_broker import attrs
 from fjmcp_broker.errors import BrokerError
 
 MAXIMUM_REQUEST_BYTES: Final = 16 * 1024

@@ -11,8 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Self
 
-import attrs
-
+from fjmcp_broker import attrs
 from fjmcp_broker.oauth.clients import KNOWN_SCOPES, Client
 from fjmcp_broker.oauth.errors import OAuthError
 from fjmcp_broker.oauth.parameters import REPEATABLE, Pairs

@@ -6,8 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-import attrs
-
+from fjmcp_broker import attrs
 from fjmcp_broker.oauth.errors import invalid_request
 
 #: RFC 8707 section 2 lets this one be repeated, and no other.

@@ -3,8 +3,7 @@ What is written down about sessions behind the answers to their clients, and tri
 again for as long as the store cannot be written.
 """
 
-import attrs
-
+from fjmcp_broker import attrs
 from fjmcp_broker.logs import background
 from fjmcp_broker.sessions.handshake import Told
 from fjmcp_broker.sessions.ledger import ISessionLedger, StoredSession

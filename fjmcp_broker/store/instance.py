@@ -2,7 +2,7 @@
 
 from sqlite3 import Connection
 
-import attrs
+from fjmcp_broker import attrs
 
 from .errors import StoreRefused
 

@@ -6,8 +6,7 @@ answered, and a while longer, so that the same answer does not count again.
 from sqlite3 import Connection
 from typing import Any, Final
 
-import attrs
-
+from fjmcp_broker import attrs
 from fjmcp_broker.oauth.authorization import AuthorizationRequest
 from fjmcp_broker.oauth.vocabulary import Policy
 

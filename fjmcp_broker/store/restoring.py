@@ -14,8 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-import attrs
-
+from fjmcp_broker import attrs
 from fjmcp_broker.secret import Secret
 
 from . import instance as instances

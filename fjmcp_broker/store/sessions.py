@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from sqlite3 import Connection
 from typing import Any, Final
 
-import attrs
+from fjmcp_broker import attrs
 
 from .sealing import row_name
 

@@ -5,8 +5,7 @@ one transaction each.
 
 from sqlite3 import Connection
 
-import attrs
-
+from fjmcp_broker import attrs
 from fjmcp_broker.oauth.errors import invalid_grant
 from fjmcp_broker.oauth.grants import (
     AccessToken,

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from sqlite3 import Connection
 from typing import Any, Final
 
-import attrs
-
+from fjmcp_broker import attrs
 from fjmcp_broker.trace.attempts import (
     Attempt,
     related_from_json,

@@ -5,8 +5,7 @@ from hashlib import sha256
 from sqlite3 import Connection
 from typing import Any, Final, Literal
 
-import attrs
-
+from fjmcp_broker import attrs
 from fjmcp_broker.secret import Secret
 
 from .sealing import Sealer, row_name

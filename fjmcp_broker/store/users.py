@@ -3,7 +3,7 @@
 from sqlite3 import Connection
 from typing import Any
 
-import attrs
+from fjmcp_broker import attrs
 
 
 @attrs.frozen

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from enum import StrEnum, unique
 from typing import Any, Final
 
-import attrs
-
+from fjmcp_broker import attrs
 from fjmcp_broker.logs import redact
 
 MAXIMUM_STEPS: Final = 30

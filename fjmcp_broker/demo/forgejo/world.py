@@ -6,8 +6,7 @@ from collections import Counter
 from hashlib import sha1
 from typing import Final
 
-import attrs
-
+from fjmcp_broker import attrs
 from fjmcp_broker.demo.forgejo.state import ForgejoState, User
 
 DEFAULT_BRANCH: Final = "main"

@@ -4,7 +4,7 @@ from enum import Enum
 from signal import SIGKILL
 from typing import Final, Protocol
 
-import attrs
+from fjmcp_broker import attrs
 
 
 class EndReason(Enum):

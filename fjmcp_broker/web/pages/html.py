@@ -5,7 +5,7 @@ HTML that is escaped by construction: text becomes markup only through L{element
 from html import escape
 from typing import Final
 
-import attrs
+from fjmcp_broker import attrs
 
 #: Elements without content and end tag.
 _VOID: Final = frozenset({"input", "meta"})
