@@ -3,8 +3,7 @@
 from sqlite3 import Connection
 from typing import Any
 
-import attrs
-
+from fjmcp_broker import attrs
 from fjmcp_broker.oauth.clients import Client
 from fjmcp_broker.oauth.redirect_uris import find_registered
 
@@ -94,14 +93,14 @@ def may_redirect(
     """
     @param connection: to the store.
     @param client_id: of a sign-in under way.
-    @param has_documents: whether clients with a metadata document may sign in.
     @param redirect_uri: pinned when it began.
+    @param has_documents: whether clients with a metadata document may sign in.
     @return: whether the client is still there and has not given up that address since.
     """
     client = find(connection, client_id)
     return (
-        and (has_documents or client.kind != "metadata-document")
         client is not None
+        and (has_documents or client.kind != "metadata-document")
         and find_registered(client.redirect_uris, redirect_uri) is not None
     )
 
@@ -121,10 +120,10 @@ def save_document(
 
     @param connection: in a transaction that may write.
     @param client: of kind C{metadata-document}.
+    @param expires_at: when the document has to be fetched again.
     @param in_place_of: when the one expired that was stored at the fetch. It is
         replaced whatever it says: it may have been stored while the clock was wrong.
     @return: whether it was stored.
-    @param expires_at: when the document has to be fetched again.
     """
     changed = connection.execute(
         "INSERT INTO clients (client_id, kind, metadata, created_at,"
@@ -139,11 +138,11 @@ def save_document(
             client.kind,
             client.metadata_json(),
             client.created_at,
-            in_place_of,
             expires_at,
+            in_place_of,
         ),
-    return changed.rowcount == 1
     )
+    return changed.rowcount == 1
 
 
 def mark_used(connection: Connection, client_id: str, now: int) -> None:

@@ -16,8 +16,7 @@ import json
 from base64 import b64decode
 from typing import Any, Final
 
-import attrs
-
+from fjmcp_broker import attrs
 from fjmcp_broker.oauth.authorization import AuthorizationRequest
 from fjmcp_broker.oauth.clients import Client
 from fjmcp_broker.oauth.tokens import digest, url_safe_text
@@ -32,13 +31,13 @@ class NewDocument:
     A client as its metadata document describes it.
 
     @ivar client: of kind C{metadata-document}.
-    @ivar in_place_of: when the one expired that the store had at the time.
     @ivar save_until: when the document has to be fetched again.
+    @ivar in_place_of: when the one expired that the store had at the time.
     """
 
     client: Client
-    in_place_of: int | None = None
     save_until: int
+    in_place_of: int | None = None
 
 
 @attrs.frozen
@@ -119,8 +118,8 @@ def _values(document: NewDocument) -> dict[str, object]:
     return {
         "metadata": document.client.metadata,
         "created_at": document.client.created_at,
-        "in_place_of": document.in_place_of,
         "save_until": document.save_until,
+        "in_place_of": document.in_place_of,
     }
 
 
