@@ -28,6 +28,29 @@ _BLANKS: Final = (b" ", b"\t")
 _END: Final = b"\r\n\r\n"
 
 
+class _Reading:
+    """
+    What is read from a transport. Twisted has it go on after each request; to find
+    that it does so already, the event loop takes as long as for reading a head.
+    """
+
+    def __init__(self, producer: Any) -> None:
+        self._producer = producer
+        self._paused = False
+
+    def pauseProducing(self) -> None:  # noqa: N802 - IPushProducer's
+        self._paused = True
+        self._producer.pauseProducing()
+
+    def resumeProducing(self) -> None:  # noqa: N802 - IPushProducer's
+        if self._paused:
+            self._paused = False
+            self._producer.resumeProducing()
+
+    def unregisterProducer(self) -> None:  # noqa: N802 - ITransport's
+        self._producer.unregisterProducer()
+
+
 class QuickChannel(HTTPChannel):
     """
     One connection.
@@ -42,6 +65,8 @@ class QuickChannel(HTTPChannel):
     _quiet_timer: IDelayedCall | None = None
     _heard_at = 0.0
     _unsent = b""
+    _whole: tuple[bytes, bytes, bytes] | None = None
+    _is_fresh = True  # Twisted's parser has seen nothing of the next request
 
     def __init__(self) -> None:
         """Nothing is known of the client yet."""
@@ -56,6 +81,7 @@ class QuickChannel(HTTPChannel):
         transport: Any = self.transport
         # Each request asks for them; the second is a system call.
         self._ends = transport.getPeer(), transport.getHost()
+        self._networkProducer: Any = _Reading(self._networkProducer)
 
     def getPeer(self) -> Any:
         """
@@ -107,8 +133,10 @@ class QuickChannel(HTTPChannel):
         """
         request: Any = self.requestFactory(self, 0)
         self.requests.append(request)
-        self._command, self._path, self._version = head.line
-        self.length = len(body)
+        if self._is_fresh:
+            self._whole = head.line
+        else:
+            self._command, self._path, self._version = head.line
         request.got_whole(head, digits, body)
         self.allContentReceived()
 
@@ -173,6 +201,47 @@ class QuickChannel(HTTPChannel):
             self._known.clear()
             self._known_bytes = size
         self._known[line] = name, value
+
+    def lineReceived(self, line: bytes) -> bool | None:
+        """
+        @param line: of a head that is not known, or in front of it.
+        @return: nothing, as Twisted's own.
+        """
+        self._is_fresh = False
+        super().lineReceived(line)
+        return None
+
+    def allContentReceived(self) -> None:
+        """
+        A request is complete. Of one that came as a whole Twisted's parser has seen
+        nothing, and has nothing to make ready for the next one.
+        """
+        line, self._whole = self._whole, None
+        if line is None:
+            self._is_fresh = True
+            super().allContentReceived()
+            return
+        if self.timeOut:
+            self._savedTimeOut = self.setTimeout(None)
+        self._handlingRequest = True
+        self.setRawMode()  # what comes from here on waits
+        request: Any = self.requests[-1]
+        request.requestReceived(*line)
+
+    def requestDone(self, request: Any) -> None:  # noqa: N802 - Twisted's
+        """
+        @param request: it is answered.
+        """
+        if self._dataBuffer or self._waitingForTransport or not self.persistent:
+            super().requestDone(request)
+            return
+        # Nothing came meanwhile, and nothing waits: only the next one is to be read.
+        self.requests.remove(request)
+        self._networkProducer.resumeProducing()
+        self._handlingRequest = False
+        if self._savedTimeOut:
+            self.setTimeout(self._savedTimeOut)
+        self.setLineMode()
 
     @property
     def _begins_request(self) -> bool:

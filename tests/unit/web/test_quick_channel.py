@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http import HTTPChannel
 from twisted.web.resource import Resource
-from twisted.web.server import Request, Site
+from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from fjmcp_broker.web.heads import Head
 from fjmcp_broker.web.quick_channel import REMEMBERED_BYTES, QuickChannel
@@ -25,17 +25,22 @@ class Mirror(Resource):
 
     isLeaf = True
 
-    def __init__(self) -> None:
+    def __init__(self, *, later: bool = False) -> None:
         """Nothing came yet."""
         super().__init__()
         self.seen: list[Any] = []
+        self.later = later
+        self.waiting: list[Request] = []
 
-    def render(self, request: Request) -> bytes:
+    def render(self, request: Request) -> bytes | int:
         """Everything that a request has."""
         headers = sorted(request.requestHeaders.getAllRawHeaders())
         content: Any = request.content
         body = content.read()
         self.seen.append((request.method, request.uri, headers, body))
+        if self.later:
+            self.waiting.append(request)
+            return NOT_DONE_YET
         return b"%d bytes" % len(body)
 
 
@@ -62,10 +67,10 @@ class FlushedRequest(Request):
 class World:
     """A connection to a site with one kind of channel."""
 
-    def __init__(self, kind: type[HTTPChannel]) -> None:
+    def __init__(self, kind: type[HTTPChannel], *, later: bool = False) -> None:
         """Connected."""
         self.clock = Clock()
-        self.mirror = Mirror()
+        self.mirror = Mirror(later=later)
         site = Site(
             self.mirror,
             requestFactory=FlushedRequest,
@@ -84,6 +89,28 @@ class World:
         """Bytes of the client, unless its connection is being closed."""
         if not self.transport.disconnecting:
             self.protocol.dataReceived(data)
+
+    def do(self, step: bytes) -> None:
+        """Something happens: bytes come, are taken, or an answer is ready."""
+        if self.transport.disconnecting:
+            return
+        if step == ANSWER:
+            if self.mirror.waiting:
+                request = self.mirror.waiting.pop(0)
+                request.setHeader(b"Content-Length", b"2")
+                request.write(b"ok")
+                request.finish()
+        elif step == FULL:
+            self.channel.pauseProducing()
+        elif step == READ:
+            self.channel.resumeProducing()
+        else:
+            self.give(step)
+
+    @property
+    def reads(self) -> bool:
+        """Whether the transport is asked for more."""
+        return self.transport.producerState == "producing"
 
     def outcome(self) -> Any:
         """What came of it; times aside."""
@@ -149,6 +176,17 @@ def wire(head: tuple[bytes, list[bytes], bytes]) -> bytes:
     """A request as it is sent."""
     first, lines, body = head
     return b"\r\n".join((first, *lines, b"", body))
+
+
+WHOLE = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"
+ANSWER, FULL, READ = b"answer", b"full", b"read"
+_STEPS = st.sampled_from(
+    (
+        *[WHOLE, WHOLE.replace(b"Host: a", b"Host: b"), WHOLE * 2, WHOLE * 400],
+        *[WHOLE[:10], WHOLE[10:], WHOLE[:-2], WHOLE[-2:], b"\r\n"],
+        *[ANSWER, ANSWER, FULL, READ],
+    )
+)
 
 
 class SameTests(SynchronousTestCase):
@@ -223,6 +261,29 @@ class SameTests(SynchronousTestCase):
             for world in (own, quick):
                 world.give(data)
         self.assertEqual(quick.outcome(), own.outcome())
+        for world in (own, quick):
+            world.end()
+        self.assertEqual(quick.clock.getDelayedCalls(), [])
+
+    @settings(max_examples=600, deadline=None)
+    @given(st.lists(_STEPS, max_size=12))
+    @example([WHOLE, ANSWER, WHOLE, b"\r\n", ANSWER, WHOLE, ANSWER])
+    @example([WHOLE, ANSWER, WHOLE, WHOLE + WHOLE, ANSWER, ANSWER, ANSWER])
+    @example([WHOLE, ANSWER, WHOLE, WHOLE * 400, ANSWER, ANSWER, WHOLE, ANSWER])
+    @example([WHOLE, ANSWER, b"\r\n", WHOLE, ANSWER, b"\r\n", WHOLE, ANSWER])
+    @example([WHOLE, ANSWER, FULL, WHOLE, ANSWER, WHOLE, READ, ANSWER])
+    @example([WHOLE, ANSWER, WHOLE, FULL, WHOLE, ANSWER, READ, ANSWER])
+    def test_answered_later(self, steps: list[bytes]) -> None:
+        """
+        What comes before an answer has left waits for it, and no more is read than
+        Twisted's own reads.
+        """
+        own, quick = World(HTTPChannel, later=True), World(QuickChannel, later=True)
+        for step in steps:
+            for world in (own, quick):
+                world.do(step)
+            self.assertEqual(quick.outcome(), own.outcome())
+            self.assertEqual(quick.reads, own.reads)
         for world in (own, quick):
             world.end()
         self.assertEqual(quick.clock.getDelayedCalls(), [])
