@@ -84,8 +84,11 @@ class ChildConfig:
             "The child asks its client questions (elicitation, sampling, roots) or "
             "logs about single calls. Clients without a session then get a child of "
             "their own for each call that may need it, since a child of an older "
-            "protocol revision does not say which call it means. forgejo-mcp never "
-            "asks.",
+            "protocol revision does not say which call it means. Each of them counts "
+            "in sessions.max and sessions.max_per_user, for up to ten minutes while a "
+            "question waits for its answer, and beyond those all clients of the user, "
+            "or of everybody, get 503: leave this off for a child that never asks, such "
+            "as forgejo-mcp.",
         ),
     )
     annotations: bool = field(

@@ -457,6 +457,21 @@ class LeaseTests(QuestionWorld):
         self.assertEqual(len(self.living), 3)
         self.assertEqual(len(self.registry), 3)
 
+    def test_questions_that_nobody_answers(self) -> None:
+        """They hold the user's places for ten minutes, as docs/configuration.md says:
+        another client of the same user has to wait, and then goes on."""
+        other = principal(1, "g_other")
+        clients = [self.start() for _ in range(3)]
+        for process in self.living[-3:]:
+            self.elicit(process)
+        self.together()
+        for client in clients:
+            self.assertEqual(len(client.asked), 1)
+        self.assertIsInstance(self.refused(modern(), other), TooManySessions)
+        self.clock.advance(600)
+        answer = self.send_modern(modern(name="echo"), other).answer
+        self.assertIn("result", answer)
+
     def test_lease_that_is_not_used(self) -> None:
         """Its child is for the next one."""
         lease = self.lease(modern(capabilities=EVERYTHING))
