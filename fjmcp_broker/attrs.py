@@ -2,10 +2,10 @@
 C{attrs} for this package: records like its own, that take less memory.
 
 attrs writes and compiles for each class anew how two instances are compared, and how
-one is hashed and shown. With a hundred and fifty classes that is 1 MiB, which stays.
-What it writes differs only by the names of the fields; so here one function for all
-classes does each. The rest is attrs: every class is one of its own, also for C{evolve}
-and for the type checker.
+one is hashed and shown, and makes a class for the tuple of its fields. With a hundred
+and fifty classes that is 1.5 MiB, which stays. What it makes differs only by the names
+of the fields; so here one function for all classes does each. The rest is attrs: every
+class is one of its own, also for C{evolve} and for the type checker.
 """
 
 from collections.abc import Callable
@@ -43,6 +43,18 @@ __all__ = [
     "frozen",
     "validators",
 ]
+
+
+class _Fields(tuple[Any, ...]):
+    """What C{fields} gives: those of a class, also by their names."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> Any:
+        for each in self:
+            if each.name == name:
+                return each
+        raise AttributeError(name)
 
 
 # Records are Any here: they have no class in common. What is given back is a bool or
@@ -90,6 +102,7 @@ def _make(
         return partial(_make, decorate, eq=eq, **options)
     written = cls.__dict__
     made = decorate(cls, repr=False, eq=False, **options)
+    made.__attrs_attrs__ = _Fields(fields(made))  # type: ignore[attr-defined]
     if "__repr__" not in written:
         made.__repr__ = _show  # type: ignore[method-assign,assignment]
     if eq and "__eq__" not in written:

@@ -133,6 +133,9 @@ class RecordTests(SynchronousTestCase):
         """They can be changed and taken apart."""
         changed = attrs.evolve(Ours(1), shown=2)
         self.assertEqual(attrs.asdict(changed)["shown"], 2)
+        self.assertEqual(attrs.fields(Ours).unseen.default, None)
+        self.assertFalse(hasattr(attrs.fields(Ours), "absent"))
+        self.assertTrue(attrs.has(Ours))
         self.assertRaises(
             attrs.exceptions.FrozenInstanceError, setattr, changed, "shown", 3
         )
