@@ -6,6 +6,7 @@ requests of the client's, when the child of an older revision asks something.
 from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
+import msgspec
 from msgspec.structs import replace
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
@@ -47,6 +48,8 @@ MAXIMUM_QUESTIONS: Final = 100
 """So many of one call may be open."""
 
 LOG_MESSAGE: Final = "notifications/message"
+
+_NOTHING: Final[Mapping[str, bytes]] = {}
 
 
 class CallPlace(Protocol):
@@ -103,6 +106,14 @@ class RelayedCall:
     @ivar modern: as the client sent it last.
     """
 
+    # Of most calls these never change.
+    _pending: Pending[Waiter] | None = None
+    _open: Sequence[Question] = ()
+    _missing: Required | None = None
+    _late: Response | None = None
+    _timer: IDelayedCall | None = None
+    _over = False
+
     def __init__(
         self,
         place: CallPlace,
@@ -123,13 +134,7 @@ class RelayedCall:
         self._place = place
         self._attachment = attachment
         self._observer: CallObserver | None = observer
-        self._pending: Pending[Waiter] | None = None
-        self._open: list[Question] = []
-        self._given: Mapping[str, bytes] = modern.input_responses or {}
-        self._missing: Required | None = None
-        self._late: Response | None = None
-        self._timer: IDelayedCall | None = None
-        self._over = False
+        self._given = modern.input_responses or _NOTHING
 
     @property
     def generation(self) -> str:
@@ -359,22 +364,21 @@ class RelayedCall:
         self._timer = None
 
 
-class _Handle:
+class _Handle(msgspec.Struct, eq=False):
     """
     A call, as long as one request of the client's lasts.
     """
 
-    def __init__(self, call: RelayedCall, observer: CallObserver) -> None:
-        self._call = call
-        self._observer = observer
+    call: RelayedCall
+    observer: CallObserver
 
     @property
     def child(self) -> Child | None:
         """
         @return: who answers.
         """
-        return self._call.child
+        return self.call.child
 
     def abandon(self) -> None:
         """The client is gone."""
-        self._call.leave(self._observer)
+        self.call.leave(self.observer)

@@ -12,6 +12,8 @@ from hashlib import sha256
 from typing import Final
 from weakref import WeakValueDictionary
 
+import msgspec
+
 from fjmcp_broker.mcp.modern.capabilities import interactive
 from fjmcp_broker.mcp.modern.listening import LISTEN
 from fjmcp_broker.mcp.modern.profiles import ChildEra
@@ -271,19 +273,18 @@ class SharedSessions:
             session.forget_questions()
 
 
-class _Share:
+class _Share(msgspec.Struct, eq=False):
     """The right to make a request at a workplace."""
 
-    def __init__(self, place: Workplace) -> None:
-        self._place = place
-        self._used = False
+    place: Workplace
+    used: bool = False
 
     @property
     def catalogue(self) -> ToolCatalogue:
         """
         @return: what is known of the tools of its child.
         """
-        return self._place.catalogue
+        return self.place.catalogue
 
     def begin(self, modern: ModernRequest, observer: CallObserver) -> Call:
         """
@@ -291,15 +292,15 @@ class _Share:
         @param observer: gets the answer.
         @return: the call.
         """
-        call = self._place.begin(modern, observer)
-        self._used = True
+        call = self.place.begin(modern, observer)
+        self.used = True
         return call
 
     def release(self) -> None:
         """It is not needed any more."""
-        if not self._used:
-            self._used = True
-            self._place.unused()
+        if not self.used:
+            self.used = True
+            self.place.unused()
 
 
 class _Return:

@@ -148,7 +148,8 @@ class ModernPosts:
         try:
             if not request.is_open:
                 return None
-            for part in _judged_parts(modern):
+            part = _judged_part(modern)
+            if part is not None:
                 verdict = decide(principal.policy, part, lease.catalogue)
                 if isinstance(verdict, Refused):
                     return self._refused(request, verdict, modern)
@@ -193,11 +194,12 @@ class ModernPosts:
         )
 
 
-def _judged_parts(modern: ModernRequest) -> list[Request]:
+def _judged_part(modern: ModernRequest) -> Request | None:
     """
-    What the policy has to allow. To be told that a list has changed is as free as the
-    list; to be told that a resource has changed is part of reading it.
+    What the policy has to allow, if there is anything. To be told that a list has
+    changed is as free as the list; to be told that a resource has changed is part of
+    reading it.
     """
     if modern.method != LISTEN:
-        return [modern.request]
-    return [Request(modern.id, "resources/read")] if requested(modern).uris else []
+        return modern.request
+    return Request(modern.id, "resources/read") if requested(modern).uris else None

@@ -35,6 +35,10 @@ class ModernAnswer:
 
     _log = Logger()
 
+    _stream: ResponseStream | None = None
+    _call: Call | None = None
+    _gone = False
+
     def __init__(
         self,
         request: BrokerRequest,
@@ -56,9 +60,6 @@ class ModernAnswer:
         self._formats = formats
         self._edit = edit
         self._modern = modern
-        self._stream: ResponseStream | None = None
-        self._call: Call | None = None
-        self._gone = False
 
     def begun(self, call: Call) -> None:
         """
