@@ -133,6 +133,11 @@ _SENTENCES: Final = {
         "The browser may not keep cookies, or public_url is not the address that the "
         "browser sees.",
     ),
+    (StepName.CONSENT, "old_page"): (
+        "The consent page was made before the key of the store was changed, or its "
+        "form was damaged.",
+        "The user has to connect again.",
+    ),
     (StepName.CALLBACK, "wrong_browser"): (
         "The browser that came back from Forgejo is not the one that went there.",
         "It may not keep cookies, or the sign-in was finished in another window.",

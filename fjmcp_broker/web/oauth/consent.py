@@ -110,7 +110,7 @@ class ConsentEndpoint:
             asked = self._carried.open(carried, pending_id) if carried else None
         except SealError as error:
             self._log.warn("consent refused: {reason}", reason=str(error))
-            return expired(request)
+            return _unreadable(request)
         if decision == CANCEL:
             return await self._cancel(request, pending_id, asked)
         try:
@@ -308,6 +308,21 @@ def expired(request: IRequest) -> bytes:
             "It took longer than ten minutes, or it has been finished already.",
         ),
         MAY_BE_DONE,
+    )
+
+
+def _unreadable(request: IRequest) -> bytes:
+    step_of(request).says("old_page")
+    return problem(
+        request,
+        400,
+        "This page is out of date",
+        element(
+            "p",
+            "The service has been given a new key since the page was made, or the "
+            "form has been damaged on its way. Nothing was allowed.",
+        ),
+        GO_BACK,
     )
 
 

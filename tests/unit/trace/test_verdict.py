@@ -68,6 +68,7 @@ class VerdictTests(SynchronousTestCase):
                 "unknown_client",
                 "no_document",
                 "not_our_page",
+                "old_page",
                 "wrong_browser",
                 "other_scopes",
                 "not_allowed",

@@ -423,9 +423,16 @@ class RestartTests(CarriedCase):
         self.assertIn("code", answer.query)
 
     def test_without_its_key(self) -> None:
-        """The page is over then; a new one works."""
+        """The page is over then, and says what to do; a new one works."""
         self.restart(OTHER_KEY)
-        self.assert_over(self.page)
+        before = self.site.dump()
+        for decision in ("full", "cancel"):
+            answer = self.browser.submit(self.page, decision)
+            self.assert_refused(answer)
+            self.assertIn("a new key since the page was made", answer.text)
+            self.assertIn("Nothing was allowed", answer.text)
+            self.assertIn("Go back to the application", answer.text)
+        self.assertEqual(self.site.dump(), before)
         page = self.browser.get(authorize_target(self.client_id))
         self.assertEqual(self.browser.submit(page, "full").status, 303)
 
