@@ -166,8 +166,9 @@ class CallbackEndpoint:
         error = form.get("error")
         if error is not None:
             code = _RELAYED.get(error, ErrorCode.SERVER_ERROR)
-            url = self._error_url(row, code)
-            await self._database.write(lambda c: self._end(c, row, url, str(code)))
+            outcome = Outcome(str(row.policy), self._error_url(row, code), str(code))
+            await self._database.write(lambda c: self._end(c, row, outcome))
+            outcome.is_told = True
             return self._give_up(request, row, code, "Forgejo answered with an error")
         verifier = self._departure.open_verifier(row)
         try:
@@ -252,13 +253,14 @@ class CallbackEndpoint:
         )
 
         url = success_redirect(row.request, code=text, issuer=self._public_url)
+        outcome = Outcome(str(policy), url, OK, code.code_digest, grant.grant_id)
 
         def issue(connection: Connection) -> bool:
             # True of the user whatever has become of the client.
             note_user(connection, user, now)
             if not self._may_redirect(connection, row):
                 return False
-            if not self._end(connection, row, url, OK, code.code_digest):
+            if not self._end(connection, row, outcome):
                 return False
             grants.insert(connection, grant)
             tokens.insert_code(connection, code)
@@ -268,6 +270,7 @@ class CallbackEndpoint:
         if not await self._database.write(issue):
             return expired(request)
         step_of(request).about(grant_id=grant.grant_id, user_id=user.user_id)
+        outcome.is_told = True
         self._log.info(
             "user {user} signed in for {client}, grant {grant}, policy {policy}",
             user=user.user_id,
@@ -289,9 +292,7 @@ class CallbackEndpoint:
         self,
         connection: Connection,
         row: PendingAuthorization,
-        url: str,
-        says: str,
-        code_digest: bytes | None = None,
+        outcome: Outcome,
     ) -> bool:
         """
         @return: whether it was under way until now; not when its consent page has been
@@ -299,7 +300,6 @@ class CallbackEndpoint:
         """
         if not pending.finish(connection, row.pending_id):
             return False
-        outcome = Outcome(str(row.policy), url, says, code_digest)
         self._outcomes.remember(row.pending_id, row.expires_at, outcome)
         return True
 

@@ -135,7 +135,7 @@ class ConsentEndpoint:
         def cancel(undecided: PendingAuthorization) -> PendingAuthorization:
             return attrs.evolve(undecided, returned_at=now)
 
-        def cancelled(row: PendingAuthorization) -> str:
+        def cancelled(row: PendingAuthorization) -> Outcome:
             error = OAuthError(ErrorCode.ACCESS_DENIED, "the user did not allow it")
             wanted = row.request
             url = error_redirect(
@@ -143,21 +143,22 @@ class ConsentEndpoint:
             )
             outcome = Outcome(CANCEL, url, "cancelled")
             self._outcomes.remember(row.pending_id, row.expires_at, outcome)
-            return url
+            return outcome
 
-        def decide(connection: Connection) -> tuple[PendingAuthorization, str]:
+        def decide(connection: Connection) -> tuple[PendingAuthorization, Outcome]:
             row = self._decide(connection, pending_id, asked, now, cancel)
             return row, cancelled(row)
 
         try:
-            row, url = await self._database.write(decide)
+            row, outcome = await self._database.write(decide)
         except _Over:
             return await self._again(request, pending_id, CANCEL, now)
         step = step_of(request)
         step.about(client_id=row.client_id)
-        step.says("cancelled")
+        step.says(outcome.says)
+        outcome.is_told = True
         self._log.info("sign-in for {client} cancelled", client=row.client_id)
-        return see_other(request, url)
+        return see_other(request, outcome.url)
 
     async def _approve(
         self, request: IRequest, pending_id: str, asked: Asked | None, policy: Policy
@@ -201,7 +202,13 @@ class ConsentEndpoint:
 
         if not await self._database.read(still_leads_there):
             return expired(request)
-        step_of(request).says(outcome.says, "as before")
+        step = step_of(request)
+        step.about(grant_id=outcome.grant_id)
+        if outcome.is_told:
+            step.is_none()
+        else:
+            step.says(outcome.says, "chosen again, the browser had gone before")
+            outcome.is_told = True
         return see_other(request, outcome.url)
 
     def _may_redirect(self, connection: Connection, row: PendingAuthorization) -> bool:

@@ -16,7 +16,7 @@ MAXIMUM_IDS: Final = 2000
 """Ids of sign-ins that are remembered; beyond, the oldest are forgotten."""
 
 
-@attrs.frozen
+@attrs.define
 class Outcome:
     """
     How a sign-in ended: with a redirect to its client.
@@ -25,12 +25,16 @@ class Outcome:
     @ivar url: where the browser was sent.
     @ivar says: for the trace.
     @ivar code_digest: of the code that the URL carries; C{None}: an error.
+    @ivar grant_id: likewise.
+    @ivar is_told: whether a trace has it: not when the browser had gone by then.
     """
 
     decision: str
     url: str = attrs.field(repr=False)
     says: str
     code_digest: bytes | None = None
+    grant_id: str | None = None
+    is_told: bool = False
 
 
 @attrs.define(eq=False)

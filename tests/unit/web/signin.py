@@ -177,7 +177,7 @@ class Site:
         cookies = BrowserCookies(public_url, random_bytes)
         departure = Departure(cookies, forgejo_authorize_url, self.sealer)
         carried = CarriedRequests(self.sealer)
-        outcomes = Outcomes(self.clock)
+        self.outcomes = outcomes = Outcomes(self.clock)
         register = RegisterEndpoint(
             database, clock=self.clock, random_bytes=random_bytes
         )

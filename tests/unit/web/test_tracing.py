@@ -15,6 +15,7 @@ from fjmcp_broker.store.audit import AuditEvent, Kind, event_of
 from fjmcp_broker.store.database import Database
 from fjmcp_broker.store.errors import StoreUnavailable
 from fjmcp_broker.trace.attempts import Attempt
+from fjmcp_broker.trace.book import grant_key
 from fjmcp_broker.upstream.document_http import DocumentError
 from fjmcp_broker.upstream.errors import (
     CodeRefused,
@@ -24,6 +25,7 @@ from fjmcp_broker.upstream.errors import (
     SignInNeeded,
     UpstreamUnavailable,
 )
+from fjmcp_broker.web.oauth.outcomes import Outcome
 from tests.relay_stubs import principal
 from tests.unit.store.memory import NOW, memory_database
 from tests.unit.web.callback_case import CallbackCase
@@ -144,6 +146,46 @@ class JourneyTests(TracedCase):
         self.assertEqual(self.outcome(), "expired")
         (event,) = self.waiting_events()
         self.assertEqual(event.outcome, "cancelled")
+
+    def test_same_answer_again(self) -> None:
+        """It is no step: whatever it leads to has been told."""
+        page = self.browser.get(authorize_target(self.client_id))
+        self.browser.submit(page, "cancel")
+        before = self.steps()
+        self.assertEqual(self.browser.submit(page, "cancel").status, 303)
+        self.assertEqual((self.steps(), len(self.waiting_events())), (before, 1))
+        page = self.browser.get(authorize_target(self.client_id))
+        leaving = self.browser.submit(page, "full")
+        self.browser.get(callback_target(leaving, code="gta_x"))
+        before = self.steps(1)
+        self.assertIn("code", self.browser.submit(page, "full").query)
+        self.assertEqual((self.steps(1), len(self.waiting_events())), (before, 2))
+
+    def test_answer_after_a_return_that_failed(self) -> None:
+        """It goes on under another id, as the same attempt."""
+        page = self.browser.get(authorize_target(self.client_id))
+        self.site.upstream.outcomes = [UpstreamUnavailable("timeout")]
+        for word in ("temporarily_unavailable", "ok"):
+            leaving = self.browser.submit(page, "full")
+            self.assertEqual(self.outcome(), "ok")
+            self.browser.get(callback_target(leaving, code="gta_x"))
+            self.assertEqual(self.outcome(), word)
+        self.assertEqual(len(self.attempts()), 1)
+        self.assertIsNotNone(self.attempts()[0].grant_id)
+
+    def test_answer_after_the_browser_had_gone(self) -> None:
+        """It tells what nobody has told, and leads on to the tokens."""
+        page = self.browser.get(authorize_target(self.client_id))
+        leaving = self.browser.submit(page, "full")
+        self.browser.get(callback_target(leaving, code="gta_x"))
+        pending_id = page.form.fields["pending"]
+        end = Outcome("full", "https://client.test/", "ok", None, "g_1")
+        self.site.outcomes.remember(pending_id, NOW + 600, end)
+        for _ in range(2):
+            self.assertEqual(self.browser.submit(page, "full").status, 303)
+        self.assertEqual([name for name, _ in self.steps()].count("consent"), 2)
+        key = grant_key("g_1")
+        self.assertEqual(self.books._book.find(key), self.attempts()[0].trace_id)
 
     def test_nothing_else_begins_an_attempt(self) -> None:
         """Whoever sends junk to these fills nothing."""
