@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import time
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from playwright.sync_api import Page, expect
+from twisted.internet import reactor as _reactor
 
 from tests.browser.chromium import PHONE, Chromium, Examiner
 from tests.browser.world import BACK, CLIENT, DOCUMENT, WEBSITE, BrowserCase
+from tests.real.daemon import pause
+
+reactor: Any = _reactor  # a module to mypy
 
 
 def answer(page: Page) -> dict[str, str]:
@@ -108,6 +114,68 @@ class ButtonTests(BrowserCase):
                 self.assertEqual(urlsplit(other.url).path, "/oauth/consent")
 
         await self.browse(use)
+
+
+class ImpatientTests(BrowserCase):
+    """Somebody who clicks more than once: a browser shows the last answer alone."""
+
+    async def test_double_clicks(self) -> None:
+        """On every button, while Forgejo answers without a question."""
+        await self.begin()
+        address = self.authorize(DOCUMENT, WEBSITE)
+
+        def use(chromium: Chromium) -> None:
+            with chromium.window() as page:
+                page.goto(address)
+                page.get_by_role("button", name="Allow full").click()
+                self.sign_in(page)
+                self.assertIn("code", answer(page))
+                for button in ("Allow full", "Allow read-only", "Cancel"):
+                    page.goto(address)
+                    page.get_by_role("button", name=button).dblclick(no_wait_after=True)
+                    told = answer(page)
+                    self.assertEqual("code" in told, button != "Cancel", told)
+
+        await self.browse(use)
+
+    async def test_click_while_forgejo_is_slow(self) -> None:
+        """The consent page is still there; the second click ends at the client, the
+        first leaves no grant behind."""
+        await self.begin()
+        address = self.authorize(DOCUMENT, WEBSITE)
+        controls = self.forgejo.stand_in.controls
+        exchange = "token:authorization_code"
+
+        def use(chromium: Chromium) -> None:
+            with chromium.window() as page:
+                page.goto(address)
+                page.get_by_role("button", name="Allow full").click()
+                self.sign_in(page)
+                self.assertIn("code", answer(page))
+                page.set_viewport_size({"width": 1000, "height": 2000})
+                for name in ("Allow read-only", "Cancel"):
+                    page.goto(address)
+                    fault = controls.hold_answer(exchange, times=1)
+                    # Playwright's own click waits for what is on its way.
+                    first, second = (
+                        page.get_by_role("button", name=each).bounding_box()
+                        for each in ("Allow full", name)
+                    )
+                    assert first is not None and second is not None
+                    page.mouse.click(first["x"] + 9, first["y"] + 9)
+                    deadline = time.monotonic() + 20
+                    while not fault.waiting and time.monotonic() < deadline:
+                        time.sleep(0.02)
+                    self.assertEqual(fault.waiting, 1)
+                    page.mouse.click(second["x"] + 9, second["y"] + 9)
+                    told = answer(page)
+                    self.assertEqual("code" in told, name != "Cancel", told)
+                    reactor.callFromThread(fault.end)
+
+        await self.browse(use)
+        await pause(0.5)
+        self.assertEqual(self.daemon.text.count("policy full"), 1, self.daemon.text)
+        self.assertEqual(self.daemon.text.count("policy read-only"), 1)
 
 
 class RefusedTests(BrowserCase):
