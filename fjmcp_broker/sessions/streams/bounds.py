@@ -13,3 +13,6 @@ STALL_SECONDS: Final = 60.0
 """How long a reader may take nothing at all of the message being written."""
 
 MAXIMUM_BUFFERED_BYTES: Final = 4 * 1024 * 1024
+
+SLICE_BYTES: Final = 256 * 1024
+"""What is written at once. More goes out as its client takes it."""

@@ -34,12 +34,12 @@ from fjmcp_broker.sessions.streams.bounds import (
     KEEPALIVE_SECONDS,
     MAXIMUM_BUFFERED_BYTES,
     PAUSE_SECONDS,
+    SLICE_BYTES,
     STALL_SECONDS,
 )
 from fjmcp_broker.sessions.streams.events import EventStream
 from fjmcp_broker.sessions.streams.formats import Formats as Formats
 
-_SLICE_BYTES: Final = 256 * 1024
 _OVERHEAD_BYTES: Final = 50
 """What a message that waits takes beside its bytes."""
 
@@ -116,12 +116,12 @@ class ResponseStream:
         request.on_lost = self._disconnected
         if backlog is not None:
             self._backlog = deque(backlog)
-            self._begin_events()
+            self.begin_events()
             if self._events is not None and self._events.is_finished:
                 self._ending = True
             self._pump()
         elif formats is Formats.EVENTS and status_window_seconds is None:
-            self._begin_events()
+            self.begin_events()
         elif formats is not Formats.JSON:
             seconds = status_window_seconds or JSON_WINDOW_SECONDS
             self._window = clock.callLater(seconds, self._window_over)
@@ -156,7 +156,7 @@ class ResponseStream:
         if self._formats is Formats.JSON:
             return
         if self._mode is _OPEN:
-            self._begin_events()
+            self.begin_events()
         if self._events is not None:
             self._events.send(message)
         else:
@@ -171,9 +171,10 @@ class ResponseStream:
             with JSON whatever the client accepts.
         """
         if self._mode is _OPEN and self._formats is Formats.EVENTS and status == 200:
-            self._begin_events()
-        if self._mode is _OPEN and len(message) <= _SLICE_BYTES:
-            self._answer_whole(message, status)
+            self.begin_events()
+        if self._mode is _OPEN and len(message) <= SLICE_BYTES:
+            self._close(is_complete=True)
+            self._request.answer_whole(status, message)
         elif self._mode is _OPEN:
             self._request.setResponseCode(status)
             self._begin(_JSON, b"application/json")
@@ -208,7 +209,7 @@ class ResponseStream:
         """
         if not self.is_open:
             return
-        if self._is_idle and sum(map(len, event)) > _SLICE_BYTES:
+        if self._is_idle and sum(map(len, event)) > SLICE_BYTES:
             for piece in event:
                 if self.is_open:
                     self._write(piece)
@@ -228,19 +229,9 @@ class ResponseStream:
 
     # Beginning
 
-    def _answer_whole(self, document: bytes, status: int) -> None:
-        """Nothing was written, and nothing waits: there is no stream to close."""
-        self._mode = _CLOSED
-        self._on_gone = self._request.on_lost = None
-        self._forsake()
-        if self._window is not None:
-            self._window.cancel()
-            self._window = None
-        self._request.answer_whole(status, document)
-
     def _window_over(self) -> None:
         self._window = None
-        self._begin_events()
+        self.begin_events()
 
     def _begin(self, mode: int, content_type: bytes) -> None:
         self._mode = mode
@@ -255,7 +246,8 @@ class ResponseStream:
         headers.setRawHeaders(b"Content-Type", [content_type])
         headers.setRawHeaders(b"Cache-Control", [b"no-store"])
 
-    def _begin_events(self) -> None:
+    def begin_events(self) -> None:
+        """Be a stream of events, of which nothing was written yet."""
         self._begin(_EVENTS, b"text/event-stream")
         self._request.responseHeaders.setRawHeaders(b"X-Accel-Buffering", [b"no"])
         self._keepalive = self._clock.callLater(KEEPALIVE_SECONDS, self._tick)
@@ -287,7 +279,7 @@ class ResponseStream:
         )
 
     def _write(self, data: bytes) -> None:
-        if self._is_idle and len(data) <= _SLICE_BYTES:
+        if self._is_idle and len(data) <= SLICE_BYTES:
             self._request.write(data)
             if self._ending:
                 self._pump()
@@ -317,8 +309,8 @@ class ResponseStream:
                 else:
                     break
                 self._current = memoryview(data)
-            piece = self._current[:_SLICE_BYTES]
-            rest = self._current[_SLICE_BYTES:]
+            piece = self._current[:SLICE_BYTES]
+            rest = self._current[SLICE_BYTES:]
             self._current = rest if len(rest) else None
             self._request.write(bytes(piece))
         if self._cut is not None and self._buffered <= self._maximum:

@@ -158,7 +158,13 @@ class LegacyPosts:
     ) -> None:
         edit = self._tools_overlay.edit(message, principal, session.catalogue)
         waiter = StreamWaiter(
-            self._streams, request, session, message.id, headers.formats, edit
+            request=request,
+            clock=self._streams.clock,
+            formats=headers.formats,
+            streams=self._streams,
+            session=session,
+            id=message.id,
+            edit=edit,
         )
         if waiting.has_lost(message):
             waiter.cancelled()

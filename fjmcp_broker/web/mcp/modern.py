@@ -156,7 +156,13 @@ class ModernPosts:
             edit = self._tools_overlay.edit(modern.request, principal, lease.catalogue)
             if edit is not None:
                 edit = partial(self._heard, session, identity, modern.request, edit)
-            answer = ModernAnswer(request, self._clock, formats, edit, modern)
+            answer = ModernAnswer(
+                request=request,
+                clock=self._clock,
+                formats=formats,
+                edit=edit,
+                modern=modern,
+            )
             call = lease.begin(modern, answer)
             request.relayed(session.name)
             answer.begun(call)

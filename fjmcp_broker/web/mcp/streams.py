@@ -77,14 +77,16 @@ class Listening:
 class McpStreams:
     """
     Makes the streams.
+
+    @ivar clock: for the streams, and for what may become one.
     """
 
     def __init__(self, clock: IReactorTime, replays: Replays) -> None:
         """
-        @param clock: for the streams.
+        @param clock: sets the attribute of that name.
         @param replays: keeps their events.
         """
-        self._clock = clock
+        self.clock = clock
         self._replays = replays
         self._listening: dict[Session, Listening] = {}
 
@@ -94,30 +96,33 @@ class McpStreams:
         session: Session,
         formats: Formats,
         request_id: bytes | None = None,
+        throttle: OutputThrottle | None = None,
     ) -> ResponseStream:
         """
         @param request: a POST; from here on it is the stream's.
         @param session: has taken its message.
         @param formats: what it may be answered in.
         @param request_id: raw JSON of the id of the only request in it.
+        @param throttle: pauses the child that has the message; by default that to
+            which messages go now.
         @return: the stream for its answer.
         """
-        throttle: OutputThrottle = session.child or NoThrottle()
+        pauses: OutputThrottle = throttle or session.child or NoThrottle()
 
         def begin() -> EventStream:
-            # Most answers are documents, and need no stream.
+            # A document needs no events.
             return self._replays.begin(
                 session.digest,
                 session.grant_id,
-                throttle,
+                pauses,
                 is_call=True,
                 request_id=request_id,
             )
 
         return ResponseStream(
             request,
-            self._clock,
-            throttle,
+            self.clock,
+            pauses,
             formats=formats,
             events=None if formats is Formats.JSON else begin,
             primed=primes_streams(session.revision),
@@ -129,7 +134,7 @@ class McpStreams:
         @param message: the whole answer.
         """
         formats = _formats(request) or Formats.BOTH
-        stream = ResponseStream(request, self._clock, NoThrottle(), formats=formats)
+        stream = ResponseStream(request, self.clock, NoThrottle(), formats=formats)
         stream.answer(message)
 
     def listen(self, request: BrokerRequest, session: Session) -> Refusal | None:
@@ -163,7 +168,7 @@ class McpStreams:
             backlog = None
         ResponseStream(
             request,
-            self._clock,
+            self.clock,
             events.throttle,
             formats=Formats.EVENTS,
             events=events,

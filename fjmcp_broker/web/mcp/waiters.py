@@ -6,13 +6,14 @@ sessions, and turns them into response streams.
 from collections.abc import Callable
 from functools import partial
 
-import msgspec
-
 from fjmcp_broker.mcp.messages import Request, Response, encode, encode_result
 from fjmcp_broker.mcp.policy import ToolCatalogue, overlay
 from fjmcp_broker.oauth.bearer import Principal
 from fjmcp_broker.rights import hides_writing
+from fjmcp_broker.sessions.processes.throttle import NoThrottle, OutputThrottle
 from fjmcp_broker.sessions.session import Session
+from fjmcp_broker.sessions.streams.bounds import JSON_WINDOW_SECONDS
+from fjmcp_broker.sessions.streams.prompt import PromptAnswer
 from fjmcp_broker.sessions.streams.stream import Formats, ResponseStream
 from fjmcp_broker.web.audit import ToolCall
 from fjmcp_broker.web.mcp.streams import McpStreams
@@ -52,63 +53,70 @@ class ToolsOverlay:
         )
 
 
-class StreamWaiter(msgspec.Struct, eq=False):
+class StreamWaiter(PromptAnswer, eq=False, kw_only=True):
     """
     Waits for one answer on behalf of one HTTP request.
 
-    @ivar streams: makes the response stream, once the child has the request.
     @ivar request: the HTTP request.
+    @ivar streams: makes the response stream, if there has to be one.
     @ivar session: takes the message in it.
     @ivar id: raw JSON of the id of that message.
-    @ivar formats: what the answer may come in.
     @ivar edit: changes the result.
-    @ivar stream: the response stream, once there is one.
+    @ivar throttle: pauses the child that has the message.
     """
 
-    streams: McpStreams
     request: BrokerRequest
+    streams: McpStreams
     session: Session
     id: bytes
-    formats: Formats
     edit: Edit | None
-    stream: ResponseStream | None = None
+    throttle: OutputThrottle | None = None
 
-    def begin(self) -> ResponseStream:
+    def begin(self) -> None:
+        """The child has the message: from here on the HTTP request is the answer's."""
+        self.throttle = self.session.child
+        if self.formats is Formats.EVENTS and not self.is_over:
+            self.open()
+        else:
+            self.wait(JSON_WINDOW_SECONDS)
+
+    def make_stream(self) -> ResponseStream:
         """
-        @return: the stream; from here on the HTTP request is the stream's.
+        @return: the stream for the answer, whose events are kept.
         """
-        stream = self.stream
-        if stream is None:
-            self.stream = stream = self.streams.answer(
-                self.request, self.session, self.formats, self.id
-            )
-        return stream
+        throttle = self.throttle or self.session.child or NoThrottle()
+        return self.streams.answer(
+            self.request, self.session, self.formats, self.id, throttle
+        )
 
     @property
     def takes_messages(self) -> bool:
         """
         @return: whether messages before the answer still reach the client.
         """
-        return self.begin().takes_messages
+        if self.stream is not None:
+            return self.stream.takes_messages
+        return self.formats is not Formats.JSON and not self.is_over
 
     def notified(self, message: bytes) -> None:
         """
         @param message: belongs to the request.
         """
-        self.begin().send(message)
+        if not self.is_over:
+            self.open().send(message)
 
     def answered(self, response: Response) -> None:
         """
         @param response: the answer.
         """
         self.request.answered_with(response)
-        stream = self.stream or self.begin()
-        stream.answer(edited(response, self.edit))
+        self.give(edited(response, self.edit))
 
     def cancelled(self) -> None:
         """The client took the request back."""
         self.request.ended_with("cancelled")
-        self.begin().end()
+        if not self.is_over:
+            self.open().end()
 
 
 def edited(response: Response, edit: Edit | None) -> bytes:
