@@ -18,7 +18,7 @@ from twisted.logger import Logger
 from fjmcp_broker.bookkeeping import Bookkeeping, both
 from fjmcp_broker.clocks import LifetimeClock
 from fjmcp_broker.config import Config
-from fjmcp_broker.control.administration import Administration, Parts
+from fjmcp_broker.control.parts import Parts, performed_with
 from fjmcp_broker.control.server import ControlSocket
 from fjmcp_broker.deadlines import SharedTimers
 from fjmcp_broker.endpoints import Surroundings, build_documents, build_endpoints
@@ -271,7 +271,7 @@ class _Composition:
             residents=self._registry.population,
             on_grant_ended=self._grant_ended,
         )
-        perform = Administration(parts).perform
+        perform = performed_with(parts, self._reactor)
         return ControlSocket(config.path, perform, self._reactor)
 
     def _metrics_listener(self) -> list[Listener]:

@@ -37,6 +37,7 @@ LEVELS: Final = (
     (
         "metrics",
         "exposition",
+        "late",
         "series",
         "limits",
         "logs",
