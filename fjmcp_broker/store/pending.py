@@ -154,6 +154,26 @@ def take(
     return None if row is None else _record(row)
 
 
+def find_taken(
+    connection: Connection, state_digest: bytes, approval_digest: bytes, now: int
+) -> PendingAuthorization | None:
+    """
+    @param connection: to the store.
+    @param state_digest: SHA-256 of the state that came back.
+    @param approval_digest: SHA-256 of the browser's approval cookie.
+    @param now: seconds since the epoch.
+    @return: the sign-in, whose callback has come before and has not ended it, or
+        C{None}: unknown, expired, over, or another browser's.
+    """
+    row = connection.execute(
+        f"SELECT {_COLUMNS} FROM {_TABLE}"  # noqa: S608 - constants
+        " WHERE state_digest = ? AND approval_digest = ?"
+        " AND returned_at IS NOT NULL AND expires_at > ?",
+        (state_digest, approval_digest, now),
+    ).fetchone()
+    return None if row is None else _record(row)
+
+
 def park_upstream_tokens(
     connection: Connection, pending_id: str, sealed_tokens: bytes
 ) -> bool:

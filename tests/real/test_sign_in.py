@@ -6,6 +6,7 @@ import json
 import secrets
 import socket
 from collections.abc import Callable
+from contextlib import suppress as passing_over  # trial takes the other name
 from typing import Final
 from urllib.parse import parse_qs, urlencode, urlsplit
 
@@ -16,7 +17,7 @@ from fjmcp_broker.oauth.tokens import code_challenge
 from tests.real.broker_case import BrokerCase
 from tests.real.browser import Browser, Page
 from tests.real.client import REDIRECT_URI, McpClient
-from tests.real.daemon import Daemon, free_port
+from tests.real.daemon import Daemon, free_port, pause
 
 ENDPOINTS: Final = (
     "/",
@@ -135,6 +136,52 @@ class RestartTests(BrokerCase):
         await deferToThread(sign_in.client.refresh)
         answer = await deferToThread(sign_in.client.initialize)
         self.assertEqual(answer.status, 200, answer.text)
+
+    async def test_reload_after_a_kill_between_answer_and_commit(self) -> None:
+        """
+        Forgejo has answered the code exchange, and the answer is lost with the daemon:
+        the refresh token from before is dead. The person opens the address again, and
+        both the new client and the one from before go on.
+        """
+        port = free_port()
+        settings, forgejo = await self.settings(port)
+        daemon = Daemon.launch(settings, port=port)
+        self.addCleanup(lambda: daemon.stop())
+        await daemon.until_ready()
+        before = await self.session(daemon, forgejo, "alice")
+        sign_in = SignIn(daemon.url, forgejo.password("alice"))
+
+        def prepare() -> str:
+            sign_in.client.register()
+            return sign_in.at_forgejo(sign_in.allow(sign_in.ask()))
+
+        url = await deferToThread(prepare)
+        controls = forgejo.stand_in.controls
+        counter = controls.grant("alice").counter
+        fault = controls.hold_answer("token:authorization_code")
+        lost = deferToThread(sign_in.come_back, url)
+        while not fault.waiting:
+            await pause(0.02)
+        daemon.signal_with(9)
+        await daemon.wait()
+        with passing_over(OSError):
+            await lost
+        fault.end()
+        self.assertEqual(controls.grant("alice").counter, counter + 1)
+        daemon = Daemon.launch(settings, port=port)
+        await daemon.until_ready()
+
+        def reload() -> None:
+            away = sign_in.come_back(url).headers["Location"]
+            callback = f"{sign_in.client.url}/oauth/callback"
+            back = sign_in.browser.visit(away, stop_at=callback)
+            sign_in.exchange(sign_in.come_back(back.url))
+
+        await deferToThread(reload)
+        for client in (sign_in.client, before):
+            await deferToThread(client.refresh)
+            opened = await deferToThread(client.initialize)
+            self.assertEqual(opened.status, 200, opened.text)
 
 
 class RaceTests(BrokerCase):

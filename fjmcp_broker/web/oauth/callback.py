@@ -108,6 +108,7 @@ class CallbackEndpoint:
         self._departure = departure
         self._outcomes = outcomes
         self._upstream = upstream
+        self._at_work: set[str] = set()
         self._clock = clock
         self._random_bytes = random_bytes
         self._public_url = public_url
@@ -145,16 +146,39 @@ class CallbackEndpoint:
             lambda c: pending.take(c, digest(state), digest(cookie), now)
         )
         if row is None:
-            self._log.warn("callback refused: no pending sign-in for its state")
-            return expired(request)
+            return await self._came_again(request, state, cookie, now)
         step.about(client_id=row.client_id, pending_id=row.pending_id)
         self._cookies.clear_approval(request, state)
+        self._at_work.add(row.pending_id)
         try:
             return await self._returned(request, row, state, form)
         except StoreError as unavailable:
             # The row is spent: only the client can begin again.
             code = ErrorCode.TEMPORARILY_UNAVAILABLE
             return self._give_up(request, row, code, str(unavailable))
+        finally:
+            self._at_work.discard(row.pending_id)
+
+    async def _came_again(
+        self, request: IRequest, state: str, cookie: str, now: int
+    ) -> bytes:
+        """
+        The browser opens the address once more, because it got no answer: nobody
+        wanted to wait, the connection broke, or this service was killed, and what
+        Forgejo's code brought is lost. As long as nothing has come of the sign-in, and
+        nobody waits for it, it begins again; once, not in circles.
+        """
+        row = None
+        if not state.startswith(SECOND_ATTEMPT):
+            row = await self._database.read(
+                lambda c: pending.find_taken(c, digest(state), digest(cookie), now)
+            )
+        if row is None or row.pending_id in self._at_work:
+            self._log.warn("callback refused: no pending sign-in for its state")
+            return expired(request)
+        step_of(request).about(client_id=row.client_id, pending_id=row.pending_id)
+        self._cookies.clear_approval(request, state)
+        return await self._restart(request, row, "the browser got no answer before")
 
     async def _returned(
         self,
@@ -177,7 +201,7 @@ class CallbackEndpoint:
             )
         except CodeRefused as refused:
             if refused.restart and not state.startswith(SECOND_ATTEMPT):
-                return await self._restart(request, row)
+                return await self._restart(request, row, "Forgejo had spent the code")
             return self._give_up(request, row, ErrorCode.SERVER_ERROR, str(refused))
         except ScopeMismatch as mismatch:
             self._log.warn("sign-in stopped: {reason}", reason=str(mismatch))
@@ -194,10 +218,11 @@ class CallbackEndpoint:
             return self._fault(request, row, fault)
         return await self._issue(request, row, user)
 
-    async def _restart(self, request: IRequest, row: PendingAuthorization) -> bytes:
+    async def _restart(
+        self, request: IRequest, row: PendingAuthorization, why: str
+    ) -> bytes:
         """
-        Go to Forgejo once more: another token request of the same user burnt the
-        code, and Forgejo will answer the second time without asking anything.
+        Go to Forgejo once more, which answers the second time without a question.
         """
         now = int(self._clock.seconds())
         again = PendingAuthorization(
@@ -207,7 +232,6 @@ class CallbackEndpoint:
             created_at=now,
             expires_at=now + (row.expires_at - row.created_at),
         )
-        policy = _policy(row)
         approval = self._departure.prepare(SECOND_ATTEMPT)
 
         def restart(connection: Connection) -> bool:
@@ -216,14 +240,14 @@ class CallbackEndpoint:
             if not pending.finish(connection, row.pending_id):
                 return False
             self._outcomes.go_on(row.pending_id, row.expires_at, again.pending_id)
-            approved = self._departure.approved(again, policy, approval)
+            approved = self._departure.approved(again, _policy(row), approval)
             return pending.decide(connection, approved, now)
 
         if not await self._database.write(restart):
             return expired(request)
         step = step_of(request)
         step.about(pending_id=again.pending_id, state_digest=digest(approval.state))
-        step.says("again", "Forgejo had spent the code, and is asked once more")
+        step.says("again", f"{why}, and Forgejo is asked once more")
         self._log.info("sign-in for {client} begins again", client=row.client_id)
         return self._departure.leave(request, approval)
 
@@ -295,8 +319,7 @@ class CallbackEndpoint:
         outcome: Outcome,
     ) -> bool:
         """
-        @return: whether it was under way until now; not when its consent page has been
-            answered once more meanwhile.
+        @return: whether it was under way until now: nobody has answered its page again.
         """
         if not pending.finish(connection, row.pending_id):
             return False

@@ -106,6 +106,7 @@ class PlanTests(StoreTestCase):
             lambda c: pending.find(c, PENDING_ID, NOW),
             lambda c: pending.decide(c, rows.pending(), NOW),
             lambda c: pending.take(c, X, X, NOW),
+            lambda c: pending.find_taken(c, X, X, NOW),
             lambda c: pending.park_upstream_tokens(c, PENDING_ID, b""),
             lambda c: pending.finish(c, PENDING_ID),
             lambda c: users.upsert_user(c, USER_ID, "ada", "Ada", NOW),

@@ -170,6 +170,106 @@ class DisconnectTests(SynchronousTestCase):
         gate.arm(None)
         self.assertIn("code", browser.get(target).query)
 
+    def test_reload_at_every_step(self) -> None:
+        """Whoever does not want to wait, and whoever got no answer, opens the address
+        again and comes to the client, over Forgejo if need be. There is one grant."""
+        for step in range(1, 6):
+            site, gate = self.make()
+            browser = Browser(site)
+            page = browser.get(authorize_target(site.register()))
+            target = callback_target(browser.submit(page, "full"), code="gta_x")
+            gate.arm(step)
+            request = self.send(site, target, browser.cookies)
+            request.connectionLost(Failure(ConnectionDone()))
+            gate.arm(None)
+            answer = browser.get(target)
+            if step == 5:
+                # It was over; the page that led there leads there again.
+                self.assertEqual(answer.status, 400)
+                answer = browser.submit(page, "full")
+            if "code" not in answer.query:
+                self.assertIn("/login/oauth/authorize", answer.location, step)
+                answer = browser.get(callback_target(answer, code="gta_y"))
+            self.assertIn("code", answer.query, step)
+            self.assertEqual(site.count("grants"), 1, step)
+            self.assert_consistent(site)
+
+    def test_address_opened_twice_at_once(self) -> None:
+        """Some extensions do: the browser that waits is not disturbed."""
+        for step in range(3, 6):
+            site, gate = self.make()
+            browser = Browser(site)
+            page = browser.get(authorize_target(site.register()))
+            target = callback_target(browser.submit(page, "full"), code="gta_x")
+            gate.arm(step)
+            request = self.send(site, target, browser.cookies)
+            held = gate.held
+            assert held is not None
+            gate.arm(None)
+            self.assertEqual(browser.get(target).status, 400)
+            transport = request.channel.transport
+            held.callback(None)
+            self.assertIn(b"code=fjmcp_code_", transport.written.getvalue())
+            self.assertEqual(site.count("grants"), 1, step)
+
+    def test_reload_begins_again_once(self) -> None:
+        """Nothing goes round in a circle when each return is left."""
+        site, gate = self.make()
+        browser = Browser(site)
+        page = browser.get(authorize_target(site.register()))
+        answer = browser.submit(page, "full")
+        for number in (1, 2):
+            target = callback_target(answer, code="gta_x")
+            gate.arm(3)
+            self.send(site, target, browser.cookies).connectionLost(
+                Failure(ConnectionDone())
+            )
+            gate.arm(None)
+            answer = browser.get(target)
+            self.assertEqual(answer.status, 303 if number == 1 else 400)
+        # The page still has an answer.
+        answer = browser.submit(page, "full")
+        self.assertIn("code", browser.get(callback_target(answer, code="gta_y")).query)
+        self.assertEqual(site.count("grants"), 1)
+
+    def test_reload_needs_the_browser_that_went(self) -> None:
+        """State and cookie, as at the first time."""
+        site, gate = self.make()
+        browser = Browser(site)
+        page = browser.get(authorize_target(site.register()))
+        target = callback_target(browser.submit(page, "full"), code="gta_x")
+        gate.arm(3)
+        self.send(site, target, browser.cookies).connectionLost(
+            Failure(ConnectionDone())
+        )
+        gate.arm(None)
+        before = site.dump()
+        self.assertEqual(Browser(site).get(target).status, 400)
+        name = next(name for name in browser.cookies if "approval" in name)
+        other = Browser(site)
+        other.cookies = {**browser.cookies, name: "x" * 43}
+        self.assertEqual(other.get(target).status, 400)
+        self.assertEqual(site.dump(), before)
+
+    def test_reload_after_a_kill(self) -> None:
+        """What Forgejo's code brought was lost with the process: the next one asks
+        for another, and the sign-in goes on."""
+        site, gate = self.make()
+        browser = Browser(site)
+        page = browser.get(authorize_target(site.register()))
+        target = callback_target(browser.submit(page, "full"), code="gta_x")
+        gate.arm(3)
+        self.send(site, target, browser.cookies)
+        after = Site(self, before=site)
+        again = Browser(after)
+        again.cookies = browser.cookies
+        answer = again.get(callback_target(again.get(target), code="gta_y"))
+        self.assertIn("code", answer.query)
+        self.assertEqual(
+            [code for _, code, _ in after.upstream.calls],
+            ["gta_y"],
+        )
+
     def test_consent_may_be_left_at_every_step(self) -> None:
         """The decision was written or not; pressing the button again works."""
         for step in (1, 2):
