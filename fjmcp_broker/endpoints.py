@@ -10,13 +10,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from twisted.internet.interfaces import IReactorTime
+from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource
 
 from fjmcp_broker import attrs
 from fjmcp_broker.config import Config
+from fjmcp_broker.late import Late
 from fjmcp_broker.oauth.metadata import resource_url
 from fjmcp_broker.store.database import Database
-from fjmcp_broker.store.lane import Lane
 from fjmcp_broker.store.sealing import Sealer
 from fjmcp_broker.store.token_endpoint import TokenTransactions
 from fjmcp_broker.upstream.document_http import GuardedFetcher
@@ -25,26 +26,15 @@ from fjmcp_broker.upstream.forgejo import Forgejo
 from fjmcp_broker.upstream.resolver import SystemResolver, system_look_up
 from fjmcp_broker.upstream.tokens import UpstreamTokens
 from fjmcp_broker.version import build_information
-from fjmcp_broker.web.app import Route, build_web_resource
+from fjmcp_broker.web.app import Handler, Route, build_web_resource
 from fjmcp_broker.web.health import Health
 from fjmcp_broker.web.limiting import RateLimiter
 from fjmcp_broker.web.metrics import METRICS_PATH, MetricsEndpoint
-from fjmcp_broker.web.oauth.authorize import AuthorizeEndpoint
-from fjmcp_broker.web.oauth.callback import CallbackEndpoint
-from fjmcp_broker.web.oauth.carried import CarriedRequests
-from fjmcp_broker.web.oauth.clients import ClientDirectory
-from fjmcp_broker.web.oauth.consent import ConsentEndpoint
-from fjmcp_broker.web.oauth.cookies import BrowserCookies
-from fjmcp_broker.web.oauth.departure import Departure
 from fjmcp_broker.web.oauth.discovery import Discovery
-from fjmcp_broker.web.oauth.outcomes import Outcomes
-from fjmcp_broker.web.oauth.register import RegisterEndpoint
 from fjmcp_broker.web.oauth.revoke import RevocationEndpoint
 from fjmcp_broker.web.oauth.token import TokenEndpoint
 from fjmcp_broker.web.origins import OriginPolicy
-from fjmcp_broker.web.pages.consent import ConsentPage
-from fjmcp_broker.web.pages.front import FrontPage
-from fjmcp_broker.web.routes import sign_in_routes, token_side_routes
+from fjmcp_broker.web.routes import SIGN_IN, token_side_routes
 from fjmcp_broker.web.tracing import Tracing
 
 
@@ -53,6 +43,7 @@ class Surroundings:
     """
     What the endpoints work with.
 
+    @ivar reactor: Twisted's; it is C{Any} because it provides a dozen interfaces.
     @ivar clock: tells what has expired.
     @ivar random_bytes: gives that many cryptographically random bytes.
     @ivar documents: fetches client metadata documents; C{None}: switched off.
@@ -66,6 +57,7 @@ class Surroundings:
     """
 
     config: Config
+    reactor: Any
     clock: IReactorTime
     random_bytes: Callable[[int], bytes]
     database: Database
@@ -162,53 +154,20 @@ def _token_side(around: Surroundings) -> tuple[Route, ...]:
 
 
 def _sign_in(around: Surroundings) -> tuple[Route, ...]:
-    config, database = around.config, around.database
-    clock, random_bytes = around.clock, around.random_bytes
-    url, forgejo_url = config.server.public_url, config.forgejo.url
-    cookies = BrowserCookies(url, random_bytes)
-    departure = Departure(cookies, around.forgejo.authorize_url, around.sealer)
-    carried = CarriedRequests(around.sealer)
-    outcomes = Outcomes(clock)
-    has_documents = around.documents is not None
-    return sign_in_routes(
-        FrontPage(url, forgejo_url),
-        RegisterEndpoint(
-            # Whoever floods this or the answers of the consent page waits for himself.
-            Lane(database, clock),
-            clock=clock,
-            random_bytes=random_bytes,
-            application_schemes=config.clients.application_schemes,
-        ),
-        AuthorizeEndpoint(
-            ClientDirectory(database, clock, around.documents),
-            cookies,
-            ConsentPage(url, forgejo_url),
-            carried,
-            clock=clock,
-            random_bytes=random_bytes,
-            public_url=url,
-        ),
-        ConsentEndpoint(
-            Lane(database, clock),
-            cookies,
-            departure,
-            carried,
-            outcomes,
-            clock=clock,
-            random_bytes=random_bytes,
-            public_url=url,
-            has_documents=has_documents,
-        ),
-        CallbackEndpoint(
-            database,
-            cookies,
-            departure,
-            outcomes,
-            around.upstream,
-            clock=clock,
-            random_bytes=random_bytes,
-            public_url=url,
-            forgejo_url=forgejo_url,
-            has_documents=has_documents,
-        ),
+    def make(module: Any) -> dict[tuple[str, str], Handler]:
+        made: tuple[Route, ...] = module.build_sign_in(around)
+        return {(route.method, route.path): route.handler for route in made}
+
+    late = Late(around.reactor, "fjmcp_broker.signing_in", make)
+
+    def handler(method: str, path: str) -> Handler:
+        async def handle(request: IRequest) -> bytes:
+            handlers = await late.get()
+            return await handlers[method, path](request)
+
+        return handle
+
+    return tuple(
+        Route(method, path, handler(method, path), error_page)
+        for method, path, error_page in SIGN_IN
     )

@@ -199,7 +199,7 @@ class _Composition:
             self._on_hangup = Reloader(
                 config, operator, certificate, self._notifier, site
             )
-        patience = float(config.server.shutdown_timeout_seconds)
+        longest = float(config.server.shutdown_timeout_seconds) + MARGIN_SECONDS
         self.daemon = Daemon(
             [
                 Part("process", self._protect, self._notifier.stop),
@@ -207,18 +207,8 @@ class _Composition:
                 Part("store", self._database.open, self._database.close),
                 Part("bookkeeping", self._books.start, self._books.stop),
                 Part("control socket", self._control.start, self._control.stop),
-                Part(
-                    "upstream",
-                    self._upstream.start,
-                    self._stop_upstream,
-                    patience + MARGIN_SECONDS,
-                ),
-                Part(
-                    "sessions",
-                    self._registry.start,
-                    self._stop_sessions,
-                    patience + MARGIN_SECONDS,
-                ),
+                Part("upstream", self._upstream.start, self._stop_upstream, longest),
+                Part("sessions", self._registry.start, self._stop_sessions, longest),
                 Part("instruments", self._instruments.start, self._instruments.stop),
                 Part("timers", self._periodic.start, self._periodic.stop),
                 Part("listener", self._listeners.start, self._stop_listening),
@@ -321,6 +311,7 @@ class _Composition:
         endpoints = build_endpoints(
             Surroundings(
                 config=config,
+                reactor=self._reactor,
                 clock=self._lifetimes,
                 random_bytes=secrets.token_bytes,
                 database=self._database,

@@ -27,6 +27,7 @@ LEVELS: Final = (
         "periodic",
         "reload",
         "preflight",
+        "signing_in",
     ),
     ("web", "control"),
     ("sessions",),

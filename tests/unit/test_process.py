@@ -51,6 +51,10 @@ SELDOM_NEEDED: Final = (
     "fjmcp_broker.demo",
     "fjmcp_broker.doctor",
     "fjmcp_broker.exposition",
+    "fjmcp_broker.signing_in",
+    "fjmcp_broker.web.oauth.callback",
+    "fjmcp_broker.web.oauth.consent",
+    "fjmcp_broker.web.pages.consent",
 )
 """Nothing of these is in the memory of a daemon that nobody has asked anything."""
 
