@@ -87,8 +87,8 @@ class ChildConfig:
             "protocol revision does not say which call it means. Each of them counts "
             "in sessions.max and sessions.max_per_user, for up to ten minutes while a "
             "question waits for its answer, and beyond those all clients of the user, "
-            "or of everybody, get 503: leave this off for a child that never asks, such "
-            "as forgejo-mcp.",
+            "or of everybody, get 503: leave this off for a child that never asks, "
+            "such as forgejo-mcp.",
         ),
     )
     annotations: bool = field(

@@ -201,7 +201,7 @@ class WholeBody:
         self, consumer: IConsumer
     ) -> Deferred[None]:
         """
-        As L{IBodyProducer.startProducing}.
+        As C{IBodyProducer.startProducing}.
 
         @param consumer: the connection.
         @return: has fired.
