@@ -1,10 +1,10 @@
 """Tests of the load itself: it counts right answers, and notices wrong ones."""
 
+import contextlib
 import json
 import socketserver
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -40,7 +40,7 @@ class _Handler(socketserver.StreamRequestHandler):
 
     def handle(self) -> None:
         """Answer each call, until the client goes."""
-        with suppress(ConnectionError):
+        with contextlib.suppress(ConnectionError):
             self._answer_all()
 
     def _answer_all(self) -> None:
