@@ -57,6 +57,21 @@ class Late(Generic[T]):
                 self._made.append(self._make(module))
         return self._made[0]
 
+    def now(self) -> T:
+        """
+        @return: the part, loaded at once: for what has to be found out at the start.
+        """
+        if not self._made:
+            self._made.append(self._make(import_module(self._name)))
+        return self._made[0]
+
+    @property
+    def made(self) -> T | None:
+        """
+        @return: the part, if anybody has needed it.
+        """
+        return self._made[0] if self._made else None
+
     def _load(self) -> Any:
         try:
             is_ours = self._found() == self._file

@@ -21,7 +21,7 @@ from fjmcp_broker.config import Config
 from fjmcp_broker.control.parts import Parts, performed_with
 from fjmcp_broker.control.server import ControlSocket
 from fjmcp_broker.deadlines import SharedTimers
-from fjmcp_broker.endpoints import Surroundings, build_documents, build_endpoints
+from fjmcp_broker.endpoints import Endpoints, Surroundings
 from fjmcp_broker.limits.policy import Limiter
 from fjmcp_broker.listeners import Listener, Listeners
 from fjmcp_broker.mcp.catalogue import ToolCatalogue
@@ -148,9 +148,6 @@ class _Composition:
             self._user_suspended,
             requested_scope=config.forgejo.oauth_scopes,
             access=access_rules(config),
-        )
-        self._documents = build_documents(
-            config, reactor, self._lifetimes, self._instruments.document_asked
         )
         self._authenticator = BearerAuthenticator(
             self._database, self._lifetimes, config.server.public_url
@@ -308,7 +305,7 @@ class _Composition:
             limiter=limiter,
             memory=bodies,
         )
-        endpoints = build_endpoints(
+        self._endpoints = Endpoints(
             Surroundings(
                 config=config,
                 reactor=self._reactor,
@@ -318,7 +315,7 @@ class _Composition:
                 sealer=self._sealer,
                 forgejo=self._forgejo,
                 upstream=self._upstream,
-                documents=self._documents,
+                document_asked=self._instruments.document_asked,
                 origins=origins,
                 limiter=limiter,
                 tracing=tracing,
@@ -328,7 +325,7 @@ class _Composition:
                 on_token_revoked=self._token_revoked,
             )
         )
-        root = Root(endpoint, endpoints)
+        root = Root(endpoint, self._endpoints.resource)
         site = BrokerSite(
             root,
             self._reactor,
@@ -357,8 +354,7 @@ class _Composition:
         self._lock.release()
 
     async def _stop_upstream(self) -> None:
-        if self._documents is not None:
-            await self._documents.stop(MARGIN_SECONDS / 2)
+        await self._endpoints.stop(MARGIN_SECONDS / 2)
         await self._upstream.stop(float(self._config.server.shutdown_timeout_seconds))
         await self._http.close()
 

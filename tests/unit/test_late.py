@@ -63,6 +63,14 @@ class LateTests(TestCase):
         self.assertEqual(len(self.made), 1)
         self.assertEqual({id(part) for part in parts}, {id(parts[0])})
 
+    async def test_at_once(self) -> None:
+        """What has to be found out at the start is loaded then."""
+        late = self.late()
+        self.assertIsNone(late.made)
+        part = late.now()
+        self.assertIs(part.thread, current_thread())
+        self.assertEqual([late.now(), await late.get(), late.made], [part] * 3)
+
     async def test_one_goes_away(self) -> None:
         """The others are served."""
         late = self.late()
