@@ -38,11 +38,11 @@ class _Reading:
         self._producer = producer
         self._paused = False
 
-    def pauseProducing(self) -> None:  # noqa: N802 - IPushProducer's
+    def pauseProducing(self) -> None:
         self._paused = True
         self._producer.pauseProducing()
 
-    def resumeProducing(self) -> None:  # noqa: N802 - IPushProducer's
+    def resumeProducing(self) -> None:
         if self._paused:
             self._paused = False
             self._producer.resumeProducing()
