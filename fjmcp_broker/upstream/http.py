@@ -93,7 +93,7 @@ class LateAgent:
         bodyProducer: IBodyProducer | None = None,  # noqa: N803 - Twisted's name
     ) -> Deferred[IResponse]:
         """
-        As L{IAgent.request}.
+        As C{IAgent.request}.
 
         @param method: of HTTP.
         @param uri: absolute.
