@@ -191,7 +191,8 @@ class CallbackEndpoint:
         if error is not None:
             code = _RELAYED.get(error, ErrorCode.SERVER_ERROR)
             outcome = Outcome(str(row.policy), self._error_url(row, code), str(code))
-            await self._database.write(lambda c: self._end(c, row, outcome))
+            if not await self._database.write(lambda c: self._end(c, row, outcome)):
+                return expired(request)
             outcome.is_told = True
             return self._give_up(request, row, code, "Forgejo answered with an error")
         verifier = self._departure.open_verifier(row)
@@ -275,7 +276,6 @@ class CallbackEndpoint:
             code_challenge=row.request.code_challenge,
             expires_at=now + CODE_LIFETIME_SECONDS,
         )
-
         url = success_redirect(row.request, code=text, issuer=self._public_url)
         outcome = Outcome(str(policy), url, OK, code.code_digest, grant.grant_id)
 

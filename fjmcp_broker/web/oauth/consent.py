@@ -269,9 +269,12 @@ class ConsentEndpoint:
         us, the user did not and chose once more. The new answer counts, and the return
         that is at work issues nothing.
         """
-        current = self._outcomes.current(undecided.pending_id)
         if undecided.expires_at <= now:
             raise _Over
+        current = self._outcomes.current(
+            undecided.pending_id,
+            lambda pending_id: pending.find(connection, pending_id, now) is not None,
+        )
         if current != undecided.pending_id:
             decided = decide(_afresh(undecided, current))
             if pending.decide(connection, decided, now):
@@ -282,7 +285,7 @@ class ConsentEndpoint:
         decided = decide(_afresh(undecided, later))
         if not pending.decide(connection, decided, now):
             raise _Over
-        self._outcomes.go_on(undecided.pending_id, undecided.expires_at, later)
+        self._outcomes.go_on(current, undecided.expires_at, later)
         return decided
 
 

@@ -6,6 +6,7 @@ first one did is not undone by that. So an answer that is given once more leads 
 led before. Only this process remembers; of the code nothing else has the text.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
@@ -40,20 +41,22 @@ class Outcome:
 @attrs.define(eq=False)
 class _SignIn:
     """
-    @ivar pending_id: the one that it goes on under.
+    @ivar pending_ids: the one of its form, and those that it went on under since.
     @ivar until: when its consent form expires.
     """
 
-    pending_id: str
+    pending_ids: list[str]
     until: int
     outcome: Outcome | None = None
 
 
 class Outcomes:
     """
-    The outcomes of sign-ins. All changes are made inside transactions, as their last
-    step: so they come one after the other, and whoever finds a sign-in over in the
-    store finds how it ended here.
+    The outcomes of sign-ins. All changes are made inside transactions: so they come
+    one after the other, and whoever finds a sign-in over in the store finds how it
+    ended here. A transaction that comes to nothing after that leaves its change behind.
+    So an outcome is asked for only when the store says that there is one, and of the
+    ids those that it does not have are passed over.
     """
 
     def __init__(self, clock: IReactorTime, maximum: int = MAXIMUM_IDS) -> None:
@@ -71,33 +74,28 @@ class Outcomes:
         @param until: when it expires, seconds since the epoch.
         @param outcome: how it ended.
         """
-        sign_in = self._sign_ins.get(pending_id)
-        if sign_in is None:
-            sign_in = _SignIn(pending_id, until)
-            self._keep(pending_id, sign_in)
-        if sign_in.pending_id == pending_id:
-            sign_in.outcome = outcome
+        self._at(pending_id, until).outcome = outcome
 
     def go_on(self, pending_id: str, until: int, later: str) -> None:
         """
-        @param pending_id: of a sign-in that begins again.
+        @param pending_id: of a sign-in that begins again: the one that it had last.
         @param until: when it expires, seconds since the epoch.
         @param later: the pending id that it has from now on.
         """
-        sign_in = self._sign_ins.get(pending_id)
-        if sign_in is None:
-            sign_in = _SignIn(pending_id, until)
-            self._keep(pending_id, sign_in)
-        sign_in.pending_id, sign_in.outcome = later, None
+        sign_in = self._at(pending_id, until)
+        sign_in.pending_ids.append(later)
+        sign_in.outcome = None
         self._keep(later, sign_in)
 
-    def current(self, pending_id: str) -> str:
+    def current(self, pending_id: str, is_stored: Callable[[str], bool]) -> str:
         """
         @param pending_id: that a form names.
+        @param is_stored: whether the store has such a sign-in.
         @return: the one that its sign-in has now.
         """
         sign_in = self._sign_ins.get(pending_id)
-        return pending_id if sign_in is None else sign_in.pending_id
+        later = () if sign_in is None else reversed(sign_in.pending_ids)
+        return next(filter(is_stored, later), pending_id)
 
     def find(self, pending_id: str, decision: str) -> Outcome | None:
         """
@@ -110,6 +108,20 @@ class Outcomes:
             return None
         outcome = sign_in.outcome
         return outcome if outcome and outcome.decision == decision else None
+
+    def _at(self, pending_id: str, until: int) -> _SignIn:
+        """
+        @param pending_id: of a sign-in, by which the store has just found it.
+        @return: the sign-in; ids after that one are of transactions that came to
+            nothing.
+        """
+        sign_in = self._sign_ins.get(pending_id)
+        if sign_in is None:
+            sign_in = _SignIn([pending_id], until)
+            self._keep(pending_id, sign_in)
+        while sign_in.pending_ids[-1] != pending_id:
+            self._sign_ins.pop(sign_in.pending_ids.pop(), None)
+        return sign_in
 
     def _keep(self, pending_id: str, sign_in: _SignIn) -> None:
         self._sign_ins[pending_id] = sign_in

@@ -90,11 +90,15 @@ class SmallUpstream:
 class FragileDatabase(Database):
     """
     Works until it is told what to fail with.
+
+    @ivar failure: of every transaction and query, before it has begun.
+    @ivar no_commit: of the next transaction, when all of it has been done.
     """
 
     def __init__(self, inner: Database) -> None:
         self._inner = inner
         self.failure: Exception | None = None
+        self.no_commit: Exception | None = None
 
     async def write(self, transaction: Callable[[Connection], T]) -> T:
         """
@@ -102,7 +106,15 @@ class FragileDatabase(Database):
         """
         if self.failure is not None:
             raise self.failure
-        return await self._inner.write(transaction)
+        failure, self.no_commit = self.no_commit, None
+        if failure is None:
+            return await self._inner.write(transaction)
+
+        def taken_back(connection: Connection) -> T:
+            transaction(connection)
+            raise failure
+
+        return await self._inner.write(taken_back)
 
     async def read(self, query: Callable[[Connection], T]) -> T:
         """

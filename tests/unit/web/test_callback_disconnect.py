@@ -324,6 +324,24 @@ class DisconnectTests(SynchronousTestCase):
             for is_left in (True, False):
                 self.allow_again(step, is_left=is_left)
 
+    def test_refused_at_forgejo_after_a_second_click(self) -> None:
+        """The sign-in has gone on, so the client is not told that it is over."""
+        site, gate = self.make()
+        browser = Browser(site)
+        page = browser.get(authorize_target(site.register()))
+        target = callback_target(browser.submit(page, "full"), error="access_denied")
+        gate.arm(3)
+        transport = self.send(site, target, browser.cookies).channel.transport
+        held = gate.held
+        assert held is not None
+        gate.arm(None)
+        leaving = browser.submit(page, "full")
+        held.callback(None)
+        self.assertIn(b" 400 ", transport.written.getvalue())
+        self.assertNotIn(b"access_denied", transport.written.getvalue())
+        answer = browser.get(callback_target(leaving, code="gta_x"))
+        self.assertIn("code", answer.query)
+
     def test_cancel_at_every_step_of_the_return(self) -> None:
         """It counts until there is a grant."""
         for step in range(1, 6):

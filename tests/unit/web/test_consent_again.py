@@ -2,7 +2,12 @@
 
 from hashlib import sha256
 
+from twisted.internet.defer import Deferred
+from twisted.web.http_headers import Headers
+
 from fjmcp_broker.store import revocation, tokens
+from fjmcp_broker.store.database import Database
+from fjmcp_broker.store.errors import StoreUnavailable
 from fjmcp_broker.upstream.errors import (
     CodeRefused,
     NotAllowed,
@@ -10,7 +15,9 @@ from fjmcp_broker.upstream.errors import (
 )
 from tests.unit.store.memory import NOW
 from tests.unit.web.callback_case import CallbackCase
+from tests.unit.web.sign_in_fakes import FragileDatabase
 from tests.unit.web.signin import (
+    PUBLIC_URL,
     Answer,
     Browser,
     Site,
@@ -194,3 +201,103 @@ class AllowTests(AgainCase):
         self.come_back()
         self.site.clock.advance(600)
         self.assert_over(self.submit("full"))
+
+
+class RolledBackTests(AgainCase):
+    """The disk is full when a transaction is to be committed."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        made: list[FragileDatabase] = []
+
+        def fragile(inner: Database) -> FragileDatabase:
+            made.append(FragileDatabase(inner))
+            return made[0]
+
+        self.site = Site(self, wrap=fragile)
+        (self.store,) = made
+        self.client_id = self.site.register()
+        self.browser = Browser(self.site)
+        self.page = self.browser.get(authorize_target(self.client_id))
+
+    def break_next(self) -> None:
+        """
+        The next transaction comes to nothing.
+        """
+        self.store.no_commit = StoreUnavailable("disk full")
+
+    def codes(self, *leaving: Answer) -> int:
+        """
+        @return: how many of these ways over Forgejo lead to the client.
+        """
+        answers = [
+            self.browser.get(callback_target(one, code="gta_z"))
+            for one in leaving
+            if one.status == 303
+        ]
+        codes = sum(answer.status == 303 for answer in answers)
+        self.assertEqual(self.site.count("grants"), codes)
+        return codes
+
+    def test_click_that_took_the_sign_in_over(self) -> None:
+        """What it began under another id is not there, so there is one grant still,
+        whatever the browser follows."""
+        self.site.upstream.outcomes = [UpstreamUnavailable("away")]
+        leaving = self.submit("full")
+        cookies = dict(self.browser.cookies)
+        target = callback_target(leaving, code="gta_x")
+        self.browser.get(target)
+        self.break_next()
+        self.assertEqual(self.submit("full").status, 503)
+        click = self.submit("full")
+        self.browser.cookies.update(cookies)
+        reload = self.browser.get(target)
+        self.assertEqual(self.codes(reload, click), 1)
+
+    def test_return_at_work(self) -> None:
+        """It ends the sign-in after all, and the page leads where it led."""
+        waiting: Deferred[None] = Deferred()
+        self.site.upstream.before_answer = lambda: waiting
+        target = callback_target(self.submit("full"), code="gta_x")
+        stub = self.site.stub()
+        cookies = "; ".join(f"{k}={v}" for k, v in self.browser.cookies.items())
+        returned = stub.get(
+            PUBLIC_URL + target,
+            headers=Headers({"Cookie": [cookies]}),
+            allow_redirects=False,
+        )
+        stub.flush()
+        self.break_next()
+        self.assertEqual(self.submit("full").status, 503)
+        waiting.callback(None)
+        stub.flush()
+        (location,) = self.successResultOf(returned).headers.getRawHeaders("Location")
+        self.assertIn("code=", location)
+        self.assertEqual(self.submit("full").location, location)
+        self.assertEqual(self.site.count("grants"), 1)
+
+    def test_answers(self) -> None:
+        """They did not count, so another one does."""
+        self.break_next()
+        self.assertEqual(self.submit("cancel").status, 503)
+        self.break_next()
+        self.assertEqual(self.submit("full").status, 503)
+        self.assertEqual(self.codes(self.submit("read-only")), 1)
+        self.assert_over(self.submit("cancel"))
+
+    def test_code(self) -> None:
+        """It is none, and nobody is sent on with it."""
+        leaving = self.submit("full")
+        self.site.upstream.on_call = self.break_issuing
+        answer = self.browser.get(callback_target(leaving, code="gta_x"))
+        self.assertEqual(answer.query["error"], "temporarily_unavailable")
+        again = self.submit("full")
+        self.assertTrue(again.location.startswith("https://git."), again.location)
+        self.assertEqual(self.codes(again), 1)
+
+    def break_issuing(self) -> None:
+        """
+        Once.
+        """
+        self.site.upstream.on_call = lambda: None
+        self.break_next()

@@ -32,19 +32,37 @@ class OutcomesTests(SynchronousTestCase):
         self.assertIsNone(self.outcomes.find("p", "full"))
         self.assertIsNotNone(self.outcomes.find("q", "full"))
 
+    def current(self, pending_id: str, stored: str = "pqr") -> str:
+        """
+        @param stored: the ids that the store has.
+        @return: where a form leads.
+        """
+        return self.outcomes.current(pending_id, lambda known: known in stored)
+
     def test_goes_on_under_another_id(self) -> None:
-        """Only what that one comes to counts, and is found under every id."""
+        """What that one comes to is found under every id."""
         self.outcomes.go_on("p", 600, "q")
-        self.assertEqual(self.outcomes.current("p"), "q")
-        self.outcomes.go_on("p", 600, "r")
-        self.outcomes.remember("p", 600, END)
-        self.outcomes.remember("q", 600, END)
+        self.assertEqual(self.current("p"), "q")
+        self.outcomes.go_on("q", 600, "r")
         self.assertIsNone(self.outcomes.find("p", "full"))
         self.outcomes.remember("r", 1200, END)
         for known in ("p", "q", "r"):
-            self.assertEqual(self.outcomes.current(known), "r")
+            self.assertEqual(self.current(known), "r")
             self.assertEqual(self.outcomes.find(known, "full"), END)
-        self.assertEqual(self.outcomes.current("s"), "s")
+        self.assertEqual(self.current("s"), "s")
+
+    def test_transaction_that_came_to_nothing(self) -> None:
+        """The store has no such sign-in, and another one goes on or ends."""
+        self.outcomes.go_on("p", 600, "q")
+        self.outcomes.go_on("q", 600, "r")
+        self.assertEqual(self.current("p", "pq"), "q")
+        self.assertEqual(self.current("p", "p"), "p")
+        self.outcomes.go_on("q", 600, "s")
+        self.assertEqual(self.current("p", "pqrs"), "s")
+        self.assertIsNone(self.outcomes.find("r", "full"))
+        self.outcomes.remember("p", 600, END)
+        self.assertEqual(self.current("p", "pqrs"), "p")
+        self.assertEqual(self.outcomes.find("p", "full"), END)
 
     def test_oldest_are_forgotten(self) -> None:
         """Beyond the limit."""
