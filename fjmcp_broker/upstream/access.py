@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from fjmcp_broker.oauth.access import AccessRules
 from fjmcp_broker.store.upstream_tokens import UpstreamSet
 
-from .errors import IdentityMismatch, NotAllowed
+from .errors import IdentityMismatch, NotAllowed, UpstreamUnavailable
 from .interfaces import IForgejo, Release, UserInfo
 from .keeper import Keeper
 from .tasks import Task, Tasks
@@ -69,15 +69,27 @@ class AccessGate:
             self._questions[tokens.user_id] = task
         return task
 
-    async def judge(self, tokens: UpstreamSet, user: UserInfo) -> Release | None:
+    @property
+    def moment(self) -> int:
+        """
+        @return: to be taken before Forgejo is asked about a user, for the judgement.
+        """
+        return self._keeper.refusal
+
+    async def judge(
+        self, tokens: UpstreamSet, user: UserInfo, asked_at: int
+    ) -> Release | None:
         """
         Judge a user. Whoever is not allowed has the set suspended: nothing is
         deleted.
 
         @param tokens: the user's, committed.
         @param user: as Forgejo says, asked with this very set.
+        @param asked_at: L{AccessGate.moment} from before that.
         @return: makes the user's set usable, which it is not; C{None}: it is.
         @raise NotAllowed: the user is not on the list.
+        @raise UpstreamUnavailable: the user, or the stored set, has been refused since
+            Forgejo was asked, which may have answered before.
         @raise StoreError: the judgement could not be written.
         """
         if self._rules.let_everybody_in:
@@ -90,17 +102,20 @@ class AccessGate:
             )
             await self._keeper.suspend(tokens, is_judgement=True)
             raise NotAllowed(user.login)
-        release = await self._keeper.admit(user.user_id)
+        if self._keeper.has_refused(user.user_id, asked_at):
+            raise UpstreamUnavailable("what Forgejo said of the user may be outdated")
+        release = await self._keeper.admit(user.user_id, asked_at)
         self._admitted[user.user_id] = tokens.refresh_digest
         return release
 
     async def _ask(self, tokens: UpstreamSet) -> None:
         try:
+            asked_at = self.moment
             user = await self._forgejo.userinfo(tokens.access_token)
             if user.user_id != tokens.user_id:
                 await self._keeper.suspend(tokens)
                 raise IdentityMismatch("Forgejo takes the user for somebody else")
-            release = await self.judge(tokens, user)
+            release = await self.judge(tokens, user, asked_at)
             if release is not None:
                 await self._keeper.release(release)
         finally:

@@ -96,6 +96,7 @@ class Keeper:
         self._uncommitted: dict[int, list[_Keeping]] = {}
         self._sequence = 0
         self._last: dict[int, int] = {}
+        self._refusal = 0
         self._refusals: dict[int, int] = {}
         self._pauses: set[Deferred[None]] = set()
         self._stopping = False
@@ -106,6 +107,22 @@ class Keeper:
             handed to L{Keeper.keep} with what the request brought.
         """
         return self._sequence
+
+    @property
+    def refusal(self) -> int:
+        """
+        @return: the moment, among refusals; taken before Forgejo is asked about a user
+            and handed to L{Keeper.admit} with its answer.
+        """
+        return self._refusal
+
+    def has_refused(self, user_id: int, since: int) -> bool:
+        """
+        @param user_id: Forgejo's number.
+        @param since: L{Keeper.refusal} from before.
+        @return: whether the user, or the stored set, has been refused since.
+        """
+        return self._refusals.get(user_id, 0) > since
 
     async def prove_writable(self) -> None:
         """
@@ -172,7 +189,7 @@ class Keeper:
 
         @param rejected: the set that Forgejo refused.
         @param is_judgement: it is the user who was refused, whatever the set: nothing
-            that L{Keeper.admit} has found before counts any more.
+            that Forgejo was asked about before counts any more.
         @return: whether it was marked.
         @raise StoreError: not written.
         """
@@ -181,7 +198,8 @@ class Keeper:
         def refuse(connection: Connection) -> bool:
             user_id = rejected.user_id
             if is_judgement or upstream_tokens.is_stored(connection, rejected):
-                self._refusals[user_id] = self._refusals.get(user_id, 0) + 1
+                self._refusal += 1
+                self._refusals[user_id] = self._refusal
             return upstream_tokens.mark_needs_sign_in(
                 connection, user_id, unless_changed_since=rejected, now=now
             )
@@ -195,19 +213,20 @@ class Keeper:
             self._on_user_suspended(rejected.user_id)
         return marked
 
-    async def admit(self, user_id: int) -> Release | None:
+    async def admit(self, user_id: int, since: int) -> Release | None:
         """
-        A user has just been found to be allowed. That is said of the user: a set of a
+        A user has been found to be allowed. That is said of the user: a set of a
         sign-in that began later, which may be the stored one by the time of the
         release and may never be judged itself, must not shut the user out. It is
         judged before it is used.
 
         @param user_id: Forgejo's number.
+        @param since: L{Keeper.refusal} from before Forgejo was asked: its answers may
+            overtake each other.
         @return: makes the user's set usable, unless the user or the stored set has
-            been refused since now; C{None}: it is usable.
+            been refused since; C{None}: it is usable.
         @raise StoreError: it cannot be read.
         """
-        refusals = self._refusals.get(user_id, 0)
         if not await self._database.read(
             lambda c: upstream_tokens.state_of(c, user_id) == "needs_sign_in"
         ):
@@ -215,7 +234,7 @@ class Keeper:
 
         def release(connection: Connection) -> None:
             # Written in the same order as the refusals.
-            if self._refusals.get(user_id, 0) == refusals:
+            if not self.has_refused(user_id, since):
                 upstream_tokens.mark_usable(connection, user_id)
 
         return release

@@ -41,10 +41,12 @@ class _Kept:
     A token set that is committed under its user.
 
     @ivar user: as userinfo says, when it was asked already.
+    @ivar asked_at: L{AccessGate.moment} from before userinfo was or will be asked.
     """
 
     set: UpstreamSet
     user: UserInfo | None
+    asked_at: int
 
 
 @attrs.define(eq=False)
@@ -87,6 +89,7 @@ class SignIns:
         @param forgejo: the other side.
         @param clock: the time.
         @param keeper: commits the sets.
+        @param gate: judges users.
         @param tasks: where the work runs.
         @param requested_scope: the configured scopes, space separated.
         """
@@ -153,7 +156,7 @@ class SignIns:
         finally:
             self._exchanges.discard(exchange)
         user = kept.user or await self._learn(kept.set)
-        release = await self._gate.judge(kept.set, user)
+        release = await self._gate.judge(kept.set, user, kept.asked_at)
         seen = await self._forgejo.introspect(kept.set.access_token)
         if not seen.active:
             raise UpstreamUnavailable(
@@ -179,7 +182,7 @@ class SignIns:
             await self._keeper.keep(
                 new, since, lambda c: _introduce(c, user_id, answer, now)
             )
-            return _Kept(new, None)
+            return _Kept(new, None, self._gate.moment)
         homeless = _Homeless(pending_id, HomelessTokens.of(answer, now), since)
         self._homeless[pending_id] = homeless
         await self._park(homeless)
@@ -215,6 +218,7 @@ class SignIns:
         try:
             if homeless.tokens.expires_at <= self._now():
                 await self._renew(homeless)
+            asked_at = self._gate.moment
             user = await self._forgejo.userinfo(homeless.tokens.access_token)
         except SignInNeeded:
             await self._drop(homeless)
@@ -231,7 +235,7 @@ class SignIns:
         finally:
             # If it is not committed, the keeper has it under its user.
             self._homeless.pop(homeless.pending_id, None)
-        return _Kept(new, user)
+        return _Kept(new, user, asked_at)
 
     async def _renew(self, homeless: _Homeless) -> None:
         """

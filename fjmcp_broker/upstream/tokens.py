@@ -159,9 +159,11 @@ class UpstreamTokens:
             # One from the future is older than it says: the clock was set back.
             is_dated = current.updated_at <= now
             if is_dated and current.expires_at - now >= minimum_life_seconds:
-                if not self._gate.has_admitted(current):
-                    await self._gate.ask(current).join()
-                return self._handed_out(current)
+                if self._gate.has_admitted(current):
+                    return self._handed_out(current)
+                # Perhaps a question about an older set is under way.
+                await self._gate.ask(current).join()
+                continue
             refreshed = await self._refresh(current).join()
             if refreshed.is_fresh:
                 return self._handed_out(refreshed.set)
@@ -256,7 +258,8 @@ class UpstreamTokens:
         is_newest = await self._keeper.keep(fresh, since, is_refreshed=True)
         if is_newest and not self._gate.has_admitted(fresh):
             await self._gate.ask(fresh).join()
-        return _Refreshed(fresh, is_fresh=is_newest)
+        is_fresh = is_newest and self._gate.has_admitted(fresh)
+        return _Refreshed(fresh, is_fresh)
 
     async def _judge(self, spent: UpstreamSet) -> _Refreshed:
         """

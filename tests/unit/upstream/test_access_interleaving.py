@@ -8,9 +8,14 @@ from twisted.internet.defer import Deferred
 
 from fjmcp_broker.oauth.access import AccessRules
 from fjmcp_broker.oauth.forgejo_scopes import DEFAULT_SCOPES
-from fjmcp_broker.upstream.errors import SignInNeeded
+from fjmcp_broker.upstream.errors import (
+    NotAllowed,
+    SignInNeeded,
+    UpstreamUnavailable,
+)
 
 from .standin import VERIFIER
+from .test_access import USERINFO, AccessCase
 from .test_interleaving import (
     WITHOUT_OPENID,
     Action,
@@ -120,3 +125,59 @@ class GuardedInterleavingTests(InterleavingCase):
         if ended:
             self.check_no_loss(world)
         self.doCleanups()
+
+
+class OvertakingTests(AccessCase):
+    """What Forgejo said first may come last."""
+
+    def test_question_about_an_older_set(self) -> None:
+        """Its answer lets no newer set through, of which Forgejo was not asked."""
+        self.controls.set_groups("bob", "club")
+        self.world.signed_in("bob")
+        self.world.tokens = self.world.new_tokens()
+        number = self.world.bob
+        fault = self.controls.hold_answer(USERINFO, times=1)
+        asking = self.world.begin(self.world.tokens.access_token(number))
+        self.world.remote.flush()
+        self.assertEqual(fault.waiting, 1)
+        second = self.controls.hold_answer(USERINFO)
+        sign_in = self.world.sign_in("bob")
+        self.world.remote.flush()
+        later = self.world.begin(self.world.tokens.access_token(number))
+        self.controls.set_groups("bob")
+        fault.end()
+        self.world.remote.flush()
+        self.assertNoResult(asking)
+        self.assertNoResult(later)
+        second.end()
+        self.world.remote.flush()
+        self.failureResultOf(asking, NotAllowed)
+        self.failureResultOf(later, NotAllowed)
+        self.successResultOf(sign_in.addErrback(lambda _: None))
+        self.assertEqual(self.state("bob"), "needs_sign_in")
+
+    def test_refused_while_forgejo_was_asked(self) -> None:
+        """Its answers overtake each other, and nobody knows which is the older one:
+        whoever was refused meanwhile is let in by none that was asked for before."""
+        for is_known in (False, True):
+            self.controls.set_groups("bob", "club")
+            if is_known:
+                self.world.signed_in("bob")
+            fault = self.controls.hold_answer(USERINFO, times=1)
+            sign_in = self.world.sign_in("bob")
+            self.world.remote.flush()
+            self.assertEqual(fault.waiting, 1)
+            self.controls.set_groups("bob")
+            if is_known:
+                # The very set of that sign-in, which is the stored one by now.
+                self.no_token("bob")
+            else:
+                self.refused("bob")
+            fault.end()
+            self.world.remote.flush()
+            self.failureResultOf(sign_in, UpstreamUnavailable)
+            self.assertEqual(self.state("bob"), "needs_sign_in", is_known)
+            self.no_token("bob", SignInNeeded)
+        self.controls.set_groups("bob", "club")
+        self.world.signed_in("bob")
+        self.token("bob")
