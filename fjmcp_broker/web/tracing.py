@@ -334,11 +334,13 @@ class Tracing:
         return traced
 
     def _tell_trail(self, name: StepName, step: SignInStep, milliseconds: int) -> None:
-        cancelled = name is StepName.CONSENT and step.outcome == "cancelled"
-        returned = name is StepName.CALLBACK and "client_id" in step.facts
-        if not cancelled and not returned:
-            return
         facts = step.facts
+        cancelled = name is StepName.CONSENT and step.outcome == "cancelled"
+        returned = name is StepName.CALLBACK and "client_id" in facts
+        # Of a grant whose return was told of as one without: the browser had gone.
+        found = name is StepName.CONSENT and "grant_id" in facts
+        if not (cancelled or returned or found):
+            return
         self._trail.note(
             AuditEvent(
                 at=self._trail.now,

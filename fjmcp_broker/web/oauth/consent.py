@@ -209,6 +209,11 @@ class ConsentEndpoint:
         else:
             step.says(outcome.says, "chosen again, the browser had gone before")
             outcome.is_told = True
+            self._log.info(
+                "an answer given again leads to the client: {outcome}, grant {grant}",
+                outcome=outcome.says,
+                grant=outcome.grant_id,
+            )
         return see_other(request, outcome.url)
 
     def _may_redirect(self, connection: Connection, row: PendingAuthorization) -> bool:

@@ -186,6 +186,9 @@ class JourneyTests(TracedCase):
         self.assertEqual([name for name, _ in self.steps()].count("consent"), 2)
         key = grant_key("g_1")
         self.assertEqual(self.books._book.find(key), self.attempts()[0].trace_id)
+        # The audit trail has each grant, once.
+        events = [(event.outcome, event.grant_id) for event in self.waiting_events()]
+        self.assertEqual(events[1:], [("ok", "g_1")])
 
     def test_nothing_else_begins_an_attempt(self) -> None:
         """Whoever sends junk to these fills nothing."""
