@@ -6,37 +6,46 @@ one, made with what it needs.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from urllib.parse import urlsplit
 
 from twisted.internet.interfaces import IReactorTime
-from twisted.web.iweb import IRequest
 from twisted.web.resource import IResource
 
 from fjmcp_broker import attrs
 from fjmcp_broker.config import Config
-from fjmcp_broker.late import Late
 from fjmcp_broker.oauth.metadata import resource_url
 from fjmcp_broker.store.database import Database
+from fjmcp_broker.store.lane import Lane
 from fjmcp_broker.store.sealing import Sealer
 from fjmcp_broker.store.token_endpoint import TokenTransactions
+from fjmcp_broker.upstream.document_http import GuardedFetcher
+from fjmcp_broker.upstream.documents import FetchOutcome, MetadataDocuments
 from fjmcp_broker.upstream.forgejo import Forgejo
-from fjmcp_broker.upstream.http import trust_roots
+from fjmcp_broker.upstream.resolver import SystemResolver, system_look_up
 from fjmcp_broker.upstream.tokens import UpstreamTokens
 from fjmcp_broker.version import build_information
-from fjmcp_broker.web.app import Handler, Route, build_web_resource
+from fjmcp_broker.web.app import Route, build_web_resource
 from fjmcp_broker.web.health import Health
 from fjmcp_broker.web.limiting import RateLimiter
 from fjmcp_broker.web.metrics import METRICS_PATH, MetricsEndpoint
+from fjmcp_broker.web.oauth.authorize import AuthorizeEndpoint
+from fjmcp_broker.web.oauth.callback import CallbackEndpoint
+from fjmcp_broker.web.oauth.carried import CarriedRequests
+from fjmcp_broker.web.oauth.clients import ClientDirectory
+from fjmcp_broker.web.oauth.consent import ConsentEndpoint
+from fjmcp_broker.web.oauth.cookies import BrowserCookies
+from fjmcp_broker.web.oauth.departure import Departure
 from fjmcp_broker.web.oauth.discovery import Discovery
+from fjmcp_broker.web.oauth.outcomes import Outcomes
+from fjmcp_broker.web.oauth.register import RegisterEndpoint
 from fjmcp_broker.web.oauth.revoke import RevocationEndpoint
 from fjmcp_broker.web.oauth.token import TokenEndpoint
 from fjmcp_broker.web.origins import OriginPolicy
-from fjmcp_broker.web.routes import SIGN_IN, token_side_routes
+from fjmcp_broker.web.pages.consent import ConsentPage
+from fjmcp_broker.web.pages.front import FrontPage
+from fjmcp_broker.web.routes import sign_in_routes, token_side_routes
 from fjmcp_broker.web.tracing import Tracing
-
-if TYPE_CHECKING:
-    from fjmcp_broker.signing_in import SignIn
-    from fjmcp_broker.upstream.fetch_outcome import FetchOutcome
 
 
 @attrs.frozen(kw_only=True)
@@ -44,10 +53,9 @@ class Surroundings:
     """
     What the endpoints work with.
 
-    @ivar reactor: Twisted's; it is C{Any} because it provides a dozen interfaces.
     @ivar clock: tells what has expired.
     @ivar random_bytes: gives that many cryptographically random bytes.
-    @ivar document_asked: as for L{fjmcp_broker.upstream.documents.MetadataDocuments}.
+    @ivar documents: fetches client metadata documents; C{None}: switched off.
     @ivar origins: which Host and Origin are allowed.
     @ivar limiter: refuses what is too much.
     @ivar tracing: writes down how far sign-ins come.
@@ -58,14 +66,13 @@ class Surroundings:
     """
 
     config: Config
-    reactor: Any
     clock: IReactorTime
     random_bytes: Callable[[int], bytes]
     database: Database
     sealer: Sealer
     forgejo: Forgejo
     upstream: UpstreamTokens
-    document_asked: Callable[[], Callable[[FetchOutcome], None]]
+    documents: MetadataDocuments | None
     origins: OriginPolicy
     limiter: RateLimiter
     tracing: Tracing
@@ -75,52 +82,45 @@ class Surroundings:
     on_token_revoked: Callable[[bytes], None]
 
 
-class Endpoints:
+def build_documents(
+    config: Config,
+    reactor: Any,
+    clock: IReactorTime,
+    on_asked: Callable[[], Callable[[FetchOutcome], None]],
+) -> MetadataDocuments | None:
     """
-    All endpoints but the MCP one.
-
-    @ivar resource: a leaf resource for every path but C{/mcp}.
+    @param config: checked.
+    @param reactor: Twisted's; it is C{Any} because it provides a dozen interfaces.
+    @param clock: tells what has expired.
+    @param on_asked: as for L{MetadataDocuments}.
+    @return: what fetches client metadata documents; C{None}: switched off.
+    @raise BrokerError: the file of certificates has become unusable.
     """
+    if not config.clients.metadata_documents:
+        return None
+    fetcher = GuardedFetcher(
+        reactor,
+        SystemResolver(system_look_up(reactor)),
+        own_host=urlsplit(config.server.public_url).hostname or "",
+        ca_file=config.clients.metadata_documents_ca_file,
+    )
+    return MetadataDocuments(
+        fetcher,
+        clock,
+        application_schemes=config.clients.application_schemes,
+        on_asked=on_asked,
+    )
 
-    def __init__(self, around: Surroundings) -> None:
-        """
-        @param around: what they work with.
-        @raise BrokerError: a file of certificates has become unusable.
-        """
-        ca_file = around.config.clients.metadata_documents_ca_file
-        if ca_file is not None:
-            trust_roots(ca_file)  # now, though it is needed with the first sign-in
-        self._sign_in: Late[SignIn] = Late(
-            around.reactor,
-            "fjmcp_broker.signing_in",
-            lambda module: module.SignIn(around),
-        )
-        routes = (*_token_side(around), *self._sign_in_routes())
-        routes = around.limiter.guard(around.tracing.guard(routes))
-        shown = Route("GET", METRICS_PATH, around.metrics.get)
-        self.resource: IResource = build_web_resource((*routes, shown), around.origins)
 
-    async def stop(self, timeout_seconds: float) -> None:
-        """
-        Let what is under way finish.
-
-        @param timeout_seconds: what takes longer is given up.
-        """
-        if self._sign_in.made is not None:
-            await self._sign_in.made.stop(timeout_seconds)
-
-    def _sign_in_routes(self) -> tuple[Route, ...]:
-        def handler(method: str, path: str) -> Handler:
-            async def handle(request: IRequest) -> bytes:
-                sign_in = await self._sign_in.get()
-                return await sign_in.handlers[method, path](request)
-
-            return handle
-
-        return tuple(
-            Route(method, path, handler(method, path), error_page)
-            for method, path, error_page in SIGN_IN
-        )
+def build_endpoints(around: Surroundings) -> IResource:
+    """
+    @param around: what they work with.
+    @return: a leaf resource for every path but C{/mcp}.
+    """
+    routes = around.tracing.guard((*_token_side(around), *_sign_in(around)))
+    routes = around.limiter.guard(routes)
+    shown = Route("GET", METRICS_PATH, around.metrics.get)
+    return build_web_resource((*routes, shown), around.origins)
 
 
 def _token_side(around: Surroundings) -> tuple[Route, ...]:
@@ -156,6 +156,59 @@ def _token_side(around: Surroundings) -> tuple[Route, ...]:
         on_token_revoked=around.on_token_revoked,
     )
     discovery = Discovery(
-        url, client_id_metadata_documents=config.clients.metadata_documents
+        url, client_id_metadata_documents=around.documents is not None
     )
     return token_side_routes(token, revocation, discovery, health)
+
+
+def _sign_in(around: Surroundings) -> tuple[Route, ...]:
+    config, database = around.config, around.database
+    clock, random_bytes = around.clock, around.random_bytes
+    url, forgejo_url = config.server.public_url, config.forgejo.url
+    cookies = BrowserCookies(url, random_bytes)
+    departure = Departure(cookies, around.forgejo.authorize_url, around.sealer)
+    carried = CarriedRequests(around.sealer)
+    outcomes = Outcomes(clock)
+    has_documents = around.documents is not None
+    return sign_in_routes(
+        FrontPage(url, forgejo_url),
+        RegisterEndpoint(
+            # Whoever floods this or the answers of the consent page waits for himself.
+            Lane(database, clock),
+            clock=clock,
+            random_bytes=random_bytes,
+            application_schemes=config.clients.application_schemes,
+        ),
+        AuthorizeEndpoint(
+            ClientDirectory(database, clock, around.documents),
+            cookies,
+            ConsentPage(url, forgejo_url),
+            carried,
+            clock=clock,
+            random_bytes=random_bytes,
+            public_url=url,
+        ),
+        ConsentEndpoint(
+            Lane(database, clock),
+            cookies,
+            departure,
+            carried,
+            outcomes,
+            clock=clock,
+            random_bytes=random_bytes,
+            public_url=url,
+            has_documents=has_documents,
+        ),
+        CallbackEndpoint(
+            database,
+            cookies,
+            departure,
+            outcomes,
+            around.upstream,
+            clock=clock,
+            random_bytes=random_bytes,
+            public_url=url,
+            forgejo_url=forgejo_url,
+            has_documents=has_documents,
+        ),
+    )

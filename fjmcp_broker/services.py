@@ -18,10 +18,10 @@ from twisted.logger import Logger
 from fjmcp_broker.bookkeeping import Bookkeeping, both
 from fjmcp_broker.clocks import LifetimeClock
 from fjmcp_broker.config import Config
-from fjmcp_broker.control.parts import Parts, performed_with
+from fjmcp_broker.control.administration import Administration, Parts
 from fjmcp_broker.control.server import ControlSocket
 from fjmcp_broker.deadlines import SharedTimers
-from fjmcp_broker.endpoints import Endpoints, Surroundings
+from fjmcp_broker.endpoints import Surroundings, build_documents, build_endpoints
 from fjmcp_broker.limits.policy import Limiter
 from fjmcp_broker.listeners import Listener, Listeners
 from fjmcp_broker.mcp.catalogue import ToolCatalogue
@@ -149,6 +149,9 @@ class _Composition:
             requested_scope=config.forgejo.oauth_scopes,
             access=access_rules(config),
         )
+        self._documents = build_documents(
+            config, reactor, self._lifetimes, self._instruments.document_asked
+        )
         self._authenticator = BearerAuthenticator(
             self._database, self._lifetimes, config.server.public_url
         )
@@ -196,7 +199,7 @@ class _Composition:
             self._on_hangup = Reloader(
                 config, operator, certificate, self._notifier, site
             )
-        longest = float(config.server.shutdown_timeout_seconds) + MARGIN_SECONDS
+        patience = float(config.server.shutdown_timeout_seconds)
         self.daemon = Daemon(
             [
                 Part("process", self._protect, self._notifier.stop),
@@ -204,8 +207,18 @@ class _Composition:
                 Part("store", self._database.open, self._database.close),
                 Part("bookkeeping", self._books.start, self._books.stop),
                 Part("control socket", self._control.start, self._control.stop),
-                Part("upstream", self._upstream.start, self._stop_upstream, longest),
-                Part("sessions", self._registry.start, self._stop_sessions, longest),
+                Part(
+                    "upstream",
+                    self._upstream.start,
+                    self._stop_upstream,
+                    patience + MARGIN_SECONDS,
+                ),
+                Part(
+                    "sessions",
+                    self._registry.start,
+                    self._stop_sessions,
+                    patience + MARGIN_SECONDS,
+                ),
                 Part("instruments", self._instruments.start, self._instruments.stop),
                 Part("timers", self._periodic.start, self._periodic.stop),
                 Part("listener", self._listeners.start, self._stop_listening),
@@ -258,7 +271,7 @@ class _Composition:
             residents=self._registry.population,
             on_grant_ended=self._grant_ended,
         )
-        perform = performed_with(parts, self._reactor)
+        perform = Administration(parts).perform
         return ControlSocket(config.path, perform, self._reactor)
 
     def _metrics_listener(self) -> list[Listener]:
@@ -305,17 +318,16 @@ class _Composition:
             limiter=limiter,
             memory=bodies,
         )
-        self._endpoints = Endpoints(
+        endpoints = build_endpoints(
             Surroundings(
                 config=config,
-                reactor=self._reactor,
                 clock=self._lifetimes,
                 random_bytes=secrets.token_bytes,
                 database=self._database,
                 sealer=self._sealer,
                 forgejo=self._forgejo,
                 upstream=self._upstream,
-                document_asked=self._instruments.document_asked,
+                documents=self._documents,
                 origins=origins,
                 limiter=limiter,
                 tracing=tracing,
@@ -325,7 +337,7 @@ class _Composition:
                 on_token_revoked=self._token_revoked,
             )
         )
-        root = Root(endpoint, self._endpoints.resource)
+        root = Root(endpoint, endpoints)
         site = BrokerSite(
             root,
             self._reactor,
@@ -354,7 +366,8 @@ class _Composition:
         self._lock.release()
 
     async def _stop_upstream(self) -> None:
-        await self._endpoints.stop(MARGIN_SECONDS / 2)
+        if self._documents is not None:
+            await self._documents.stop(MARGIN_SECONDS / 2)
         await self._upstream.stop(float(self._config.server.shutdown_timeout_seconds))
         await self._http.close()
 

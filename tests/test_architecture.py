@@ -27,7 +27,6 @@ LEVELS: Final = (
         "periodic",
         "reload",
         "preflight",
-        "signing_in",
     ),
     ("web", "control"),
     ("sessions",),
@@ -38,7 +37,6 @@ LEVELS: Final = (
     (
         "metrics",
         "exposition",
-        "late",
         "series",
         "limits",
         "logs",

@@ -2,24 +2,55 @@
 Commands on a running daemon.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from sqlite3 import Connection
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from fjmcp_broker import attrs
 from fjmcp_broker.control import commands
 from fjmcp_broker.control.commands import REVOKE, ROTATE_KEY, SESSIONS
-from fjmcp_broker.control.parts import Parts
 from fjmcp_broker.control.protocol import Request
+from fjmcp_broker.secret import Secret
 from fjmcp_broker.sessions.children.roles import Resident
 from fjmcp_broker.sessions.stateless.workplace import Workplace
 from fjmcp_broker.store import administration
 from fjmcp_broker.store.audit import AuditEvent, Kind
+from fjmcp_broker.store.database import Database
 from fjmcp_broker.store.rotation import KeyRotation
+from fjmcp_broker.store.sealing import Sealer
+from fjmcp_broker.store.trail import AuditTrail
+
+
+@attrs.frozen(kw_only=True)
+class Parts:
+    """
+    What of the daemon commands reach.
+
+    @ivar database: the store.
+    @ivar database_path: of the store, absolute.
+    @ivar sealer: seals and opens.
+    @ivar configured_keys: C{database.encryption_keys}.
+    @ivar clock: tells the time.
+    @ivar trail: takes audit events.
+    @ivar flush: writes what waits, so that lists are up to date.
+    @ivar residents: the sessions that are more than their rows.
+    @ivar on_grant_ended: called with the grant id after the commit that ended it.
+    """
+
+    database: Database
+    database_path: str
+    sealer: Sealer
+    configured_keys: Sequence[Secret]
+    clock: IReactorTime
+    trail: AuditTrail
+    flush: Callable[[], Awaitable[None]]
+    residents: Iterable[Resident]
+    on_grant_ended: Callable[[str], None]
 
 
 class Administration:

@@ -34,7 +34,7 @@ from fjmcp_broker.store.database import Database
 from fjmcp_broker.store.sealing import Sealer
 from fjmcp_broker.store.sessions import count_open
 from fjmcp_broker.timers import steady_timer
-from fjmcp_broker.upstream.fetch_outcome import FetchOutcome
+from fjmcp_broker.upstream.documents import FetchOutcome
 from fjmcp_broker.upstream.forgejo import Forgejo, ForgejoSettings
 from fjmcp_broker.version import build_information
 from fjmcp_broker.web.mcp.admission import body_memory

@@ -4,6 +4,7 @@ never so often that this service becomes a tool against the one that serves them
 """
 
 from collections.abc import Callable, Collection
+from enum import StrEnum, unique
 from typing import Final, Protocol
 
 from twisted.internet.interfaces import IReactorTime
@@ -24,7 +25,6 @@ from fjmcp_broker.oauth.public_addresses import network_of
 from fjmcp_broker.oauth.redirect_uris import DEFAULT_APPLICATION_SCHEMES
 
 from .document_http import Admit, DocumentError, DocumentLimitError, FetchedBody
-from .fetch_outcome import FetchOutcome
 from .tasks import Task, Tasks
 
 #: Documents of one host that are new to us, and of one domain with all its hosts.
@@ -47,6 +47,23 @@ class FetchedDocument:
 
     metadata: ClientMetadata
     expires_at: int
+
+
+@unique
+class FetchOutcome(StrEnum):
+    """
+    What came of a fetch.
+
+    @cvar OK: a document.
+    @cvar UNREACHABLE: nothing; it may be otherwise in a moment.
+    @cvar UNUSABLE: nothing that can be used, or from nowhere that may be asked.
+    @cvar LIMITED: nobody was asked, because of our own limits.
+    """
+
+    OK = "ok"
+    UNREACHABLE = "unreachable"
+    UNUSABLE = "unusable"
+    LIMITED = "limited"
 
 
 class IFetcher(Protocol):

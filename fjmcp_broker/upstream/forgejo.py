@@ -10,6 +10,7 @@ from OpenSSL.SSL import Error as TLSError
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger, LogLevel
+from twisted.web.client import ResponseFailed
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent
 from zope.interface import implementer
@@ -293,10 +294,8 @@ def _reason(error: Exception) -> str:
     @return: the kinds of the failures in an exception of the HTTP stack; their
         texts may hold what the peer wrote, apart from those of OpenSSL.
     """
-    # Of ResponseFailed and its like, which only a response in the making loads.
-    wrapped = getattr(error, "reasons", None)
-    if wrapped:
-        reasons = [each.value for each in wrapped]
+    if isinstance(error, ResponseFailed):
+        reasons = [each.value for each in error.reasons]
         return ", ".join(
             _reason(each) for each in reasons if isinstance(each, Exception)
         )

@@ -6,11 +6,9 @@ agent serves every user, so a cookie that Forgejo sets in one user's answer must
 travel with another's request.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, cast
 
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import load_pem_x509_certificates
@@ -20,27 +18,37 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.ssl import Certificate, trustRootFromCertificates
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.web.client import (
+    Agent,
+    BrowserLikePolicyForHTTPS,
+    ContentDecoderAgent,
+    GzipDecoder,
+    HostnameCachingHTTPSPolicy,
+    HTTPConnectionPool,
+    ResponseDone,
+)
 from twisted.web.http import PotentialDataLoss
-from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
 from fjmcp_broker import attrs
-from fjmcp_broker.late import Late
 
 from .errors import UpstreamMisconfigured, UpstreamUnavailable
+from .proxy import ProxyingAgent
 from .tasks import Tasks
-
-if TYPE_CHECKING:
-    from .connections import Connections
 
 CONNECT_TIMEOUT_SECONDS: Final = 10.0
 MAXIMUM_BODY_BYTES: Final = 1024 * 1024
 
+_IDLE_CONNECTION_SECONDS: Final = 10
+"""
+Long enough for the calls of one sign-in to share a connection. Not longer: Twisted
+does not retry a POST that meets a connection which the other side has just closed.
+"""
+
 _CLOSE_SECONDS: Final = 1.0
 
-_RESPONSE_DONE: Final = "twisted.web._newclient.ResponseDone"
-"""By name: whoever has a response has loaded it, and nobody else needs it."""
+_CONNECTIONS_PER_HOST: Final = 8
 
 
 @attrs.frozen
@@ -54,7 +62,7 @@ class UpstreamHttp:
     _log = Logger()
 
     agent: IAgent
-    _connections: Late[Connections]
+    _pool: HTTPConnectionPool
     _clock: IReactorTime
 
     async def close(self) -> None:
@@ -69,49 +77,7 @@ class UpstreamHttp:
             self._log.warn("a connection to Forgejo does not close")
 
     async def _close(self) -> None:
-        if self._connections.made is not None:
-            await self._connections.made.pool.closeCachedConnections()
-
-
-@implementer(IAgent)
-class LateAgent:
-    """
-    Sends requests over connections that are loaded with the first one.
-    """
-
-    def __init__(self, connections: Late[Connections]) -> None:
-        """
-        @param connections: not loaded.
-        """
-        self._connections = connections
-
-    def request(
-        self,
-        method: bytes,
-        uri: bytes,
-        headers: Headers | None = None,
-        bodyProducer: IBodyProducer | None = None,  # noqa: N803 - Twisted's name
-    ) -> Deferred[IResponse]:
-        """
-        As C{IAgent.request}.
-
-        @param method: of HTTP.
-        @param uri: absolute.
-        @param headers: of the request.
-        @param bodyProducer: its body.
-        @return: fires with the response.
-        """
-        return Deferred.fromCoroutine(self._request(method, uri, headers, bodyProducer))
-
-    async def _request(
-        self,
-        method: bytes,
-        uri: bytes,
-        headers: Headers | None,
-        body: IBodyProducer | None,
-    ) -> IResponse:
-        connections = await self._connections.get()
-        return await connections.agent.request(method, uri, headers, body)
+        await self._pool.closeCachedConnections()
 
 
 # The reactor is Any: Agent wants more interfaces of it than one type can say.
@@ -135,18 +101,26 @@ def build_http(
     @raise UpstreamMisconfigured: the file or the proxy is of no use; for the
         operator.
     """
+    pool = HTTPConnectionPool(reactor)
+    pool.maxPersistentPerHost = _CONNECTIONS_PER_HOST
+    pool.cachedConnectionTimeout = _IDLE_CONNECTION_SECONDS
     trust = None if ca_file is None else trust_roots(ca_file)
-
-    def make(module: Any) -> Connections:
-        made: Connections = module.build_connections(
-            reactor, trust, proxy, connect_timeout_seconds
+    policy = HostnameCachingHTTPSPolicy(BrowserLikePolicyForHTTPS(trust))
+    agent: IAgent
+    if proxy is None:
+        agent = Agent(
+            reactor, policy, connectTimeout=connect_timeout_seconds, pool=pool
         )
-        return made
-
-    connections = Late(reactor, f"{__package__}.connections", make)
-    if proxy is not None:
-        connections.now()  # whether it is of use
-    return UpstreamHttp(LateAgent(connections), connections, reactor)
+    else:
+        agent = ProxyingAgent.build(
+            reactor,
+            proxy,
+            policy=policy,
+            pool=pool,
+            connect_timeout_seconds=connect_timeout_seconds,
+        )
+    unpacking = ContentDecoderAgent(agent, [(b"gzip", GzipDecoder)])
+    return UpstreamHttp(unpacking, pool, reactor)
 
 
 def _too_long() -> Exception:
@@ -197,7 +171,7 @@ class _BoundedBody(Protocol):
         if self.done.called:
             return
         # Without a length, the end of the connection is the end of the body.
-        if reason.check(_RESPONSE_DONE, PotentialDataLoss):
+        if reason.check(ResponseDone, PotentialDataLoss):
             self.done.callback(b"".join(self._pieces))
         else:
             self.done.errback(reason)

@@ -1,9 +1,5 @@
 """Which endpoint answers on which path, the MCP endpoint aside."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Final
-
 from fjmcp_broker.oauth.vocabulary import (
     AUTHORIZATION_SERVER_PATH,
     AUTHORIZE_PATH,
@@ -16,30 +12,16 @@ from fjmcp_broker.oauth.vocabulary import (
     TOKEN_PATH,
 )
 from fjmcp_broker.web.app import Route
-from fjmcp_broker.web.errors import ErrorPage
 from fjmcp_broker.web.health import Health
+from fjmcp_broker.web.oauth.authorize import AuthorizeEndpoint
+from fjmcp_broker.web.oauth.callback import CallbackEndpoint
+from fjmcp_broker.web.oauth.consent import ConsentEndpoint
 from fjmcp_broker.web.oauth.discovery import Discovery
+from fjmcp_broker.web.oauth.register import RegisterEndpoint
 from fjmcp_broker.web.oauth.revoke import RevocationEndpoint
 from fjmcp_broker.web.oauth.token import TokenEndpoint
 from fjmcp_broker.web.pages.errors import error_page
-
-if TYPE_CHECKING:
-    from fjmcp_broker.web.oauth.authorize import AuthorizeEndpoint
-    from fjmcp_broker.web.oauth.callback import CallbackEndpoint
-    from fjmcp_broker.web.oauth.consent import ConsentEndpoint
-    from fjmcp_broker.web.oauth.register import RegisterEndpoint
-    from fjmcp_broker.web.pages.front import FrontPage
-
-SIGN_IN: Final[tuple[tuple[str, str, ErrorPage | None], ...]] = (
-    ("GET", "/", error_page),
-    ("POST", REGISTER_PATH, None),
-    ("GET", AUTHORIZE_PATH, error_page),
-    ("POST", AUTHORIZE_PATH, error_page),
-    ("POST", CONSENT_PATH, error_page),
-    ("GET", CALLBACK_PATH, error_page),
-)
-"""What people see on the way to a grant, and how clients get there: method, path, and
-the page of errors where a person visits."""
+from fjmcp_broker.web.pages.front import FrontPage
 
 
 def token_side_routes(
@@ -83,17 +65,13 @@ def sign_in_routes(
     @param authorize: the authorization endpoint.
     @param consent: takes the consent form.
     @param callback: where Forgejo sends the browser back to.
-    @return: those of L{SIGN_IN}.
+    @return: what people see on the way to a grant, and how clients get there.
     """
-    handlers = (
-        front.show,
-        register.register,
-        authorize.get,
-        authorize.post,
-        consent.post,
-        callback.get,
-    )
-    return tuple(
-        Route(method, path, handler, error_page)
-        for (method, path, error_page), handler in zip(SIGN_IN, handlers, strict=True)
+    return (
+        Route("GET", "/", front.show, error_page=error_page),
+        Route("POST", REGISTER_PATH, register.register),
+        Route("GET", AUTHORIZE_PATH, authorize.get, error_page=error_page),
+        Route("POST", AUTHORIZE_PATH, authorize.post, error_page=error_page),
+        Route("POST", CONSENT_PATH, consent.post, error_page=error_page),
+        Route("GET", CALLBACK_PATH, callback.get, error_page=error_page),
     )

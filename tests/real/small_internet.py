@@ -17,7 +17,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.scripts.twistd import run
 
-from fjmcp_broker import signing_in
+from fjmcp_broker import endpoints
 from fjmcp_broker.upstream.document_http import GuardedFetcher
 
 ADDRESS = "1.1.1.1"
@@ -38,7 +38,7 @@ def connect(host: str, port: int) -> None:
         )
         return endpoint
 
-    patched: Any = signing_in
+    patched: Any = endpoints
     patched.SystemResolver = lambda look_up: resolve
     fetcher: Any = GuardedFetcher
     fetcher._port_443 = way

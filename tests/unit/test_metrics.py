@@ -19,7 +19,7 @@ from fjmcp_broker.sessions.processes.ending import ChildEnd, EndReason
 from fjmcp_broker.store import sessions
 from fjmcp_broker.store.errors import StoreUnavailable
 from fjmcp_broker.store.sealing import Sealer
-from fjmcp_broker.upstream.fetch_outcome import FetchOutcome
+from fjmcp_broker.upstream.documents import FetchOutcome
 from tests.unit.store import rows
 from tests.unit.store.memory import (
     NOW,

@@ -42,22 +42,12 @@ SELDOM_NEEDED: Final = (
     "klein",
     "werkzeug",
     "treq",
-    "twisted.web.client",
     "prometheus_client",
     "fjmcp_broker.backup_commands",
     "fjmcp_broker.cli",
-    "fjmcp_broker.control.administration",
-    "fjmcp_broker.control.commands",
-    "fjmcp_broker.store.administration",
     "fjmcp_broker.demo",
     "fjmcp_broker.doctor",
     "fjmcp_broker.exposition",
-    "fjmcp_broker.signing_in",
-    "fjmcp_broker.upstream.connections",
-    "fjmcp_broker.upstream.document_http",
-    "fjmcp_broker.web.oauth.callback",
-    "fjmcp_broker.web.oauth.consent",
-    "fjmcp_broker.web.pages.consent",
 )
 """Nothing of these is in the memory of a daemon that nobody has asked anything."""
 
