@@ -9,10 +9,10 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
+import attrs
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import IResource
 
-from fjmcp_broker import attrs
 from fjmcp_broker.config import Config
 from fjmcp_broker.oauth.metadata import resource_url
 from fjmcp_broker.store.database import Database

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, Final
 
+import attrs
 from OpenSSL.SSL import Connection
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.internet.ssl import CertificateOptions
@@ -16,7 +17,6 @@ from twisted.logger import Logger, LogLevel
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from zope.interface import implementer
 
-from fjmcp_broker import attrs
 from fjmcp_broker.config import Config
 from fjmcp_broker.config.problems import ConfigError
 from fjmcp_broker.config.records import KEYS_BY_NAME

@@ -9,7 +9,7 @@ Prometheus' samples are made of them when somebody looks.
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from fjmcp_broker import attrs
+import attrs
 
 Values = tuple[str, ...]
 """Of the labels of one sample."""

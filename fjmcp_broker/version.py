@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from fjmcp_broker.attrs import frozen
+from attrs import frozen
 
 VERSION: Final = "0.1.0"
 UNKNOWN: Final = "unknown"

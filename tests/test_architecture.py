@@ -50,7 +50,6 @@ LEVELS: Final = (
         "eager",
     ),
     ("errors", "secret", "version", "key_text", "rights"),
-    ("attrs",),
 )
 """A module may import from its own level and from those below it, the later ones."""
 
@@ -158,17 +157,6 @@ class ImportTests(SynchronousTestCase):
                     and not (lazily and node in inside)
                 ):
                     wrong.append(f"{where}:{node.lineno}")
-        self.assertEqual(wrong, [])
-
-    def test_records_are_made_in_one_way(self) -> None:
-        """Only fjmcp_broker/attrs.py knows attrs: its records take less memory."""
-        wrong = [
-            f"{path.relative_to(TOP)}:{line} imports {name}"
-            for path, tree in modules(PACKAGE)
-            for name, line in imports(path, tree)
-            if name.split(".")[0] in ("attr", "attrs")
-            and path != TOP / PACKAGE / "attrs.py"
-        ]
         self.assertEqual(wrong, [])
 
     def test_plugin_directories_are_no_packages(self) -> None:

@@ -8,7 +8,7 @@ and nowhere else.
 import re
 from typing import Final
 
-from fjmcp_broker.attrs import field, frozen
+from attrs import field, frozen
 
 from .keys import about
 from .kinds import listing, plain_text

@@ -5,7 +5,8 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
-from fjmcp_broker.attrs import frozen
+from attrs import frozen
+
 from fjmcp_broker.oauth.redirect_uris import FORBIDDEN_SCHEMES
 from fjmcp_broker.secret import REDACTED
 

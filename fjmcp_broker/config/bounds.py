@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from ipaddress import ip_network
 from typing import Final
 
-from fjmcp_broker.attrs import Factory, field, frozen
+from attrs import Factory, field, frozen
+
 from fjmcp_broker.limits.policy import Limited, Network, RateLimits
 from fjmcp_broker.limits.rates import Rate
 

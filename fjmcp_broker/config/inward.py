@@ -9,7 +9,8 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from fjmcp_broker.attrs import Factory, field, frozen
+from attrs import Factory, field, frozen
+
 from fjmcp_broker.secret import Secret
 
 from .keys import Variable, about

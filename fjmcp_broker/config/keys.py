@@ -10,8 +10,8 @@ example) is derived from that.
 from collections.abc import Callable
 from typing import Any, Final
 
-from fjmcp_broker import attrs
-from fjmcp_broker.attrs import frozen
+import attrs
+from attrs import frozen
 
 from .kinds import Kind
 

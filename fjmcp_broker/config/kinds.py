@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Generic, TypeVar
 
-from fjmcp_broker.attrs import frozen
+from attrs import frozen
 
 T = TypeVar("T", covariant=True)
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
-from fjmcp_broker.attrs import frozen
+from attrs import frozen
+
 from fjmcp_broker.oauth.forgejo_scopes import validate_scopes
 
 from .addresses import ListenAddress, is_loopback_url, parse_listen_address

@@ -7,7 +7,8 @@ here and nowhere else.
 
 from typing import Final
 
-from fjmcp_broker.attrs import field, frozen
+from attrs import field, frozen
+
 from fjmcp_broker.oauth.forgejo_scopes import DEFAULT_SCOPES
 from fjmcp_broker.oauth.redirect_uris import DEFAULT_APPLICATION_SCHEMES
 from fjmcp_broker.secret import Secret

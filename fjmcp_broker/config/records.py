@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from fjmcp_broker.attrs import field, frozen
+from attrs import field, frozen
 
 from .access import AccessConfig
 from .bounds import LimitsConfig

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
-from fjmcp_broker.attrs import frozen
+from attrs import frozen
 
 from .keys import PREFIX, Key
 from .problems import Problems, shown

@@ -7,7 +7,8 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Final
 
-from fjmcp_broker.attrs import evolve, field, frozen
+from attrs import evolve, field, frozen
+
 from fjmcp_broker.oauth.clients import ClientMetadata, validate_registration
 from fjmcp_broker.oauth.errors import OAuthError
 from fjmcp_broker.oauth.tokens import CLIENT_ID_PREFIX

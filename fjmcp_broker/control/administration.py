@@ -7,11 +7,11 @@ from functools import partial
 from sqlite3 import Connection
 from typing import Any
 
+import attrs
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from fjmcp_broker import attrs
 from fjmcp_broker.control import commands
 from fjmcp_broker.control.commands import REVOKE, ROTATE_KEY, SESSIONS
 from fjmcp_broker.control.protocol import Request

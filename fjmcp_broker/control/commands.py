@@ -8,7 +8,8 @@ from collections.abc import Callable
 from sqlite3 import Connection
 from typing import Any, Final
 
-from fjmcp_broker import attrs
+import attrs
+
 from fjmcp_broker.control.protocol import PAGE_ROWS, ControlError, Request
 from fjmcp_broker.store import administration, audit, traces
 from fjmcp_broker.store.administration import Choice, Page

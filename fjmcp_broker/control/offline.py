@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from typing import Any, Final
 
-from fjmcp_broker import attrs
+import attrs
+
 from fjmcp_broker.control import commands
 from fjmcp_broker.control.commands import REVOKE, ROTATE_KEY
 from fjmcp_broker.control.protocol import ControlError, Request

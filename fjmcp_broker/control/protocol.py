@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from fjmcp_broker import attrs
+import attrs
+
 from fjmcp_broker.errors import BrokerError
 
 MAXIMUM_REQUEST_BYTES: Final = 16 * 1024

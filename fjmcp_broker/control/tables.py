@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from fjmcp_broker import attrs
+import attrs
 
 Row = Mapping[str, Any]
 

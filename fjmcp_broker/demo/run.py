@@ -18,13 +18,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
 from twisted.internet.interfaces import IListeningPort
 from twisted.logger import globalLogBeginner
 from twisted.web.server import Site
 
-from fjmcp_broker import attrs, logs
+from fjmcp_broker import logs
 from fjmcp_broker.config.load import load
 from fjmcp_broker.config.problems import ConfigError
 from fjmcp_broker.demo.forgejo.stand_in import StandInForgejo

@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from fjmcp_broker.attrs import frozen
+from attrs import frozen
+
 from fjmcp_broker.errors import BrokerError
 
 DEFAULT_TIMEOUT_SECONDS: Final = 10.0

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from enum import StrEnum, unique
 from typing import Final
 
-from fjmcp_broker.attrs import frozen
+from attrs import frozen
 
 
 @unique

@@ -4,7 +4,7 @@ A bound on memory that many share, such that none of them gets all of it.
 
 from collections.abc import Callable
 
-from fjmcp_broker.attrs import frozen
+from attrs import frozen
 
 Holder = str | int
 """Whose memory it is: a network, or a user."""

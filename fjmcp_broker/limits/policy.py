@@ -8,7 +8,7 @@ from enum import StrEnum, unique
 from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 
-from fjmcp_broker.attrs import field, frozen
+from attrs import field, frozen
 
 from .addresses import Address, client_network, site_network
 from .rates import DEFAULT_MAXIMUM_BUCKETS, Buckets, Rate

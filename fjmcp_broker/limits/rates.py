@@ -8,7 +8,7 @@ needs no memory, so that forgetting it changes nothing.
 from collections import OrderedDict
 from typing import Final
 
-from fjmcp_broker.attrs import frozen
+from attrs import frozen
 
 DEFAULT_MAXIMUM_BUCKETS: Final = 10_000
 """Each has some 240 bytes."""

@@ -8,9 +8,9 @@ from collections.abc import Collection, Mapping
 from importlib import resources
 from typing import Final
 
+import attrs
 import msgspec
 
-from fjmcp_broker import attrs
 from fjmcp_broker.errors import BrokerError
 
 

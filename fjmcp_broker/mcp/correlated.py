@@ -3,9 +3,9 @@
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
+import attrs
 import msgspec
 
-from fjmcp_broker import attrs
 from fjmcp_broker.mcp.messages import Notification, Request, Response
 
 T = TypeVar("T")

@@ -10,10 +10,10 @@ I/O: messages come in, messages and events come out, and the caller delivers the
 from collections.abc import Hashable, Iterator
 from typing import Final, Generic, TypeVar
 
+import attrs
 import msgspec
 from msgspec.structs import replace
 
-from fjmcp_broker import attrs
 from fjmcp_broker.errors import BrokerError
 from fjmcp_broker.mcp.correlated import (
     Answer,

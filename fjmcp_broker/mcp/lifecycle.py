@@ -15,9 +15,8 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Final, Protocol
 
+import attrs
 from automat import TypeMachineBuilder
-
-from fjmcp_broker import attrs
 
 
 class State(Enum):

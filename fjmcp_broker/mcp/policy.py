@@ -8,9 +8,9 @@ refusal is C{insufficient_scope}, so that a client can ask for more (RFC 6750 se
 
 from typing import Final
 
+import attrs
 import msgspec
 
-from fjmcp_broker import attrs
 from fjmcp_broker.mcp import scanner
 from fjmcp_broker.mcp.catalogue import Tool, ToolCatalogue
 from fjmcp_broker.mcp.messages import Message, Notification, Response, text_of

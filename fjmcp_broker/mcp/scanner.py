@@ -16,9 +16,9 @@ gave for it, or what follows is neither a comma nor the end, the key is repeated
 import re
 from typing import Final
 
+import attrs
 import msgspec
 
-from fjmcp_broker import attrs
 from fjmcp_broker.errors import BrokerError
 
 MAXIMUM_MEMBERS: Final = 1000

@@ -5,7 +5,7 @@ Who may sign in: an optional list of Forgejo's users and organizations.
 from collections.abc import Iterable
 from typing import Final, Self
 
-from fjmcp_broker import attrs
+import attrs
 
 
 @attrs.frozen

@@ -11,7 +11,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Self
 
-from fjmcp_broker import attrs
+import attrs
+
 from fjmcp_broker.oauth.clients import KNOWN_SCOPES, Client
 from fjmcp_broker.oauth.errors import OAuthError
 from fjmcp_broker.oauth.parameters import REPEATABLE, Pairs

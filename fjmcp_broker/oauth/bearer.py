@@ -5,7 +5,8 @@ Bearer tokens at the MCP endpoint (RFC 6750): the header, and the challenge.
 import re
 from typing import Final
 
-from fjmcp_broker import attrs
+import attrs
+
 from fjmcp_broker.errors import BrokerError
 from fjmcp_broker.oauth.grants import AccessToken, Grant
 from fjmcp_broker.oauth.vocabulary import ErrorCode, Policy, Scope

@@ -8,7 +8,8 @@ import unicodedata
 from collections.abc import Collection, Mapping
 from typing import Final, Literal, Self, cast
 
-from fjmcp_broker import attrs
+import attrs
+
 from fjmcp_broker.oauth.errors import OAuthError
 from fjmcp_broker.oauth.redirect_uris import (
     DEFAULT_APPLICATION_SCHEMES,

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from email.utils import parsedate_to_datetime
 from typing import Final, Generic, TypeVar
 
-from fjmcp_broker import attrs
+import attrs
 
 T = TypeVar("T")
 

@@ -3,7 +3,8 @@ What the store keeps of a grant and of what it issued, and the decisions on requ
 for more. A decision is a value: the store carries it out, in one transaction.
 """
 
-from fjmcp_broker import attrs
+import attrs
+
 from fjmcp_broker.oauth.errors import OAuthError, invalid_grant
 from fjmcp_broker.oauth.token_request import CodeRequest
 from fjmcp_broker.oauth.tokens import GRACE_SECONDS, verifier_matches

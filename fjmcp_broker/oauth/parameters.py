@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from fjmcp_broker import attrs
+import attrs
+
 from fjmcp_broker.oauth.errors import invalid_request
 
 #: RFC 8707 section 2 lets this one be repeated, and no other.

@@ -7,7 +7,8 @@ from base64 import b64decode
 from binascii import Error as Base64Error
 from typing import Final
 
-from fjmcp_broker import attrs
+import attrs
+
 from fjmcp_broker.oauth.authorization import is_our_resource
 from fjmcp_broker.oauth.clients import Client
 from fjmcp_broker.oauth.errors import OAuthError, invalid_request

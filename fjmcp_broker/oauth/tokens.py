@@ -14,7 +14,7 @@ from hmac import compare_digest
 from hmac import digest as hmac_digest
 from typing import Final
 
-from fjmcp_broker import attrs
+import attrs
 
 CODE_PREFIX: Final = "fjmcp_code_"
 ACCESS_PREFIX: Final = "fjmcp_at_"

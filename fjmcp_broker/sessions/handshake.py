@@ -3,7 +3,8 @@
 import json
 from collections.abc import Callable, Mapping
 
-from fjmcp_broker import attrs
+import attrs
+
 from fjmcp_broker.mcp.messages import NULL, Request, Response, encode_request, parse
 from fjmcp_broker.oauth.vocabulary import Policy
 from fjmcp_broker.sessions.children.waiting import Waiter

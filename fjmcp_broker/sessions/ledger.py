@@ -10,9 +10,9 @@ written behind the answer.
 
 from collections.abc import Collection, Mapping
 
+import attrs
 from zope.interface import Interface
 
-from fjmcp_broker import attrs
 from fjmcp_broker.sessions.handshake import Identity, Told
 
 

@@ -13,9 +13,9 @@ from functools import partial
 from hashlib import sha256
 from typing import Any, Final, TypeVar
 
+import attrs
 import msgspec
 
-from fjmcp_broker import attrs
 from fjmcp_broker.mcp.messages import Request, encode_notification
 from fjmcp_broker.sessions.processes.backoff import Backoff
 

@@ -3,7 +3,8 @@ What is written down about sessions behind the answers to their clients, and tri
 again for as long as the store cannot be written.
 """
 
-from fjmcp_broker import attrs
+import attrs
+
 from fjmcp_broker.logs import background
 from fjmcp_broker.sessions.handshake import Told
 from fjmcp_broker.sessions.ledger import ISessionLedger, StoredSession

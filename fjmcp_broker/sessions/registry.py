@@ -12,10 +12,10 @@ from collections.abc import Callable
 from hashlib import sha256
 from typing import Final
 
+import attrs
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from fjmcp_broker import attrs
 from fjmcp_broker.key_text import KEY_BYTES
 from fjmcp_broker.logs import background
 from fjmcp_broker.mcp.lifecycle import State

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sqlite3 import Connection
 from typing import Any, Final
 
-from fjmcp_broker import attrs
+import attrs
 
 from . import upstream_tokens
 from .audit import client_name

@@ -11,7 +11,7 @@ from itertools import chain, groupby
 from sqlite3 import Connection
 from typing import Any, Final
 
-from fjmcp_broker import attrs
+import attrs
 
 _COLUMNS: Final = (
     "at",

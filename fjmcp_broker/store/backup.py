@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from fjmcp_broker import attrs
+import attrs
 
 from . import migrations
 from .errors import StoreError, StoreRefused

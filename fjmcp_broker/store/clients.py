@@ -3,7 +3,8 @@
 from sqlite3 import Connection
 from typing import Any
 
-from fjmcp_broker import attrs
+import attrs
+
 from fjmcp_broker.oauth.clients import Client
 from fjmcp_broker.oauth.redirect_uris import find_registered
 

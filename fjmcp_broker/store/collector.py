@@ -5,7 +5,7 @@ The collector: removes what nobody can ask for any more.
 from sqlite3 import Connection
 from typing import Final
 
-from fjmcp_broker import attrs
+import attrs
 
 from . import audit
 from .bearer_check import erase_spent_keys

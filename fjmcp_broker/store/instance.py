@@ -2,7 +2,7 @@
 
 from sqlite3 import Connection
 
-from fjmcp_broker import attrs
+import attrs
 
 from .errors import StoreRefused
 

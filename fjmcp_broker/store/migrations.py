@@ -20,7 +20,7 @@ from hashlib import sha256
 from importlib import resources
 from typing import Final
 
-from fjmcp_broker import attrs
+import attrs
 
 from .connection import transaction
 from .errors import StoreRefused

@@ -6,7 +6,8 @@ answered, and a while longer, so that the same answer does not count again.
 from sqlite3 import Connection
 from typing import Any, Final
 
-from fjmcp_broker import attrs
+import attrs
+
 from fjmcp_broker.oauth.authorization import AuthorizationRequest
 from fjmcp_broker.oauth.vocabulary import Policy
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from itertools import islice
 from sqlite3 import Connection
 
-from fjmcp_broker import attrs
+import attrs
 
 from .sealing import KEY_ID_BYTES, Sealer, row_name
 

@@ -14,7 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from fjmcp_broker import attrs
+import attrs
+
 from fjmcp_broker.secret import Secret
 
 from . import instance as instances

@@ -5,7 +5,8 @@ Ending grants and single tokens, with what belongs to it, in one transaction.
 from sqlite3 import Connection
 from typing import Final
 
-from fjmcp_broker import attrs
+import attrs
+
 from fjmcp_broker.oauth.errors import OAuthError, invalid_grant
 from fjmcp_broker.oauth.grants import Grant
 from fjmcp_broker.oauth.token_request import ClientCredentials, authenticate_client

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from sqlite3 import Connection
 from typing import Final
 
-from fjmcp_broker import attrs
+import attrs
+
 from fjmcp_broker.key_text import KEY_BYTES
 from fjmcp_broker.secret import Secret
 

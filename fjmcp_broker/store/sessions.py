@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from sqlite3 import Connection
 from typing import Any, Final
 
-from fjmcp_broker import attrs
+import attrs
 
 from .sealing import row_name
 

@@ -5,7 +5,8 @@ one transaction each.
 
 from sqlite3 import Connection
 
-from fjmcp_broker import attrs
+import attrs
+
 from fjmcp_broker.oauth.errors import invalid_grant
 from fjmcp_broker.oauth.grants import (
     AccessToken,

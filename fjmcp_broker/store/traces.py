@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from sqlite3 import Connection
 from typing import Any, Final
 
-from fjmcp_broker import attrs
+import attrs
+
 from fjmcp_broker.trace.attempts import (
     Attempt,
     related_from_json,

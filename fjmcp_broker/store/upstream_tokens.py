@@ -5,7 +5,8 @@ from hashlib import sha256
 from sqlite3 import Connection
 from typing import Any, Final, Literal
 
-from fjmcp_broker import attrs
+import attrs
+
 from fjmcp_broker.secret import Secret
 
 from .sealing import Sealer, row_name

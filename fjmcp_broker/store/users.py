@@ -3,7 +3,7 @@
 from sqlite3 import Connection
 from typing import Any
 
-from fjmcp_broker import attrs
+import attrs
 
 
 @attrs.frozen

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from enum import StrEnum, unique
 from typing import Any, Final
 
-from fjmcp_broker import attrs
+import attrs
+
 from fjmcp_broker.logs import redact
 
 MAXIMUM_STEPS: Final = 30

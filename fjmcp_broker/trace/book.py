@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any, Final
 
-from fjmcp_broker import attrs
+import attrs
 
 from .attempts import OK, Attempt, Sighting, Step, StepName
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from enum import StrEnum, unique
 from typing import Final
 
-from fjmcp_broker import attrs
+import attrs
 
 from .attempts import Attempt, Step, StepName
 

@@ -9,9 +9,9 @@ from binascii import Error as Base64Error
 from collections.abc import Callable
 from typing import Annotated, Final, TypeVar
 
+import attrs
 import msgspec
 
-from fjmcp_broker import attrs
 from fjmcp_broker.secret import Secret
 
 from .errors import (

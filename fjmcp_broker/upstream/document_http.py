@@ -14,6 +14,7 @@ from contextlib import closing
 from ipaddress import ip_address
 from typing import Any, Final, NoReturn, Protocol
 
+import attrs
 from OpenSSL.SSL import Error as TLSError
 from service_identity import VerificationError
 from twisted.internet.defer import CancelledError, Deferred
@@ -36,7 +37,6 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory, IPolicyForHTTPS, IResponse
 from zope.interface import implementer
 
-from fjmcp_broker import attrs
 from fjmcp_broker.errors import BrokerError
 from fjmcp_broker.oauth.document_cache import CacheHeaders
 from fjmcp_broker.oauth.document_urls import document_host, is_public_name

@@ -7,10 +7,10 @@ from collections.abc import Callable, Collection
 from enum import StrEnum, unique
 from typing import Final, Protocol
 
+import attrs
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from fjmcp_broker import attrs
 from fjmcp_broker.limits.rates import Buckets, Rate
 from fjmcp_broker.oauth.clients import ClientMetadata
 from fjmcp_broker.oauth.document_cache import (

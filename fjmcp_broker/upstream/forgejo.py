@@ -6,6 +6,7 @@ from string import punctuation
 from typing import Final, NoReturn
 from urllib.parse import quote, urlencode
 
+import attrs
 from OpenSSL.SSL import Error as TLSError
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -15,7 +16,6 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent
 from zope.interface import implementer
 
-from fjmcp_broker import attrs
 from fjmcp_broker.secret import Secret
 from fjmcp_broker.version import VERSION
 

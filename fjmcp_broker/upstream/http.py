@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, cast
 
+import attrs
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import load_pem_x509_certificates
 from twisted.internet.defer import Deferred, TimeoutError, succeed
@@ -30,8 +31,6 @@ from twisted.web.client import (
 from twisted.web.http import PotentialDataLoss
 from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
-
-from fjmcp_broker import attrs
 
 from .errors import UpstreamMisconfigured, UpstreamUnavailable
 from .proxy import ProxyingAgent

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from sqlite3 import Connection
 from typing import TypeAlias
 
+import attrs
 from zope.interface import Interface
 
-from fjmcp_broker import attrs
 from fjmcp_broker.secret import Secret
 
 

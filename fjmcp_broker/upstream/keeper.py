@@ -10,11 +10,11 @@ from collections.abc import Callable
 from sqlite3 import Connection
 from typing import Final
 
+import attrs
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from fjmcp_broker import attrs
 from fjmcp_broker.store import upstream_tokens
 from fjmcp_broker.store.database import Database
 from fjmcp_broker.store.sealing import Sealer

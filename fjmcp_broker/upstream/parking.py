@@ -5,10 +5,10 @@ Token sets whose user is not known yet, sealed into their pending authorization.
 from sqlite3 import Connection
 from typing import Final
 
+import attrs
 import msgspec
 from twisted.logger import Logger
 
-from fjmcp_broker import attrs
 from fjmcp_broker.secret import Secret
 from fjmcp_broker.store import pending
 from fjmcp_broker.store.database import Database

@@ -10,10 +10,10 @@ closed browser tab nor the end of this process loses either.
 
 from sqlite3 import Connection
 
+import attrs
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from fjmcp_broker import attrs
 from fjmcp_broker.oauth.forgejo_scopes import granted_equivalent
 from fjmcp_broker.store import upstream_tokens, users
 from fjmcp_broker.store.database import Database

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable
 from typing import Final
 from weakref import WeakValueDictionary
 
+import attrs
 from twisted.internet.defer import Deferred, DeferredSemaphore, gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from fjmcp_broker import attrs
 from fjmcp_broker.errors import BrokerError
 from fjmcp_broker.oauth.access import EVERYBODY, AccessRules
 from fjmcp_broker.secret import Secret

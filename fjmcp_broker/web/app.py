@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from secrets import token_hex
 from typing import Final, cast
 
+import attrs
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -21,7 +22,6 @@ from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Request
 from zope.interface import implementer
 
-from fjmcp_broker import attrs
 from fjmcp_broker.oauth.errors import OAuthError
 from fjmcp_broker.oauth.vocabulary import (
     AUTHORIZE_PATH,

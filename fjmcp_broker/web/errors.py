@@ -6,9 +6,9 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Final
 
+import attrs
 from twisted.web.iweb import IRequest
 
-from fjmcp_broker import attrs
 from fjmcp_broker.errors import BrokerError
 from fjmcp_broker.oauth.errors import OAuthError
 from fjmcp_broker.oauth.vocabulary import ErrorCode

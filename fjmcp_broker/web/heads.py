@@ -9,9 +9,8 @@ the same, byte by byte, but for the digits of its C{Content-Length}.
 import re
 from typing import Any, Final
 
+import attrs
 from twisted.web.http import Request
-
-from fjmcp_broker import attrs
 
 REMEMBERED_BYTES: Final = 8192
 """Of the heads of earlier requests, on each connection, with what they take beside

@@ -6,13 +6,13 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from enum import StrEnum, unique
 from typing import Final, Protocol
 
+import attrs
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.logger import Logger
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IRequest
 
-from fjmcp_broker import attrs
 from fjmcp_broker.config import TrustedProxies
 from fjmcp_broker.limits.addresses import (
     Address,

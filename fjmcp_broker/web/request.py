@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping
 from io import BytesIO
 from typing import Any
 
+import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import parse_qs
 
-from fjmcp_broker import attrs
 from fjmcp_broker.limits.memory import Held
 from fjmcp_broker.mcp.messages import Response
 from fjmcp_broker.oauth.bearer import Principal

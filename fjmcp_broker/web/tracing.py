@@ -7,11 +7,11 @@ The endpoints say what they know on the way; the wrapper around them says the re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final
 
+import attrs
 from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IRequest
 
-from fjmcp_broker import attrs
 from fjmcp_broker.limits.addresses import Address, shown_network
 from fjmcp_broker.oauth.errors import OAuthError
 from fjmcp_broker.oauth.vocabulary import (

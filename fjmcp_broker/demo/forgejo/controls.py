@@ -3,7 +3,8 @@ The controls of the stand-in Forgejo: what an administrator, a user or a bad day
 does to it. Tests call them directly.
 """
 
-from fjmcp_broker import attrs
+import attrs
+
 from fjmcp_broker.demo.forgejo.core import ForgejoCore
 from fjmcp_broker.demo.forgejo.faults import FaultControls
 from fjmcp_broker.demo.forgejo.state import Application, Grant, User

@@ -4,13 +4,13 @@ What went to the stand-in Forgejo, and what is made to go wrong there.
 
 from typing import Final, cast
 
+import attrs
 from klein import Response
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime, ITCPTransport
 from twisted.web.iweb import IRequest
 from twisted.web.server import Request
 
-from fjmcp_broker import attrs
 from fjmcp_broker.demo.forgejo.http import page
 
 ENDPOINTS: Final = {

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from hmac import compare_digest
 from typing import Any, Final
 
+import attrs
 from klein import Response
 
-from fjmcp_broker import attrs
 from fjmcp_broker.demo.forgejo.controls import Controls
 from fjmcp_broker.demo.forgejo.faults import Fault
 from fjmcp_broker.demo.forgejo.http import json_answer

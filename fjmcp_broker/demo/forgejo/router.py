@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable
 from typing import Any, Final
 
+import attrs
 from klein import Response
 
-from fjmcp_broker import attrs
 from fjmcp_broker.demo.forgejo.core import ForgejoCore
 from fjmcp_broker.demo.forgejo.http import json_answer
 from fjmcp_broker.demo.forgejo.scopes import permitted, required_scopes

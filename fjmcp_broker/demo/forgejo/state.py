@@ -13,7 +13,7 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from fjmcp_broker import attrs
+import attrs
 
 
 @attrs.define

@@ -13,11 +13,10 @@ from functools import cache
 from hashlib import sha256
 from typing import Final
 
+import attrs
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
-
-from fjmcp_broker import attrs
 
 ACCESS: Final = 0
 REFRESH: Final = 1

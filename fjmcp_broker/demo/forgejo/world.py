@@ -6,7 +6,8 @@ from collections import Counter
 from hashlib import sha1
 from typing import Final
 
-from fjmcp_broker import attrs
+import attrs
+
 from fjmcp_broker.demo.forgejo.state import ForgejoState, User
 
 DEFAULT_BRANCH: Final = "main"

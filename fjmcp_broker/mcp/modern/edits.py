@@ -6,9 +6,9 @@ stays where it was.
 from collections.abc import Collection, Mapping
 from typing import Final
 
+import attrs
 import msgspec
 
-from fjmcp_broker import attrs
 from fjmcp_broker.mcp import scanner
 
 _OBJECT: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])

@@ -6,9 +6,9 @@ C{subscriptions/listen}: one stream for the notifications that a client chooses
 from collections.abc import Hashable
 from typing import Final, Generic, TypeVar
 
+import attrs
 import msgspec
 
-from fjmcp_broker import attrs
 from fjmcp_broker.mcp.envelope import (
     NULL,
     Notification,

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Final
 
+import attrs
 import msgspec
 
-from fjmcp_broker import attrs
 from fjmcp_broker.mcp.envelope import (
     NULL,
     MessageError,

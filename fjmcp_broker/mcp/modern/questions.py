@@ -6,9 +6,9 @@ child's answer (MCP 2026-07-28, multi round-trip requests).
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
+import attrs
 import msgspec
 
-from fjmcp_broker import attrs
 from fjmcp_broker.mcp.envelope import (
     METHOD_NOT_FOUND,
     NULL,

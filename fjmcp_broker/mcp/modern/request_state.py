@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Final, Protocol
 
+import attrs
 import msgspec
 
-from fjmcp_broker import attrs
 from fjmcp_broker.errors import BrokerError
 from fjmcp_broker.mcp.envelope import Request
 from fjmcp_broker.mcp.modern.errors import ModernError, invalid_params

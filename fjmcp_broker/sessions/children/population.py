@@ -7,7 +7,8 @@ from collections.abc import Callable, Collection, Iterator
 from enum import StrEnum, unique
 from typing import Final
 
-from fjmcp_broker import attrs
+import attrs
+
 from fjmcp_broker.mcp.lifecycle import State
 from fjmcp_broker.sessions.children.roles import Resident
 from fjmcp_broker.sessions.errors import ChildGone, TooManySessions

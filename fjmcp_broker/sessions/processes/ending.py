@@ -4,7 +4,7 @@ from enum import Enum
 from signal import SIGKILL
 from typing import Final, Protocol
 
-from fjmcp_broker import attrs
+import attrs
 
 
 class EndReason(Enum):

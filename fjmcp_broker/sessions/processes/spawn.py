@@ -18,9 +18,9 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+import attrs
 from twisted.logger import Logger
 
-from fjmcp_broker import attrs
 from fjmcp_broker.errors import BrokerError
 from fjmcp_broker.secret import Secret
 from fjmcp_broker.sessions.errors import ChildCannotStart

@@ -6,7 +6,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from fjmcp_broker import attrs
+import attrs
+
 from fjmcp_broker.mcp.messages import INTERNAL_ERROR, encode_error
 from fjmcp_broker.mcp.sse import encode_event, event_parts
 from fjmcp_broker.sessions.processes.throttle import NoThrottle, OutputThrottle

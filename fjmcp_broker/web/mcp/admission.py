@@ -5,10 +5,10 @@ bearer, method, formats.
 
 from typing import Any, Final
 
+from attrs import frozen
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from fjmcp_broker.attrs import frozen
 from fjmcp_broker.limits.memory import Memory, MemoryBounds
 from fjmcp_broker.limits.policy import Limited
 from fjmcp_broker.mcp.messages import NULL

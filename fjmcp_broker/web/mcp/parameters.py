@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from typing import Final, Protocol
 from weakref import WeakKeyDictionary
 
+import attrs
 import msgspec
 from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from fjmcp_broker import attrs
 from fjmcp_broker.logs import background
 from fjmcp_broker.mcp.messages import NULL, Request, Response, text_of
 from fjmcp_broker.mcp.modern.edits import members_of

@@ -16,7 +16,8 @@ import json
 from base64 import b64decode
 from typing import Any, Final
 
-from fjmcp_broker import attrs
+import attrs
+
 from fjmcp_broker.oauth.authorization import AuthorizationRequest
 from fjmcp_broker.oauth.clients import Client
 from fjmcp_broker.oauth.tokens import digest, url_safe_text

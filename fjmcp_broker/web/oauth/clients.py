@@ -2,9 +2,9 @@
 Finding the client that an authorization request names, wherever it is known from.
 """
 
+import attrs
 from twisted.internet.interfaces import IReactorTime
 
-from fjmcp_broker import attrs
 from fjmcp_broker.oauth.clients import Client
 from fjmcp_broker.oauth.document_cache import CEILING_SECONDS
 from fjmcp_broker.oauth.document_urls import document_url_problem, is_document_url

@@ -9,11 +9,11 @@ browser goes to Forgejo with a fresh state that belongs to this cookie.
 from collections.abc import Callable
 from sqlite3 import Connection
 
+import attrs
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.web.iweb import IRequest
 
-from fjmcp_broker import attrs
 from fjmcp_broker.oauth.authorization import error_redirect
 from fjmcp_broker.oauth.errors import OAuthError, invalid_request
 from fjmcp_broker.oauth.tokens import PENDING_ID_PREFIX, digest, new_id

@@ -5,9 +5,9 @@ The way of an approved browser to Forgejo.
 from collections.abc import Callable
 from typing import Final
 
+import attrs
 from twisted.web.iweb import IRequest
 
-from fjmcp_broker import attrs
 from fjmcp_broker.oauth.tokens import code_challenge, digest
 from fjmcp_broker.oauth.vocabulary import Policy
 from fjmcp_broker.store import pending

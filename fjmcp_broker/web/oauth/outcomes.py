@@ -9,9 +9,8 @@ led before. Only this process remembers; of the code nothing else has the text.
 from collections.abc import Callable
 from typing import Final
 
+import attrs
 from twisted.internet.interfaces import IReactorTime
-
-from fjmcp_broker import attrs
 
 MAXIMUM_IDS: Final = 2000
 """Ids of sign-ins that are remembered; beyond, the oldest are forgotten."""

@@ -13,7 +13,8 @@ from enum import Enum, auto
 from typing import Final
 from urllib.parse import quote, urlsplit
 
-from fjmcp_broker import attrs
+import attrs
+
 from fjmcp_broker.oauth.redirect_uris import LOOPBACK_HOSTS
 from fjmcp_broker.web.pages.html import Content, Html, element
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import Final
 from urllib.parse import urlsplit
 
+import attrs
 from twisted.web.iweb import IRequest
 
-from fjmcp_broker import attrs
 from fjmcp_broker.oauth.authorization import AuthorizationRequest
 from fjmcp_broker.oauth.clients import Client
 from fjmcp_broker.oauth.document_urls import document_host

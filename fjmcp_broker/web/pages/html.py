@@ -5,7 +5,7 @@ HTML that is escaped by construction: text becomes markup only through L{element
 from html import escape
 from typing import Final
 
-from fjmcp_broker import attrs
+import attrs
 
 #: Elements without content and end tag.
 _VOID: Final = frozenset({"input", "meta"})
