@@ -138,7 +138,7 @@ class _Composition:
             reactor, ca_file=config.forgejo.ca_file, proxy=config.forgejo.proxy
         )
         self._forgejo = self._instruments.forgejo(
-            forgejo_settings(config), self._http.agent
+            forgejo_settings(config), self._http.client
         )
         self._upstream = UpstreamTokens(
             self._database,

@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
 
+from treq.client import HTTPClient
 from twisted.internet.interfaces import IReactorCore, IReactorTime
-from twisted.web.iweb import IAgent
 
 from fjmcp_broker.bookkeeping import Bookkeeping
 from fjmcp_broker.config import MetricsConfig
@@ -118,13 +118,13 @@ class Instruments:
         self._rows = partial(counted.read, count_open)
         return counted
 
-    def forgejo(self, settings: ForgejoSettings, agent: IAgent) -> Forgejo:
+    def forgejo(self, settings: ForgejoSettings, http: HTTPClient) -> Forgejo:
         """
         @param settings: as for L{Forgejo}.
-        @param agent: likewise.
+        @param http: likewise.
         @return: a Forgejo whose calls are counted.
         """
-        counted = CountedForgejo(settings, agent, self._clock)
+        counted = CountedForgejo(settings, http, self._clock)
         counted.metrics, counted.seconds = self.metrics, self._clock.seconds
         return counted
 

@@ -2,18 +2,17 @@
 
 from base64 import b64encode
 from collections.abc import Callable, Mapping
-from string import punctuation
 from typing import Final, NoReturn
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 import attrs
 from OpenSSL.SSL import Error as TLSError
+from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger, LogLevel
 from twisted.web.client import ResponseFailed
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent
 from zope.interface import implementer
 
 from fjmcp_broker.secret import Secret
@@ -22,7 +21,7 @@ from fjmcp_broker.version import VERSION
 from . import answers
 from .answers import Answer
 from .errors import UpstreamError, UpstreamMisconfigured, UpstreamUnavailable
-from .http import MAXIMUM_BODY_BYTES, WholeBody, read_body
+from .http import MAXIMUM_BODY_BYTES, read_body
 from .interfaces import IForgejo, Introspection, TokenAnswer, UserInfo
 
 CALLBACK_PATH: Final = "/oauth/callback"
@@ -91,19 +90,17 @@ class Forgejo:
     _log = Logger()
 
     def __init__(
-        self, settings: ForgejoSettings, agent: IAgent, clock: IReactorTime
+        self, settings: ForgejoSettings, http: HTTPClient, clock: IReactorTime
     ) -> None:
         """
         @param settings: which Forgejo.
-        @param agent: see L{fjmcp_broker.upstream.http.build_http}.
+        @param http: see L{fjmcp_broker.upstream.http.build_http}.
         @param clock: for timeouts.
         """
         self._settings = settings
-        self._agent = agent
+        self._http = http
         self._clock = clock
-        base = (settings.internal_url or settings.url).rstrip("/")
-        # An operator may have written letters in the path that no URL has.
-        self._base = quote(base, safe=punctuation)
+        self._base = (settings.internal_url or settings.url).rstrip("/")
 
     def authorize_url(self, state: str, code_challenge: str) -> str:
         """
@@ -269,13 +266,16 @@ class Forgejo:
         )
         if authorization is not None:
             headers.addRawHeader("Authorization", authorization)
-        content = None
-        if form is not None:
-            headers.addRawHeader("Content-Type", "application/x-www-form-urlencoded")
-            content = WholeBody(urlencode(form).encode())
-        url = self._base + path
-        response = await self._agent.request(
-            method.encode(), url.encode(), headers, content
+        response = await self._http.request(
+            method,
+            self._base + path,
+            headers=headers,
+            data=None if form is None else dict(form),
+            allow_redirects=False,
+            unbuffered=True,
+            # Only used for treq's own timeout, which is not set; without it treq
+            # would import the global reactor.
+            reactor=self._clock,  # type: ignore[arg-type]
         )
         retry_after = response.headers.getRawHeaders(b"retry-after", [None])[0]
         body = await read_body(response, MAXIMUM_BODY_BYTES)

@@ -2,19 +2,22 @@
 How the broker speaks HTTP to Forgejo: connections, trust, limits.
 
 Responses are bounded, redirects are not followed, and cookies are not kept: one
-agent serves every user, so a cookie that Forgejo sets in one user's answer must not
-travel with another's request.
+HTTP client serves every user, so a cookie that Forgejo sets in one user's answer
+must not travel with another's request.
 """
 
 from collections.abc import Callable
+from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from typing import Any, Final, cast
 
 import attrs
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import load_pem_x509_certificates
-from twisted.internet.defer import Deferred, TimeoutError, succeed
-from twisted.internet.interfaces import IConsumer, IPushProducer, IReactorTime
+from treq.client import HTTPClient
+from treq.cookies import IndexableCookieJar
+from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.interfaces import IPushProducer, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.ssl import Certificate, trustRootFromCertificates
 from twisted.logger import Logger
@@ -22,15 +25,12 @@ from twisted.python.failure import Failure
 from twisted.web.client import (
     Agent,
     BrowserLikePolicyForHTTPS,
-    ContentDecoderAgent,
-    GzipDecoder,
     HostnameCachingHTTPSPolicy,
     HTTPConnectionPool,
     ResponseDone,
 )
 from twisted.web.http import PotentialDataLoss
-from twisted.web.iweb import IAgent, IBodyProducer, IResponse
-from zope.interface import implementer
+from twisted.web.iweb import IAgent, IResponse
 
 from .errors import UpstreamMisconfigured, UpstreamUnavailable
 from .proxy import ProxyingAgent
@@ -53,14 +53,14 @@ _CONNECTIONS_PER_HOST: Final = 8
 @attrs.frozen
 class UpstreamHttp:
     """
-    The HTTP agent towards Forgejo, and what has to be closed with it.
+    The HTTP client towards Forgejo, and what has to be closed with it.
 
-    @ivar agent: for L{fjmcp_broker.upstream.forgejo.Forgejo}.
+    @ivar client: for L{fjmcp_broker.upstream.forgejo.Forgejo}.
     """
 
     _log = Logger()
 
-    agent: IAgent
+    client: HTTPClient
     _pool: HTTPConnectionPool
     _clock: IReactorTime
 
@@ -88,7 +88,7 @@ def build_http(
     connect_timeout_seconds: float = CONNECT_TIMEOUT_SECONDS,
 ) -> UpstreamHttp:
     """
-    Make the HTTP agent. It opens nothing until it is used.
+    Make the HTTP client. It opens nothing until it is used.
 
     @param reactor: provider of C{IReactorTCP}, C{IReactorTime} and name resolution.
     @param ca_file: PEM file; the only authorities to trust. System-wide ones when
@@ -96,7 +96,7 @@ def build_http(
     @param proxy: C{http://[user:password@]host[:port]} for every call, through
         C{CONNECT} for https.
     @param connect_timeout_seconds: for each attempt to connect.
-    @return: the agent.
+    @return: the client.
     @raise UpstreamMisconfigured: the file or the proxy is of no use; for the
         operator.
     """
@@ -118,8 +118,7 @@ def build_http(
             pool=pool,
             connect_timeout_seconds=connect_timeout_seconds,
         )
-    unpacking = ContentDecoderAgent(agent, [(b"gzip", GzipDecoder)])
-    return UpstreamHttp(unpacking, pool, reactor)
+    return UpstreamHttp(HTTPClient(agent, cookiejar=_no_cookies()), pool, reactor)
 
 
 def _too_long() -> Exception:
@@ -181,41 +180,8 @@ class _BoundedBody(Protocol):
             cast(IPushProducer, self.transport).stopProducing()
 
 
-@implementer(IBodyProducer)
-class WholeBody:
-    """
-    The body of a request, written in one piece.
-
-    @ivar length: bytes.
-    """
-
-    def __init__(self, body: bytes) -> None:
-        """
-        @param body: short.
-        """
-        self._body = body
-        self.length = len(body)
-
-    def startProducing(  # noqa: N802 - Twisted's name
-        self, consumer: IConsumer
-    ) -> Deferred[None]:
-        """
-        As C{IBodyProducer.startProducing}.
-
-        @param consumer: the connection.
-        @return: has fired.
-        """
-        consumer.write(self._body)
-        return succeed(None)
-
-    def pauseProducing(self) -> None:
-        """There is nothing more."""
-
-    def resumeProducing(self) -> None:
-        """There is nothing more."""
-
-    def stopProducing(self) -> None:
-        """There is nothing more."""
+def _no_cookies() -> IndexableCookieJar:
+    return IndexableCookieJar(DefaultCookiePolicy(allowed_domains=[]))
 
 
 def trust_roots(ca_file: str) -> object:

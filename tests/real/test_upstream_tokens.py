@@ -55,7 +55,7 @@ class TokenStoreTests(TestCase):
                 scopes=tuple(DEFAULT_SCOPES.split()),
                 public_url="https://broker.test",
             ),
-            self.http.agent,
+            self.http.client,
             reactor,
         )
         self.path = Path(self.mktemp()) / "broker.db"

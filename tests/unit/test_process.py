@@ -41,7 +41,6 @@ print(*sys.modules)
 SELDOM_NEEDED: Final = (
     "klein",
     "werkzeug",
-    "treq",
     "prometheus_client",
     "fjmcp_broker.backup_commands",
     "fjmcp_broker.cli",

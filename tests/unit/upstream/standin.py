@@ -4,8 +4,10 @@ The stand-in Forgejo in memory, as the upstream tests use it.
 
 from base64 import urlsafe_b64encode
 from hashlib import sha256
+from typing import cast
 
-from treq.testing import RequestTraversalAgent
+from treq.client import HTTPClient
+from treq.testing import StubTreq
 from twisted.internet.task import Clock
 
 from fjmcp_broker.demo.forgejo.stand_in import StandInForgejo
@@ -37,7 +39,8 @@ class InMemoryForgejo:
         self.stand_in = StandInForgejo(clock, base_url)
         self.controls = self.stand_in.controls
         self.application = self.stand_in.add_application(REDIRECT_URI)
-        self._agent = RequestTraversalAgent(self.stand_in.resource)
+        # StubTreq has the methods of HTTPClient without being one.
+        self._stub = StubTreq(self.stand_in.resource)
         self.settings = ForgejoSettings(
             url=base_url,
             client_id=self.application.client_id,
@@ -52,7 +55,7 @@ class InMemoryForgejo:
         @param settings: other ones than C{self.settings}.
         @return: a client that speaks to the same stand-in.
         """
-        return Forgejo(settings, self._agent, self.clock)
+        return Forgejo(settings, cast(HTTPClient, self._stub), self.clock)
 
     def code(self, login: str = "alice", *, scope: str = DEFAULT_SCOPES) -> str:
         """
@@ -68,7 +71,7 @@ class InMemoryForgejo:
         """
         Let answers travel that were not given at once.
         """
-        self._agent.flush()
+        self._stub.flush()
 
     def advance(self, seconds: float) -> None:
         """
