@@ -1,6 +1,7 @@
 """The same answer once more: people click twice, and see what the second click does."""
 
 from hashlib import sha256
+from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.web.http_headers import Headers
@@ -254,19 +255,26 @@ class RolledBackTests(AgainCase):
         reload = self.browser.get(target)
         self.assertEqual(self.codes(reload, click), 1)
 
-    def test_return_at_work(self) -> None:
-        """It ends the sign-in after all, and the page leads where it led."""
+    def return_waits(self, decision: str) -> tuple[Deferred[None], Deferred[Any], Any]:
+        """
+        @return: lets Forgejo answer; the return, which waits for that; its client.
+        """
         waiting: Deferred[None] = Deferred()
         self.site.upstream.before_answer = lambda: waiting
-        target = callback_target(self.submit("full"), code="gta_x")
-        stub = self.site.stub()
+        target = callback_target(self.submit(decision), code="gta_x")
         cookies = "; ".join(f"{k}={v}" for k, v in self.browser.cookies.items())
+        stub = self.site.stub()
         returned = stub.get(
             PUBLIC_URL + target,
             headers=Headers({"Cookie": [cookies]}),
             allow_redirects=False,
         )
         stub.flush()
+        return waiting, returned, stub
+
+    def test_return_at_work(self) -> None:
+        """It ends the sign-in after all, and the page leads where it led."""
+        waiting, returned, stub = self.return_waits("full")
         self.break_next()
         self.assertEqual(self.submit("full").status, 503)
         waiting.callback(None)
@@ -275,6 +283,17 @@ class RolledBackTests(AgainCase):
         self.assertIn("code=", location)
         self.assertEqual(self.submit("full").location, location)
         self.assertEqual(self.site.count("grants"), 1)
+
+    def test_cancel_ends_the_return_at_work(self) -> None:
+        """The client was told no, so there is no grant."""
+        waiting, returned, stub = self.return_waits("full")
+        self.break_next()
+        self.assertEqual(self.submit("full").status, 503)
+        self.assertEqual(self.submit("cancel").query["error"], "access_denied")
+        waiting.callback(None)
+        stub.flush()
+        self.assertEqual(self.successResultOf(returned).code, 400)
+        self.assertEqual(self.site.count("grants"), 0)
 
     def test_answers(self) -> None:
         """They did not count, so another one does."""
