@@ -266,8 +266,12 @@ class Interleaving:
         )
 
     def wait(self, which: int) -> None:
-        """Time passes. A child that still works on what was taken back stops it."""
-        self.world.clock.advance((0.01, 0.05, 1.0, DOUBT_SECONDS)[which % 4])
+        """Time passes."""
+        self.pass_time((0.01, 0.05, 1.0, DOUBT_SECONDS)[which % 4])
+
+    def pass_time(self, seconds: float) -> None:
+        """A child that still works on what was taken back stops it some time."""
+        self.world.clock.advance(seconds)
         now = self.world.clock.seconds()
         for made in list(self.calls):
             if not made.is_wanted and now - made.given_up_at >= DOUBT_SECONDS:
@@ -280,7 +284,7 @@ class Interleaving:
         if living:
             process = living[which % len(living)]
             process.exit(1)
-            self.world.clock.advance(60)
+            self.pass_time(60)
             for made in [m for m in self.calls if m.process is process]:
                 self.calls.remove(made)
                 self.over.append(made)
@@ -351,6 +355,7 @@ MIXTURES = (
     ("ask", "leave"),
     ("ask", "leave", "retry"),
     ("leave", "log"),
+    ("crash", "leave", "log"),
 )
 """Fewer kinds of events meet each other more often."""
 
