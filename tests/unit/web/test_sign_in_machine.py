@@ -181,6 +181,8 @@ class SignIns(RuleBasedStateMachine):
         answer = self.browser(shown, is_stranger).submit(shown.page, "cancel")
         if not is_stranger and self.is_live(shown):
             assert answer.query["error"] == "access_denied"
+            if shown.stand == "tried":
+                self.other_rows += 1
             shown.stand, shown.ended = "over", ("cancel", answer.location)
         elif is_stranger or not self.is_repeated(shown, "cancel", answer):
             assert answer.status == (403 if is_stranger else 400)
