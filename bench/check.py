@@ -24,12 +24,12 @@ ROUNDS: Final = 5
 SECONDS: Final = 1.0
 CONNECTIONS: Final = 16
 
-USUAL_OVER_BARE: Final = 0.75
-OVER_BARE: Final = 1.1
-OVER_PEER: Final = 0.25
+USUAL_OVER_BARE: Final = 0.53
+OVER_BARE: Final = 0.8
+OVER_PEER: Final = 0.21
 PEAK: Final = 3.0
-EMPTY_MIB: Final = 72.0
-SESSION_KIB: Final = 24.0
+EMPTY_MIB: Final = 68.0
+SESSION_KIB: Final = 16.0
 
 _BARE: Final = "a bare resource"
 _BROKER: Final = "broker"
