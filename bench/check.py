@@ -26,7 +26,7 @@ CONNECTIONS: Final = 16
 
 USUAL_OVER_BARE: Final = 0.53
 OVER_BARE: Final = 0.8
-OVER_PEER: Final = 0.21
+OVER_PEER: Final = 0.25
 PEAK: Final = 3.0
 EMPTY_MIB: Final = 68.0
 SESSION_KIB: Final = 16.0
