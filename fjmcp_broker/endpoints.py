@@ -169,7 +169,7 @@ def _sign_in(around: Surroundings) -> tuple[Route, ...]:
     departure = Departure(cookies, around.forgejo.authorize_url, around.sealer)
     carried = CarriedRequests(around.sealer)
     outcomes = Outcomes(clock)
-    has_documents = around.documents is not None
+    directory = ClientDirectory(database, clock, around.documents)
     return sign_in_routes(
         FrontPage(url, forgejo_url),
         RegisterEndpoint(
@@ -180,7 +180,7 @@ def _sign_in(around: Surroundings) -> tuple[Route, ...]:
             application_schemes=config.clients.application_schemes,
         ),
         AuthorizeEndpoint(
-            ClientDirectory(database, clock, around.documents),
+            directory,
             cookies,
             ConsentPage(url, forgejo_url),
             carried,
@@ -197,7 +197,7 @@ def _sign_in(around: Surroundings) -> tuple[Route, ...]:
             clock=clock,
             random_bytes=random_bytes,
             public_url=url,
-            has_documents=has_documents,
+            may_redirect=directory.may_redirect,
         ),
         CallbackEndpoint(
             database,
@@ -209,6 +209,6 @@ def _sign_in(around: Surroundings) -> tuple[Route, ...]:
             random_bytes=random_bytes,
             public_url=url,
             forgejo_url=forgejo_url,
-            has_documents=has_documents,
+            may_redirect=directory.may_redirect,
         ),
     )

@@ -119,6 +119,15 @@ class ButtonTests(BrowserCase):
 class ImpatientTests(BrowserCase):
     """Somebody who clicks more than once: a browser shows the last answer alone."""
 
+    def allow(self, page: Page, address: str) -> None:
+        """
+        Sign in for the first time, so that Forgejo asks nothing any more.
+        """
+        page.goto(address)
+        page.get_by_role("button", name="Allow full").click()
+        self.sign_in(page)
+        self.assertIn("code", answer(page))
+
     async def test_double_clicks(self) -> None:
         """On every button, while Forgejo answers without a question."""
         await self.begin()
@@ -126,10 +135,7 @@ class ImpatientTests(BrowserCase):
 
         def use(chromium: Chromium) -> None:
             with chromium.window() as page:
-                page.goto(address)
-                page.get_by_role("button", name="Allow full").click()
-                self.sign_in(page)
-                self.assertIn("code", answer(page))
+                self.allow(page, address)
                 for button in ("Allow full", "Allow read-only", "Cancel"):
                     page.goto(address)
                     page.get_by_role("button", name=button).dblclick(no_wait_after=True)
@@ -148,10 +154,7 @@ class ImpatientTests(BrowserCase):
 
         def use(chromium: Chromium) -> None:
             with chromium.window() as page:
-                page.goto(address)
-                page.get_by_role("button", name="Allow full").click()
-                self.sign_in(page)
-                self.assertIn("code", answer(page))
+                self.allow(page, address)
                 page.set_viewport_size({"width": 1000, "height": 2000})
                 for name in ("Allow read-only", "Cancel"):
                     page.goto(address)

@@ -88,7 +88,7 @@ class CallbackEndpoint:
         random_bytes: Callable[[int], bytes],
         public_url: str,
         forgejo_url: str,
-        has_documents: bool,
+        may_redirect: Callable[[Connection, PendingAuthorization], bool],
     ) -> None:
         """
         @param database: the store.
@@ -100,9 +100,9 @@ class CallbackEndpoint:
         @param random_bytes: gives that many cryptographically random bytes.
         @param public_url: the issuer, an origin without trailing slash.
         @param forgejo_url: where people use Forgejo.
-        @param has_documents: whether clients with a metadata document may sign in.
+        @param may_redirect: whether a sign-in may still lead to its client.
         """
-        self._has_documents = has_documents
+        self._may_redirect = may_redirect
         self._database = database
         self._cookies = cookies
         self._departure = departure
@@ -303,14 +303,6 @@ class CallbackEndpoint:
             policy=str(policy),
         )
         return see_other(request, url)
-
-    def _may_redirect(self, connection: Connection, row: PendingAuthorization) -> bool:
-        return clients.may_redirect(
-            connection,
-            row.client_id,
-            row.request.redirect_uri,
-            has_documents=self._has_documents,
-        )
 
     def _end(
         self,

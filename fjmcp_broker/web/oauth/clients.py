@@ -2,6 +2,8 @@
 Finding the client that an authorization request names, wherever it is known from.
 """
 
+from sqlite3 import Connection
+
 import attrs
 from twisted.internet.interfaces import IReactorTime
 
@@ -11,6 +13,7 @@ from fjmcp_broker.oauth.document_urls import document_url_problem, is_document_u
 from fjmcp_broker.store import clients
 from fjmcp_broker.store.clients import StoredClient
 from fjmcp_broker.store.database import Database
+from fjmcp_broker.store.pending import PendingAuthorization
 from fjmcp_broker.upstream.document_http import DocumentError
 from fjmcp_broker.upstream.documents import FetchedDocument, MetadataDocuments
 
@@ -69,6 +72,20 @@ class ClientDirectory:
         if problem is not None:
             raise DocumentError(f"cannot be fetched: the client_id {problem}")
         return await self._described(self._documents, client_id, stored)
+
+    def may_redirect(self, connection: Connection, row: PendingAuthorization) -> bool:
+        """
+        @param connection: to the store.
+        @param row: a sign-in under way.
+        @return: whether it may still lead to its client, at the address from its
+            beginning.
+        """
+        return clients.may_redirect(
+            connection,
+            row.client_id,
+            row.request.redirect_uri,
+            has_documents=self._documents is not None,
+        )
 
     async def _described(
         self, documents: MetadataDocuments, url: str, stored: StoredClient | None

@@ -60,7 +60,7 @@ class ConsentEndpoint:
         clock: IReactorTime,
         random_bytes: Callable[[int], bytes],
         public_url: str,
-        has_documents: bool,
+        may_redirect: Callable[[Connection, PendingAuthorization], bool],
     ) -> None:
         """
         @param database: the store.
@@ -71,9 +71,9 @@ class ConsentEndpoint:
         @param clock: tells the time.
         @param random_bytes: gives that many cryptographically random bytes.
         @param public_url: the issuer, an origin without trailing slash.
-        @param has_documents: whether clients with a metadata document may sign in.
+        @param may_redirect: whether a sign-in may still lead to its client.
         """
-        self._has_documents = has_documents
+        self._may_redirect = may_redirect
         self._database = database
         self._cookies = cookies
         self._departure = departure
@@ -215,14 +215,6 @@ class ConsentEndpoint:
                 grant=outcome.grant_id,
             )
         return see_other(request, outcome.url)
-
-    def _may_redirect(self, connection: Connection, row: PendingAuthorization) -> bool:
-        return clients.may_redirect(
-            connection,
-            row.client_id,
-            row.request.redirect_uri,
-            has_documents=self._has_documents,
-        )
 
     def _decide(
         self,

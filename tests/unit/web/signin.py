@@ -183,8 +183,11 @@ class Site:
         )
         self.fetcher = SmallFetcher()
         documents = MetadataDocuments(self.fetcher, self.clock)
+        directory = ClientDirectory(
+            database, self.clock, documents if has_documents else None
+        )
         authorize = AuthorizeEndpoint(
-            ClientDirectory(database, self.clock, documents if has_documents else None),
+            directory,
             cookies,
             ConsentPage(public_url, FORGEJO_URL),
             carried,
@@ -201,7 +204,7 @@ class Site:
             clock=self.clock,
             random_bytes=random_bytes,
             public_url=public_url,
-            has_documents=has_documents,
+            may_redirect=directory.may_redirect,
         )
         callback = CallbackEndpoint(
             database,
@@ -213,7 +216,7 @@ class Site:
             random_bytes=random_bytes,
             public_url=public_url,
             forgejo_url=FORGEJO_URL,
-            has_documents=has_documents,
+            may_redirect=directory.may_redirect,
         )
         front = FrontPage(public_url, FORGEJO_URL)
         self.resource = build_web_resource(

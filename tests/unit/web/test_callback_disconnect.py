@@ -88,6 +88,19 @@ class DisconnectTests(SynchronousTestCase):
         site.upstream.before_answer = gate
         return site, gate
 
+    def leave_at(
+        self, step: int, site: Site, gate: Gate, target: str, browser: Browser
+    ) -> None:
+        """
+        Send a request, and be gone while the store is at work for it.
+
+        @param step: the transaction that is held.
+        """
+        gate.arm(step)
+        request = self.send(site, target, browser.cookies)
+        request.connectionLost(Failure(ConnectionDone()))
+        gate.arm(None)
+
     def send(
         self,
         site: Site,
@@ -163,11 +176,7 @@ class DisconnectTests(SynchronousTestCase):
         browser = Browser(site)
         page = browser.get(authorize_target(site.register()))
         target = callback_target(browser.submit(page, "full"), code="gta_x")
-        gate.arm(1)
-        self.send(site, target, browser.cookies).connectionLost(
-            Failure(ConnectionDone())
-        )
-        gate.arm(None)
+        self.leave_at(1, site, gate, target, browser)
         self.assertIn("code", browser.get(target).query)
 
     def test_reload_at_every_step(self) -> None:
@@ -178,10 +187,7 @@ class DisconnectTests(SynchronousTestCase):
             browser = Browser(site)
             page = browser.get(authorize_target(site.register()))
             target = callback_target(browser.submit(page, "full"), code="gta_x")
-            gate.arm(step)
-            request = self.send(site, target, browser.cookies)
-            request.connectionLost(Failure(ConnectionDone()))
-            gate.arm(None)
+            self.leave_at(step, site, gate, target, browser)
             answer = browser.get(target)
             if step == 5:
                 # It was over; the page that led there leads there again.
@@ -220,11 +226,7 @@ class DisconnectTests(SynchronousTestCase):
         answer = browser.submit(page, "full")
         for number in (1, 2):
             target = callback_target(answer, code="gta_x")
-            gate.arm(3)
-            self.send(site, target, browser.cookies).connectionLost(
-                Failure(ConnectionDone())
-            )
-            gate.arm(None)
+            self.leave_at(3, site, gate, target, browser)
             answer = browser.get(target)
             self.assertEqual(answer.status, 303 if number == 1 else 400)
         # The page still has an answer.
@@ -238,11 +240,7 @@ class DisconnectTests(SynchronousTestCase):
         browser = Browser(site)
         page = browser.get(authorize_target(site.register()))
         target = callback_target(browser.submit(page, "full"), code="gta_x")
-        gate.arm(3)
-        self.send(site, target, browser.cookies).connectionLost(
-            Failure(ConnectionDone())
-        )
-        gate.arm(None)
+        self.leave_at(3, site, gate, target, browser)
         before = site.dump()
         self.assertEqual(Browser(site).get(target).status, 400)
         name = next(name for name in browser.cookies if "approval" in name)
