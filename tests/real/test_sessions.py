@@ -57,7 +57,14 @@ class SessionCase(BrokerCase):
         await self.until(lambda: len(self.children()) == count, f"not {count} children")
 
     async def crash(self) -> None:
-        """Kill the children; the daemon has noticed when this returns."""
+        """
+        Kill the children that serve; the daemon has noticed when this returns. One that
+        is just being replaced has to be gone first: nobody notices its death.
+        """
+        await self.until(
+            lambda: len(self.children()) == self.states().count("live"),
+            "more children than sessions",
+        )
         children = self.children()
         before = self.daemon.text.count("-> dormant")
         for child in children:
@@ -66,6 +73,11 @@ class SessionCase(BrokerCase):
             lambda: self.daemon.text.count("-> dormant") >= before + len(children),
             "the daemon does not notice",
         )
+
+    def states(self) -> list[str]:
+        """The state of each session that the daemon has told of."""
+        told = re.findall(r"session (\w+): \w+ -> (\w+)", self.daemon.text)
+        return list(dict(told).values())
 
     async def until(self, true: Any, what: str, seconds: float = 20) -> None:
         """Wait for something."""
