@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
-import attrs
+import msgspec
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.resource import IResource
 
@@ -48,8 +48,7 @@ from fjmcp_broker.web.routes import sign_in_routes, token_side_routes
 from fjmcp_broker.web.tracing import Tracing
 
 
-@attrs.frozen(kw_only=True)
-class Surroundings:
+class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     """
     What the endpoints work with.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-import attrs
+import msgspec
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
@@ -22,8 +22,7 @@ come in the same moment the first word is lost, and said again after a second.""
 _HAVE_BACKLOG: Final = ("tcp", "tcp6", "ssl", "unix")
 
 
-@attrs.frozen
-class Listener:
+class Listener(msgspec.Struct, frozen=True):
     """
     One address.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-import attrs
+import msgspec
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -24,8 +24,7 @@ async def _nothing() -> None:
     """The default of a part that has nothing to do at one end of its life."""
 
 
-@attrs.frozen
-class Part:
+class Part(msgspec.Struct, frozen=True):
     """One part of the daemon: a name for the log, and its two ends."""
 
     name: str

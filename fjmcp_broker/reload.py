@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-import attrs
+import msgspec
 from OpenSSL.SSL import Connection
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.internet.ssl import CertificateOptions
@@ -30,8 +30,7 @@ log: Final = Logger()
 _TLS_FILES: Final = ("server.tls_cert", "server.tls_key")
 
 
-@attrs.frozen
-class Operator:
+class Operator(msgspec.Struct, frozen=True):
     """
     What the process that runs the daemon lends to a reload.
 

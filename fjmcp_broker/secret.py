@@ -53,3 +53,14 @@ class Secret:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Secret is not serialisable")
+
+
+class Confidential:
+    """
+    For records with secrets among their values: the C{repr} tells none of them.
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"

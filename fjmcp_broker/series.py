@@ -9,7 +9,7 @@ Prometheus' samples are made of them when somebody looks.
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-import attrs
+import msgspec
 
 Values = tuple[str, ...]
 """Of the labels of one sample."""
@@ -18,8 +18,7 @@ Watched = Mapping[Values, float]
 """Numbers that somebody keeps, by the values of their labels."""
 
 
-@attrs.frozen
-class Numbers:
+class Numbers(msgspec.Struct, frozen=True):
     """
     A gauge or a counter, for L{fjmcp_broker.exposition}.
 
@@ -37,8 +36,7 @@ class Numbers:
     only_grow: bool = False
 
 
-@attrs.frozen
-class Durations:
+class Durations(msgspec.Struct, frozen=True):
     """
     A histogram, for L{fjmcp_broker.exposition}.
 

@@ -146,11 +146,20 @@ def leave_out_of_collections() -> None:
     And have it look at the rest less often. Calls and connections that end leave no
     rings behind, so that what it finds is what is in use.
     """
-    # The sources of what attrs has generated, which only tracebacks show.
-    linecache.clearcache()
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS, OLDER, OLDER)
+
+
+def forget_loading() -> None:
+    """
+    Drop what loading the program has left behind, before the service is made and takes
+    its place: the contents of directories, which the next import reads again, the
+    sources of what attrs has generated, which only tracebacks show, and rings.
+    """
+    sys.path_importer_cache.clear()
+    linecache.clearcache()
+    gc.collect()
 
 
 def makeService(options: Options) -> IService:
@@ -184,6 +193,7 @@ def makeService(options: Options) -> IService:
     from fjmcp_broker.services import build, preflight
     from fjmcp_broker.turns import keep_turns_short
 
+    forget_loading()
     daemon = DaemonService(loaded.config.log, cast(usage.Options, options.parent))
     try:
         keep_heap_small()

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from attrs import frozen
+import msgspec
 
 VERSION: Final = "0.1.0"
 UNKNOWN: Final = "unknown"
@@ -22,8 +22,7 @@ WHEEL_FILE_NAME: Final = "_build.json"
 _GIT_SECONDS: Final = 5.0
 
 
-@frozen
-class BuildInformation:
+class BuildInformation(msgspec.Struct, frozen=True):
     """Which build this is."""
 
     version: str

@@ -4,7 +4,7 @@ Stubs for what the relay gets from other parts: principals, Forgejo tokens, rows
 
 from collections.abc import Collection, Mapping
 
-import attrs
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from zope.interface import implementer
@@ -186,7 +186,7 @@ class StubLedger:
             raise self.error
         if self.rows.get(digest) != "open":
             return False
-        self.stored[digest] = attrs.evolve(self.stored[digest], revision=revision)
+        self.stored[digest] = replace(self.stored[digest], revision=revision)
         return True
 
     async def closed(self, digest: bytes, now: int, reason: str) -> None:
@@ -202,8 +202,8 @@ class StubLedger:
             return False
         self.grants[digest] = to_grant
         known = self.stored[digest]
-        identity = attrs.evolve(known.identity, grant_id=to_grant)
-        self.stored[digest] = attrs.evolve(known, identity=identity)
+        identity = replace(known.identity, grant_id=to_grant)
+        self.stored[digest] = replace(known, identity=identity)
         return True
 
     async def touched(
@@ -213,7 +213,7 @@ class StubLedger:
         self.activity.update(activity)
         for key, text in seen.items():
             if key in self.stored:
-                self.stored[key] = attrs.evolve(self.stored[key], seen=text)
+                self.stored[key] = replace(self.stored[key], seen=text)
 
     async def found(self, digest: bytes) -> StoredSession | None:
         """As the real one."""
@@ -231,10 +231,10 @@ class StubLedger:
     ) -> None:
         """As the real one."""
         known = self.stored[digest]
-        told = attrs.evolve(
+        told = replace(
             known.told, log_level=log_level, subscriptions=tuple(subscriptions)
         )
-        self.stored[digest] = attrs.evolve(known, told=told)
+        self.stored[digest] = replace(known, told=told)
 
     async def close_unused(self, now: int, unused_since: int) -> list[bytes]:
         """As the real one."""

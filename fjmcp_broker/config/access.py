@@ -6,9 +6,9 @@ and nowhere else.
 """
 
 import re
-from typing import Final
+from typing import Annotated, Final
 
-from attrs import field, frozen
+import msgspec
 
 from .keys import about
 from .kinds import listing, plain_text
@@ -29,13 +29,12 @@ def _organization(text: str) -> str:
     return f"{name}:{_login(team)}" if colon else name
 
 
-@frozen(kw_only=True)
-class AccessConfig:
+class AccessConfig(msgspec.Struct, frozen=True, kw_only=True):
     """C{[access]}: who may sign in; everybody, unless there is a list."""
 
-    allowed_users: tuple[str, ...] = field(
-        default=(),
-        metadata=about(
+    allowed_users: Annotated[
+        tuple[str, ...],
+        about(
             listing("list of names", _login),
             "Logins at Forgejo, in any case. With this list or the next one only users "
             "of one of them may sign in. That is looked at again after a start and "
@@ -43,14 +42,14 @@ class AccessConfig:
             "What somebody allowed who is in neither any more is suspended, and lives "
             "on when they are allowed again and sign in.",
         ),
-    )
-    allowed_organizations: tuple[str, ...] = field(
-        default=(),
-        metadata=about(
+    ] = ()
+    allowed_organizations: Annotated[
+        tuple[str, ...],
+        about(
             listing("list of names", _organization),
             "Organizations at Forgejo whose members may sign in; organization:team "
             "stands for the members of one team. Where Forgejo is configured with "
             "ENABLE_ADDITIONAL_GRANT_SCOPES, oauth_scopes must have read:organization, "
             "or only public memberships are seen.",
         ),
-    )
+    ] = ()

@@ -5,7 +5,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
-from attrs import frozen
+import msgspec
 
 from fjmcp_broker.oauth.redirect_uris import FORBIDDEN_SCHEMES
 from fjmcp_broker.secret import REDACTED
@@ -111,8 +111,7 @@ ORIGINS: Final = listing("list of origins", _origin_item)
 _ENDPOINT_NAMES: Final = ("tcp", "tcp6", "ssl", "unix", "systemd", "stdio", "tls")
 
 
-@frozen
-class ListenAddress:
+class ListenAddress(msgspec.Struct, frozen=True):
     """Where to listen."""
 
     text: str
@@ -165,8 +164,7 @@ UNIX_SOCKETS: Final = "unix"
 Network = IPv4Network | IPv6Network
 
 
-@frozen
-class TrustedProxies:
+class TrustedProxies(msgspec.Struct, frozen=True):
     """Peers whose word about the client's address is believed."""
 
     networks: tuple[Network, ...] = ()

@@ -11,13 +11,12 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Generic, TypeVar
 
-from attrs import frozen
+import msgspec
 
 T = TypeVar("T", covariant=True)
 
 
-@frozen
-class Kind(Generic[T]):
+class Kind(msgspec.Struct, Generic[T], frozen=True):
     """One kind of value."""
 
     name: str

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
-from attrs import frozen
+import msgspec
 
 from fjmcp_broker.oauth.forgejo_scopes import validate_scopes
 
@@ -34,8 +34,7 @@ from .static_clients import find_secrets
 _SEES_MEMBERSHIPS: Final = frozenset({"all", "read:admin", "read:organization"})
 
 
-@frozen
-class LoadedConfig:
+class LoadedConfig(msgspec.Struct, frozen=True):
     """A configuration and what else is worth saying about it."""
 
     config: Config

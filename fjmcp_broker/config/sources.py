@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
-from attrs import frozen
+import msgspec
 
 from .keys import PREFIX, Key
 from .problems import Problems, shown
@@ -22,8 +22,7 @@ _SHOWN_CHARACTERS: Final = 80
 _MOST_SECRET_BYTES: Final = 64 * 1024
 
 
-@frozen
-class Given:
+class Given(msgspec.Struct, frozen=True):
     """A value and the source it came from."""
 
     where: str

@@ -7,7 +7,8 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Final
 
-from attrs import evolve, field, frozen
+import msgspec
+from msgspec.structs import replace
 
 from fjmcp_broker.oauth.clients import ClientMetadata, validate_registration
 from fjmcp_broker.oauth.errors import OAuthError
@@ -31,8 +32,7 @@ _TEXTS: Final = (
 _LIST: Final = "redirect_uris"
 
 
-@frozen(kw_only=True)
-class StaticClient:
+class StaticClient(msgspec.Struct, frozen=True, kw_only=True):
     """
     One of the tables.
 
@@ -50,7 +50,7 @@ class StaticClient:
     redirect_uris: tuple[str, ...] = ()
     token_endpoint_auth_method: str = str(AuthMethod.NONE)
     client_secret: Secret | None = None
-    client_secret_file: str | None = field(default=None, eq=False)
+    client_secret_file: str | None = None
 
     @property
     def is_confidential(self) -> bool:
@@ -130,7 +130,7 @@ def find_secrets(
                 f"has a secret {named} shorter than {MINIMUM_SECRET_LENGTH} characters"
             )
         secret = Secret(texts[0]) if texts else None
-        found.append(evolve(client, client_secret=secret, client_secret_file=None))
+        found.append(replace(client, client_secret=secret, client_secret_file=None))
     return tuple(found)
 
 

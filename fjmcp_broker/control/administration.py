@@ -7,7 +7,8 @@ from functools import partial
 from sqlite3 import Connection
 from typing import Any
 
-import attrs
+import msgspec
+from msgspec.structs import asdict
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -26,8 +27,7 @@ from fjmcp_broker.store.sealing import Sealer
 from fjmcp_broker.store.trail import AuditTrail
 
 
-@attrs.frozen(kw_only=True)
-class Parts:
+class Parts(msgspec.Struct, frozen=True, kw_only=True):
     """
     What of the daemon commands reach.
 
@@ -181,4 +181,4 @@ class Administration:
                 at=parts.trail.now, kind=Kind.ROTATE_KEY, outcome="ok", actor=actor
             )
         )
-        return attrs.asdict(rotated)
+        return asdict(rotated)

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from sqlite3 import Connection
 from typing import Any, Final
 
-import attrs
+import msgspec
+from msgspec.structs import asdict
 
 from fjmcp_broker.control.protocol import PAGE_ROWS, ControlError, Request
 from fjmcp_broker.store import administration, audit, traces
@@ -28,8 +29,7 @@ _TRACES_OF_A_NETWORK: Final = 10
 _TRACE_ID: Final = re.compile("[a-z2-7]{8}")
 
 
-@attrs.frozen
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """
     What a command did.
 
@@ -43,8 +43,7 @@ class Outcome:
     user_id: int | None = None
 
 
-@attrs.frozen
-class Command:
+class Command(msgspec.Struct, frozen=True):
     """
     A command.
 
@@ -144,7 +143,7 @@ def _audit(connection: Connection, request: Request, now: int) -> Outcome:
 
 
 def _event(shown: ShownEvent) -> dict[str, Any]:
-    values = attrs.asdict(shown.event)
+    values = asdict(shown.event)
     return {
         **values,
         "kind": str(shown.event.kind),
@@ -199,10 +198,8 @@ def _attempt(shown: ShownAttempt, now: int) -> dict[str, Any]:
         "status": str(verdict.status),
         "verdict": verdict.sentence,
         "advice": verdict.advice,
-        "steps": [
-            {**attrs.asdict(step), "name": str(step.name)} for step in attempt.steps
-        ],
-        "possibly_related": [attrs.asdict(seen) for seen in attempt.related],
+        "steps": [{**asdict(step), "name": str(step.name)} for step in attempt.steps],
+        "possibly_related": [asdict(seen) for seen in attempt.related],
     }
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from typing import Any, Final
 
-import attrs
+from msgspec.structs import asdict
 
 from fjmcp_broker.control import commands
 from fjmcp_broker.control.commands import REVOKE, ROTATE_KEY
@@ -134,7 +134,7 @@ class OfflineStore:
             at=int(time.time()), kind=Kind.ROTATE_KEY, outcome="ok", actor=_actor()
         )
         writing(lambda c: audit.insert_many(c, [event]))(connection)
-        return attrs.asdict(rotated)
+        return asdict(rotated)
 
 
 def _actor() -> str:

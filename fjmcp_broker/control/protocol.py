@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-import attrs
+import msgspec
 
 from fjmcp_broker.errors import BrokerError
 
@@ -28,8 +28,7 @@ class ControlError(BrokerError):
     """
 
 
-@attrs.frozen
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """
     A request.
 
@@ -38,7 +37,7 @@ class Request:
     """
 
     command: str
-    arguments: Mapping[str, Any] = attrs.field(factory=dict)
+    arguments: Mapping[str, Any] = msgspec.field(default_factory=dict)
 
     def text(self, name: str) -> str | None:
         """

@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-import attrs
+import msgspec
 
 Row = Mapping[str, Any]
 
 
-@attrs.frozen
-class Column:
+class Column(msgspec.Struct, frozen=True):
     """
     A column of a table.
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from attrs import frozen
+import msgspec
 
 from fjmcp_broker.errors import BrokerError
 
@@ -38,8 +38,7 @@ class FetchError(BrokerError):
         self.kind = kind
 
 
-@frozen
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """
     An answer.
 

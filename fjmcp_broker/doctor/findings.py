@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from enum import StrEnum, unique
 from typing import Final
 
-from attrs import frozen
+import msgspec
 
 
 @unique
@@ -22,8 +22,7 @@ class Status(StrEnum):
     FAILED = "failed"
 
 
-@frozen
-class Finding:
+class Finding(msgspec.Struct, frozen=True):
     """
     One thing that was looked at.
 

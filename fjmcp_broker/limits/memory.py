@@ -4,14 +4,13 @@ A bound on memory that many share, such that none of them gets all of it.
 
 from collections.abc import Callable
 
-from attrs import frozen
+import msgspec
 
 Holder = str | int
 """Whose memory it is: a network, or a user."""
 
 
-@frozen
-class MemoryBounds:
+class MemoryBounds(msgspec.Struct, frozen=True):
     """
     How much there is.
 

@@ -8,7 +8,7 @@ from enum import StrEnum, unique
 from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 
-from attrs import field, frozen
+import msgspec
 
 from .addresses import Address, client_network, site_network
 from .rates import DEFAULT_MAXIMUM_BUCKETS, Buckets, Rate
@@ -36,8 +36,7 @@ Rates = Mapping[Limited, Rate | None]
 """C{None} or absent: no limit."""
 
 
-@frozen
-class RateLimits:
+class RateLimits(msgspec.Struct, frozen=True):
     """
     All limits.
 
@@ -50,11 +49,10 @@ class RateLimits:
 
     rates: Rates
     all_networks: int = 20
-    networks: Mapping[Network, Rates] = field(factory=dict)
+    networks: Mapping[Network, Rates] = msgspec.field(default_factory=dict)
 
 
-@frozen
-class _Place:
+class _Place(msgspec.Struct, frozen=True):
     """A bucket that a request counts against."""
 
     buckets: Buckets

@@ -8,14 +8,13 @@ needs no memory, so that forgetting it changes nothing.
 from collections import OrderedDict
 from typing import Final
 
-from attrs import frozen
+import msgspec
 
 DEFAULT_MAXIMUM_BUCKETS: Final = 10_000
 """Each has some 240 bytes."""
 
 
-@frozen
-class Rate:
+class Rate(msgspec.Struct, frozen=True):
     """
     So many requests at once, and as many again in each period.
 

@@ -8,8 +8,8 @@ from collections.abc import Collection, Mapping
 from importlib import resources
 from typing import Final
 
-import attrs
 import msgspec
+from msgspec.structs import replace
 
 from fjmcp_broker.errors import BrokerError
 
@@ -20,8 +20,7 @@ class CatalogueError(BrokerError):
     """
 
 
-@attrs.frozen
-class Tool:
+class Tool(msgspec.Struct, frozen=True):
     """
     One classified tool.
 
@@ -42,8 +41,7 @@ class Tool:
     open_world: bool | None = None
 
 
-@attrs.frozen
-class ToolCatalogue:
+class ToolCatalogue(msgspec.Struct, frozen=True):
     """
     The classified tools of one kind of child.
 
@@ -54,7 +52,7 @@ class ToolCatalogue:
     """
 
     tools: Mapping[str, Tool]
-    denied: Mapping[str, str] = attrs.field(factory=dict)
+    denied: Mapping[str, str] = msgspec.field(default_factory=dict)
     servers: frozenset[str] = frozenset()
     read_methods: frozenset[str] = frozenset()
 
@@ -120,7 +118,7 @@ class ToolCatalogue:
         @return: a catalogue that does not deny them.
         """
         denied = {key: why for key, why in self.denied.items() if key not in names}
-        return attrs.evolve(self, denied=denied)
+        return replace(self, denied=denied)
 
     def reads(self, name: str) -> bool:
         """

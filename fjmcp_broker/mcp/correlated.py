@@ -3,7 +3,6 @@
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
-import attrs
 import msgspec
 
 from fjmcp_broker.mcp.messages import Notification, Request, Response
@@ -33,8 +32,7 @@ class Pending(msgspec.Struct, Generic[T], frozen=True, eq=False):
     waiter: T
 
 
-@attrs.frozen
-class Relayed(Generic[T]):
+class Relayed(msgspec.Struct, Generic[T], frozen=True):
     """
     What became of a client's notification.
 
@@ -58,8 +56,7 @@ class Answer(msgspec.Struct, Generic[T], frozen=True):
     response: Response
 
 
-@attrs.frozen
-class RequestNotification(Generic[T]):
+class RequestNotification(msgspec.Struct, Generic[T], frozen=True):
     """
     A notification that belongs to a pending request and goes on its stream.
 
@@ -71,8 +68,7 @@ class RequestNotification(Generic[T]):
     message: bytes
 
 
-@attrs.frozen
-class ChildRequest:
+class ChildRequest(msgspec.Struct, frozen=True):
     """
     A question of the child. L{fjmcp_broker.mcp.correlation.Correlation.ask} makes it
     one for a client.
@@ -83,8 +79,7 @@ class ChildRequest:
     request: Request
 
 
-@attrs.frozen
-class ChildNotification:
+class ChildNotification(msgspec.Struct, frozen=True):
     """
     A notification of the child that names no request.
 
@@ -98,8 +93,7 @@ class ChildNotification:
     message: bytes
 
 
-@attrs.frozen
-class TornDown(Generic[T]):
+class TornDown(msgspec.Struct, Generic[T], frozen=True):
     """
     The child ended a C{subscriptions/listen}, which is no longer pending.
 
@@ -109,8 +103,7 @@ class TornDown(Generic[T]):
     pending: Pending[T]
 
 
-@attrs.frozen
-class Dropped:
+class Dropped(msgspec.Struct, frozen=True):
     """
     A message of the child that concerns nobody any more.
 

@@ -10,7 +10,6 @@ I/O: messages come in, messages and events come out, and the caller delivers the
 from collections.abc import Hashable, Iterator
 from typing import Final, Generic, TypeVar
 
-import attrs
 import msgspec
 from msgspec.structs import replace
 
@@ -87,8 +86,7 @@ class ChildGoneError(BrokerError):
     """
 
 
-@attrs.frozen
-class _Question:
+class _Question(msgspec.Struct, frozen=True):
     session: Hashable
     child_id: bytes
     progress_token: bytes | None

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Final, Protocol
 
-import attrs
+import msgspec
 from automat import TypeMachineBuilder
 
 
@@ -91,8 +91,7 @@ class LifecycleCore(Protocol):
         """Tell those who wait for a child that there will be none."""
 
 
-@attrs.frozen
-class Change:
+class Change(msgspec.Struct, frozen=True):
     """
     One line of the table.
 

@@ -8,7 +8,6 @@ refusal is C{insufficient_scope}, so that a client can ask for more (RFC 6750 se
 
 from typing import Final
 
-import attrs
 import msgspec
 
 from fjmcp_broker.mcp import scanner
@@ -31,15 +30,13 @@ _PROTOCOL_METHODS: Final = frozenset(
 )
 
 
-@attrs.frozen
-class Allowed:
+class Allowed(msgspec.Struct, frozen=True):
     """
     The message may go to the child.
     """
 
 
-@attrs.frozen
-class Refused:
+class Refused(msgspec.Struct, frozen=True):
     """
     The message must not go to the child.
 

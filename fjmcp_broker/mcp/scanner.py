@@ -16,7 +16,6 @@ gave for it, or what follows is neither a comma nor the end, the key is repeated
 import re
 from typing import Final
 
-import attrs
 import msgspec
 
 from fjmcp_broker.errors import BrokerError
@@ -140,8 +139,7 @@ def value_span(data: bytes, name: str) -> tuple[int, int]:
     raise KeyError(name)
 
 
-@attrs.frozen
-class Span:
+class Span(msgspec.Struct, frozen=True):
     """
     Where one member of an object stands, as indices.
 

@@ -5,11 +5,10 @@ Who may sign in: an optional list of Forgejo's users and organizations.
 from collections.abc import Iterable
 from typing import Final, Self
 
-import attrs
+import msgspec
 
 
-@attrs.frozen
-class AccessRules:
+class AccessRules(msgspec.Struct, frozen=True):
     """
     The list. Forgejo does not tell names apart by case, so neither does this.
 

@@ -11,7 +11,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Self
 
-import attrs
+import msgspec
+from msgspec.structs import asdict
 
 from fjmcp_broker.oauth.clients import KNOWN_SCOPES, Client
 from fjmcp_broker.oauth.errors import OAuthError
@@ -35,8 +36,7 @@ _OUR_PARAMETERS: Final = frozenset(
 )
 
 
-@attrs.frozen
-class AuthorizationRequest:
+class AuthorizationRequest(msgspec.Struct, frozen=True):
     """
     A validated authorization request (RFC 6749 section 4.1.1, RFC 7636, RFC 8707).
 
@@ -63,7 +63,7 @@ class AuthorizationRequest:
         """
         @return: one JSON object for the store.
         """
-        return json.dumps(attrs.asdict(self), separators=(",", ":"))
+        return json.dumps(asdict(self), separators=(",", ":"))
 
     def parameters(self) -> list[tuple[str, str]]:
         """
@@ -102,8 +102,7 @@ class AuthorizationRequest:
         return cls(**{**values, "scope": None if scope is None else tuple(scope)})
 
 
-@attrs.frozen
-class Target:
+class Target(msgspec.Struct, frozen=True):
     """
     Where an answer may go, known before anything else about the request is.
 

@@ -5,7 +5,7 @@ Bearer tokens at the MCP endpoint (RFC 6750): the header, and the challenge.
 import re
 from typing import Final
 
-import attrs
+import msgspec
 
 from fjmcp_broker.errors import BrokerError
 from fjmcp_broker.oauth.grants import AccessToken, Grant
@@ -16,8 +16,7 @@ _BEARER: Final = re.compile(rb"(?i:bearer) +([A-Za-z0-9._~+/-]{1,512}=*)")
 _SCHEME: Final = re.compile(rb"(?i:bearer)(?:$|[\t ,])")
 
 
-@attrs.frozen
-class Principal:
+class Principal(msgspec.Struct, frozen=True):
     """
     Who a valid access token speaks for.
 
@@ -39,8 +38,7 @@ class Principal:
     token_digest: bytes
 
 
-@attrs.frozen
-class BearerFacts:
+class BearerFacts(msgspec.Struct, frozen=True):
     """
     What the store knows about a presented access token, read in one statement.
 

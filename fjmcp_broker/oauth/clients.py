@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Collection, Mapping
 from typing import Final, Literal, Self, cast
 
-import attrs
+import msgspec
 
 from fjmcp_broker.oauth.errors import OAuthError
 from fjmcp_broker.oauth.redirect_uris import (
@@ -51,8 +51,7 @@ _INVISIBLE: Final = frozenset({"Cf", "Cn", "Co", "Cs"})
 _BLANKS: Final = frozenset("\u115f\u1160\u2800\u3164\uffa0")
 
 
-@attrs.frozen
-class Client:
+class Client(msgspec.Struct, frozen=True):
     """
     A client as registered. The store keeps C{metadata} as JSON and makes the rest
     of the record from it with L{Client.restore}.
@@ -151,8 +150,7 @@ class Client:
         return self.secret_digest is not None
 
 
-@attrs.frozen
-class ClientMetadata:
+class ClientMetadata(msgspec.Struct, frozen=True):
     """
     Metadata that passed the rules of registration.
 

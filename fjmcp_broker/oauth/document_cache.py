@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from email.utils import parsedate_to_datetime
 from typing import Final, Generic, TypeVar
 
-import attrs
+import msgspec
 
 T = TypeVar("T")
 
@@ -32,8 +32,7 @@ _DIRECTIVE: Final = re.compile(
 _SECONDS: Final = re.compile(r"[0-9]{1,10}")
 
 
-@attrs.frozen
-class CacheHeaders:
+class CacheHeaders(msgspec.Struct, frozen=True):
     """
     The headers of a response on which its freshness depends, as received.
 
@@ -100,8 +99,7 @@ def _time(text: str) -> int | None:
         return None
 
 
-@attrs.frozen
-class _Entry(Generic[T]):
+class _Entry(msgspec.Struct, Generic[T], frozen=True):
     value: T
     expires_at: int
 

@@ -3,7 +3,7 @@ What the store keeps of a grant and of what it issued, and the decisions on requ
 for more. A decision is a value: the store carries it out, in one transaction.
 """
 
-import attrs
+import msgspec
 
 from fjmcp_broker.oauth.errors import OAuthError, invalid_grant
 from fjmcp_broker.oauth.token_request import CodeRequest
@@ -11,8 +11,7 @@ from fjmcp_broker.oauth.tokens import GRACE_SECONDS, verifier_matches
 from fjmcp_broker.oauth.vocabulary import ErrorCode, Policy, Scope
 
 
-@attrs.frozen
-class Grant:
+class Grant(msgspec.Struct, frozen=True):
     """
     What a user allowed a client to do. It is live while it is not revoked and has
     an unexpired refresh token.
@@ -41,8 +40,7 @@ class Grant:
     reason: str | None = None
 
 
-@attrs.frozen
-class AuthorizationCode:
+class AuthorizationCode(msgspec.Struct, frozen=True):
     """
     An issued authorization code (RFC 6749 section 4.1.2).
 
@@ -62,8 +60,7 @@ class AuthorizationCode:
     used_at: int | None = None
 
 
-@attrs.frozen
-class AccessToken:
+class AccessToken(msgspec.Struct, frozen=True):
     """
     An issued access token.
 
@@ -84,8 +81,7 @@ class AccessToken:
     revoked_at: int | None = None
 
 
-@attrs.frozen
-class RefreshToken:
+class RefreshToken(msgspec.Struct, frozen=True):
     """
     An issued refresh token.
 
@@ -110,8 +106,7 @@ class RefreshToken:
     successor_access_number: int = 0
 
 
-@attrs.frozen
-class CodeFacts:
+class CodeFacts(msgspec.Struct, frozen=True):
     """
     What the store knows about a presented authorization code.
 
@@ -125,8 +120,7 @@ class CodeFacts:
     upstream_usable: bool
 
 
-@attrs.frozen
-class RefreshFacts:
+class RefreshFacts(msgspec.Struct, frozen=True):
     """
     What the store knows about a presented refresh token.
 
@@ -146,8 +140,7 @@ class RefreshFacts:
     successor_access: AccessToken | None = None
 
 
-@attrs.frozen
-class Refuse:
+class Refuse(msgspec.Struct, frozen=True):
     """
     Answer an error and change nothing.
 
@@ -157,8 +150,7 @@ class Refuse:
     error: OAuthError
 
 
-@attrs.frozen
-class RevokeGrant:
+class RevokeGrant(msgspec.Struct, frozen=True):
     """
     End the grant with everything that it issued, and answer an error.
 
@@ -170,8 +162,7 @@ class RevokeGrant:
     error: OAuthError
 
 
-@attrs.frozen
-class IssueTokens:
+class IssueTokens(msgspec.Struct, frozen=True):
     """
     Issue a new pair: for a code, or as the successors of a refresh token.
 
@@ -181,8 +172,7 @@ class IssueTokens:
     scope: tuple[str, ...] | None = None
 
 
-@attrs.frozen
-class RepeatTokens:
+class RepeatTokens(msgspec.Struct, frozen=True):
     """
     Answer once more with the pair that the rotation made.
 
@@ -196,8 +186,7 @@ class RepeatTokens:
     scope: tuple[str, ...] | None
 
 
-@attrs.frozen
-class RenewAccess:
+class RenewAccess(msgspec.Struct, frozen=True):
     """
     Answer with the refresh token that the rotation made and a new access token: the
     one before expired before anybody used it.

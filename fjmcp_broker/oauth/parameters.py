@@ -6,9 +6,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-import attrs
+import msgspec
 
 from fjmcp_broker.oauth.errors import invalid_request
+from fjmcp_broker.secret import Confidential
 
 #: RFC 8707 section 2 lets this one be repeated, and no other.
 REPEATABLE: Final = "resource"
@@ -22,8 +23,7 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 Pairs = Sequence[tuple[str, str]]
 
 
-@attrs.frozen
-class Parameters:
+class Parameters(Confidential, msgspec.Struct, frozen=True):
     """
     Decoded request parameters. One sent without a value counts as not sent (RFC
     6749 sections 3.1 and 3.2).
@@ -32,7 +32,7 @@ class Parameters:
     @ivar resources: the values of C{resource}, in order.
     """
 
-    values: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    values: Mapping[str, str] = msgspec.field(default_factory=dict)
     resources: tuple[str, ...] = ()
 
     def get(self, name: str) -> str | None:

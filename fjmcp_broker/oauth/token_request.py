@@ -7,7 +7,7 @@ from base64 import b64decode
 from binascii import Error as Base64Error
 from typing import Final
 
-import attrs
+import msgspec
 
 from fjmcp_broker.oauth.authorization import is_our_resource
 from fjmcp_broker.oauth.clients import Client
@@ -15,6 +15,7 @@ from fjmcp_broker.oauth.errors import OAuthError, invalid_request
 from fjmcp_broker.oauth.parameters import Parameters, decode_component
 from fjmcp_broker.oauth.tokens import digest_matches
 from fjmcp_broker.oauth.vocabulary import ErrorCode, GrantType, Scope
+from fjmcp_broker.secret import Confidential
 
 # RFC 6749 section 3.3: scope-token = 1*( %x21 / %x23-5B / %x5D-7E )
 _SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+(?: +[\x21\x23-\x5b\x5d-\x7e]+)*")
@@ -22,8 +23,7 @@ _BASIC: Final = re.compile(rb"(?i:basic) +([A-Za-z0-9+/]+=*)")
 _KNOWN_SCOPES: Final = frozenset(Scope)
 
 
-@attrs.frozen
-class ClientCredentials:
+class ClientCredentials(Confidential, msgspec.Struct, frozen=True):
     """
     Who a request says it comes from.
 
@@ -32,11 +32,10 @@ class ClientCredentials:
     """
 
     client_id: str
-    secret: str | None = attrs.field(default=None, repr=False)
+    secret: str | None = None
 
 
-@attrs.frozen
-class CodeRequest:
+class CodeRequest(Confidential, msgspec.Struct, frozen=True):
     """
     An access token request with an authorization code (RFC 6749 section 4.1.3).
 
@@ -45,13 +44,12 @@ class CodeRequest:
     @ivar redirect_uri: to be compared when it is there.
     """
 
-    code: str = attrs.field(repr=False)
-    verifier: str = attrs.field(repr=False)
+    code: str
+    verifier: str
     redirect_uri: str | None = None
 
 
-@attrs.frozen
-class RefreshRequest:
+class RefreshRequest(Confidential, msgspec.Struct, frozen=True):
     """
     A request to refresh (RFC 6749 section 6).
 
@@ -59,7 +57,7 @@ class RefreshRequest:
     @ivar scope: the known scopes asked for, or C{None}: all that was granted.
     """
 
-    refresh_token: str = attrs.field(repr=False)
+    refresh_token: str
     scope: frozenset[Scope] | None = None
 
 

@@ -14,7 +14,9 @@ from hmac import compare_digest
 from hmac import digest as hmac_digest
 from typing import Final
 
-import attrs
+import msgspec
+
+from fjmcp_broker.secret import Confidential
 
 CODE_PREFIX: Final = "fjmcp_code_"
 ACCESS_PREFIX: Final = "fjmcp_at_"
@@ -85,8 +87,7 @@ def digest_matches(text: str, expected: bytes) -> bool:
     return compare_digest(digest(text), expected)
 
 
-@attrs.frozen
-class Successor:
+class Successor(Confidential, msgspec.Struct, frozen=True):
     """
     The pair of tokens that follows a refresh token.
 
@@ -94,8 +95,8 @@ class Successor:
     @ivar refresh_token: text of the refresh token.
     """
 
-    access_token: str = attrs.field(repr=False)
-    refresh_token: str = attrs.field(repr=False)
+    access_token: str
+    refresh_token: str
 
 
 def derive_successor(presented: str, key: bytes, access_number: int) -> Successor:

@@ -3,7 +3,8 @@
 import json
 from collections.abc import Callable, Mapping
 
-import attrs
+import msgspec
+from msgspec.structs import replace
 
 from fjmcp_broker.mcp.messages import NULL, Request, Response, encode_request, parse
 from fjmcp_broker.oauth.vocabulary import Policy
@@ -13,8 +14,7 @@ MAXIMUM_SUBSCRIPTIONS = 1000
 """A client may ask for more, but a new child is not told of those."""
 
 
-@attrs.frozen
-class Identity:
+class Identity(msgspec.Struct, frozen=True):
     """
     Whose a session is.
 
@@ -30,8 +30,7 @@ class Identity:
     policy: Policy
 
 
-@attrs.frozen
-class Told:
+class Told(msgspec.Struct, frozen=True):
     """
     What each new child of a session is told.
 
@@ -67,14 +66,14 @@ class Told:
         """
         if request.method == "logging/setLevel":
             level = _text(request, "level")
-            return self if level is None else attrs.evolve(self, log_level=level)
+            return self if level is None else replace(self, log_level=level)
         uri = _text(request, "uri")
         others = tuple(known for known in self.subscriptions if known != uri)
         if request.method == "resources/subscribe" and uri is not None:
             if len(others) < MAXIMUM_SUBSCRIPTIONS:
-                return attrs.evolve(self, subscriptions=(*others, uri))
+                return replace(self, subscriptions=(*others, uri))
         elif request.method == "resources/unsubscribe":
-            return attrs.evolve(self, subscriptions=others)
+            return replace(self, subscriptions=others)
         return self
 
     def repeat(self, ask: Callable[[str, Mapping[str, object]], object]) -> None:

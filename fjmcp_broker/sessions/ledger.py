@@ -10,14 +10,13 @@ written behind the answer.
 
 from collections.abc import Collection, Mapping
 
-import attrs
+import msgspec
 from zope.interface import Interface
 
 from fjmcp_broker.sessions.handshake import Identity, Told
 
 
-@attrs.frozen
-class StoredSession:
+class StoredSession(msgspec.Struct, frozen=True):
     """
     A session as its row has it.
 

@@ -13,7 +13,6 @@ from functools import partial
 from hashlib import sha256
 from typing import Any, Final, TypeVar
 
-import attrs
 import msgspec
 
 from fjmcp_broker.mcp.messages import Request, encode_notification
@@ -57,14 +56,10 @@ class _Text(msgspec.Struct):
     untold: list[str] = []
 
 
-def _note(sight: "Sight", attribute: "attrs.Attribute[Any]", value: _T) -> _T:
-    if attribute.name in ("capabilities", "lists", "untold"):
-        sight.on_change(sight)
-    return value
+_KEPT: Final = ("capabilities", "lists", "untold")
 
 
-@attrs.define(on_setattr=_note)
-class Sight:
+class Sight(msgspec.Struct, weakref=True):
     """
     What one client has seen.
 
@@ -80,10 +75,16 @@ class Sight:
     """
 
     capabilities: dict[str, bytes] | None = None
-    lists: dict[str, bytes] = attrs.Factory(dict)
-    untold: list[bytes] = attrs.Factory(list)
-    backoff: Backoff = attrs.Factory(Backoff)
+    lists: dict[str, bytes] = msgspec.field(default_factory=dict)
+    untold: list[bytes] = msgspec.field(default_factory=list)
+    backoff: Backoff = msgspec.field(default_factory=Backoff)
     on_change: "Callable[[Sight], None]" = _nothing
+
+    # Of the one who keeps it: any value of any attribute.
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _KEPT:
+            self.on_change(self)
+        super().__setattr__(name, value)
 
     @classmethod
     def restored(cls, text: str) -> "Sight":

@@ -3,7 +3,7 @@ What is written down about sessions behind the answers to their clients, and tri
 again for as long as the store cannot be written.
 """
 
-import attrs
+from msgspec.structs import replace
 
 from fjmcp_broker.logs import background
 from fjmcp_broker.sessions.handshake import Told
@@ -51,7 +51,7 @@ class Notes:
         @return: the same with what is not written yet.
         """
         told = self._told.get(digest)
-        return stored if told is None else attrs.evolve(stored, told=told)
+        return stored if told is None else replace(stored, told=told)
 
     def forget(self, digest: bytes) -> None:
         """

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from hashlib import sha256
 from typing import Final
 
-import attrs
+import msgspec
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
@@ -53,8 +53,7 @@ from fjmcp_broker.upstream.interfaces import IUpstreamTokens
 SESSION_ID_BYTES: Final = 32
 
 
-@attrs.frozen
-class Opened:
+class Opened(msgspec.Struct, frozen=True):
     """
     What came of C{initialize}.
 

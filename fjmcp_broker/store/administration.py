@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sqlite3 import Connection
 from typing import Any, Final
 
-import attrs
+import msgspec
 
 from . import upstream_tokens
 from .audit import client_name
@@ -22,8 +22,7 @@ Row = dict[str, Any]
 """As it goes out, JSON values only."""
 
 
-@attrs.frozen
-class Page:
+class Page(msgspec.Struct, frozen=True):
     """
     A piece of a list.
 
@@ -35,8 +34,7 @@ class Page:
     after: Any = None
 
 
-@attrs.frozen
-class Choice:
+class Choice(msgspec.Struct, frozen=True):
     """
     Which grants: those that are of all that are named.
 

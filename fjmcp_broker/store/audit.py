@@ -11,7 +11,7 @@ from itertools import chain, groupby
 from sqlite3 import Connection
 from typing import Any, Final
 
-import attrs
+import msgspec
 
 _COLUMNS: Final = (
     "at",
@@ -102,8 +102,7 @@ class Kind(StrEnum):
     EVENTS_LOST = "events_lost"
 
 
-@attrs.frozen(kw_only=True)
-class AuditEvent:
+class AuditEvent(msgspec.Struct, frozen=True, kw_only=True):
     """
     One event.
 
@@ -132,8 +131,7 @@ class AuditEvent:
     actor: str | None = None
 
 
-@attrs.frozen(kw_only=True)
-class ShownEvent:
+class ShownEvent(msgspec.Struct, frozen=True, kw_only=True):
     """
     An event as it is shown.
 

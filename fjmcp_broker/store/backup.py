@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-import attrs
+import msgspec
 
 from . import migrations
 from .errors import StoreError, StoreRefused
@@ -29,8 +29,7 @@ _STAMP: Final = "%Y%m%dT%H%M%SZ"
 _STAMP_PATTERN: Final = "[0-9]{8}T[0-9]{6}Z"
 
 
-@attrs.frozen
-class Contents:
+class Contents(msgspec.Struct, frozen=True):
     """
     What is in a copy.
 

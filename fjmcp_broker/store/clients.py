@@ -3,14 +3,13 @@
 from sqlite3 import Connection
 from typing import Any
 
-import attrs
+import msgspec
 
 from fjmcp_broker.oauth.clients import Client
 from fjmcp_broker.oauth.redirect_uris import find_registered
 
 
-@attrs.frozen
-class StoredClient:
+class StoredClient(msgspec.Struct, frozen=True):
     """
     A client with what only the store knows of it.
 

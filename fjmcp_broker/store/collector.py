@@ -5,7 +5,7 @@ The collector: removes what nobody can ask for any more.
 from sqlite3 import Connection
 from typing import Final
 
-import attrs
+import msgspec
 
 from . import audit
 from .bearer_check import erase_spent_keys
@@ -32,8 +32,7 @@ UPSTREAM_SET_KEPT_SECONDS: Final = 3600
 EXPIRED: Final = "expired"
 
 
-@attrs.frozen
-class Collected:
+class Collected(msgspec.Struct, frozen=True):
     """
     What one run did.
 

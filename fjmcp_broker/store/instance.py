@@ -2,17 +2,13 @@
 
 from sqlite3 import Connection
 
-import attrs
+import msgspec
+from msgspec.structs import force_setattr
 
 from .errors import StoreRefused
 
 
-def _without_slash(url: str) -> str:
-    return url.rstrip("/")
-
-
-@attrs.frozen
-class Instance:
+class Instance(msgspec.Struct, frozen=True):
     """
     What user numbers and tokens are good for.
 
@@ -20,8 +16,12 @@ class Instance:
     @ivar oauth_client_id: of the broker's application there.
     """
 
-    forgejo_url: str = attrs.field(converter=_without_slash)
+    forgejo_url: str
     oauth_client_id: str
+
+    def __post_init__(self) -> None:
+        url = self.forgejo_url.rstrip("/")
+        force_setattr(self, "forgejo_url", url)
 
 
 def check(connection: Connection, instance: Instance) -> None:

@@ -20,7 +20,7 @@ from hashlib import sha256
 from importlib import resources
 from typing import Final
 
-import attrs
+import msgspec
 
 from .connection import transaction
 from .errors import StoreRefused
@@ -36,8 +36,7 @@ CREATE TABLE schema_migrations (
 _USABLE: Final = re.compile(r"^-- Usable from schema ([0-9]+) on\.$", re.MULTILINE)
 
 
-@attrs.frozen
-class Migration:
+class Migration(msgspec.Struct, frozen=True):
     """
     One step of the schema.
 

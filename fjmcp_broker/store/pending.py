@@ -6,7 +6,8 @@ answered, and a while longer, so that the same answer does not count again.
 from sqlite3 import Connection
 from typing import Any, Final
 
-import attrs
+import msgspec
+from msgspec.structs import replace
 
 from fjmcp_broker.oauth.authorization import AuthorizationRequest
 from fjmcp_broker.oauth.vocabulary import Policy
@@ -32,8 +33,7 @@ _DECIDE_AGAIN: Final = (
 )
 
 
-@attrs.frozen
-class PendingAuthorization:
+class PendingAuthorization(msgspec.Struct, frozen=True):
     """
     A validated authorization request and how far its sign-in has come.
 
@@ -128,8 +128,8 @@ def decide(connection: Connection, decided: PendingAuthorization, now: int) -> b
     if decided.expires_at <= now:
         return False
     if decided.returned_at is not None:
-        without = attrs.evolve(decided.request, state=None)
-        decided = attrs.evolve(decided, request=without)
+        without = replace(decided.request, state=None)
+        decided = replace(decided, request=without)
     changed = connection.execute(_INSERT + _DECIDE_AGAIN, _values(decided))
     return changed.rowcount == 1
 

@@ -10,13 +10,12 @@ from collections.abc import Iterator
 from itertools import islice
 from sqlite3 import Connection
 
-import attrs
+import msgspec
 
 from .sealing import KEY_ID_BYTES, Sealer, row_name
 
 
-@attrs.frozen
-class SealedColumn:
+class SealedColumn(msgspec.Struct, frozen=True):
     """
     Where sealed values are.
 

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-import attrs
+import msgspec
 
 from fjmcp_broker.secret import Secret
 
@@ -33,8 +33,7 @@ _COMPANIONS: Final = ("-wal", "-shm")
 _HAS_AUDIT: Final = "SELECT 1 FROM sqlite_schema WHERE name = 'audit_events'"
 
 
-@attrs.frozen
-class Restored:
+class Restored(msgspec.Struct, frozen=True):
     """
     What a restore did.
 
@@ -52,8 +51,7 @@ class Restored:
     aside: str | None
 
 
-@attrs.frozen
-class Expected:
+class Expected(msgspec.Struct, frozen=True):
     """
     What the configuration says about a store.
 

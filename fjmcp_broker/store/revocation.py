@@ -5,7 +5,7 @@ Ending grants and single tokens, with what belongs to it, in one transaction.
 from sqlite3 import Connection
 from typing import Final
 
-import attrs
+import msgspec
 
 from fjmcp_broker.oauth.errors import OAuthError, invalid_grant
 from fjmcp_broker.oauth.grants import Grant
@@ -19,8 +19,7 @@ from .bearer_check import erase_spent_keys
 REVOKED_BY_CLIENT: Final = "revoked_by_client"
 
 
-@attrs.frozen
-class Refused:
+class Refused(msgspec.Struct, frozen=True):
     """
     A refusal to be sent to the client. It is returned, not raised: raising would
     roll back, and what a refusal revokes has to be committed with it.
@@ -37,8 +36,7 @@ class Refused:
     grant_id: str | None = None
 
 
-@attrs.frozen
-class Revoked:
+class Revoked(msgspec.Struct, frozen=True):
     """
     A revocation was accepted.
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from sqlite3 import Connection
 from typing import Final
 
-import attrs
+import msgspec
 
 from fjmcp_broker.key_text import KEY_BYTES
 from fjmcp_broker.secret import Secret
@@ -26,8 +26,7 @@ from .sealing import Sealer, key_id
 BATCH: Final = 500
 
 
-@attrs.frozen
-class Rotated:
+class Rotated(msgspec.Struct, frozen=True):
     """
     What came of it.
 

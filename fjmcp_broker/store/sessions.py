@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from sqlite3 import Connection
 from typing import Any, Final
 
-import attrs
+import msgspec
 
 from .sealing import row_name
 
@@ -15,8 +15,7 @@ _COLUMNS: Final = (
 )
 
 
-@attrs.frozen
-class SessionRecord:
+class SessionRecord(msgspec.Struct, frozen=True):
     """
     A session as the store keeps it.
 

@@ -5,7 +5,7 @@ one transaction each.
 
 from sqlite3 import Connection
 
-import attrs
+import msgspec
 
 from fjmcp_broker.oauth.errors import invalid_grant
 from fjmcp_broker.oauth.grants import (
@@ -36,6 +36,7 @@ from fjmcp_broker.oauth.tokens import (
     digest,
     new_token,
 )
+from fjmcp_broker.secret import Confidential
 
 from . import clients, grants, tokens, upstream_tokens
 from .bearer_check import erase_spent_keys
@@ -43,8 +44,7 @@ from .revocation import Refused, check_client, end_grant, grant_of
 from .sealing import Sealer
 
 
-@attrs.frozen
-class TokenAnswer:
+class TokenAnswer(Confidential, msgspec.Struct, frozen=True):
     """
     Tokens to be sent to the client.
 
@@ -57,8 +57,8 @@ class TokenAnswer:
     """
 
     grant_id: str
-    access_token: str = attrs.field(repr=False)
-    refresh_token: str = attrs.field(repr=False)
+    access_token: str
+    refresh_token: str
     expires_in: int
     scope: tuple[str, ...]
     what: str

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from sqlite3 import Connection
 from typing import Any, Final
 
-import attrs
+import msgspec
 
 from fjmcp_broker.trace.attempts import (
     Attempt,
@@ -22,8 +22,7 @@ _COLUMNS: Final = (
 )
 
 
-@attrs.frozen
-class ShownAttempt:
+class ShownAttempt(msgspec.Struct, frozen=True):
     """
     An attempt as it is shown.
 

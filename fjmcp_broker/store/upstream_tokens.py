@@ -5,7 +5,7 @@ from hashlib import sha256
 from sqlite3 import Connection
 from typing import Any, Final, Literal
 
-import attrs
+import msgspec
 
 from fjmcp_broker.secret import Secret
 
@@ -40,8 +40,7 @@ _NOT_OLDER: Final = (
 )
 
 
-@attrs.frozen
-class UpstreamSet:
+class UpstreamSet(msgspec.Struct, frozen=True):
     """
     A user's tokens towards Forgejo.
 

@@ -3,11 +3,10 @@
 from sqlite3 import Connection
 from typing import Any
 
-import attrs
+import msgspec
 
 
-@attrs.frozen
-class User:
+class User(msgspec.Struct, frozen=True):
     """
     A user as Forgejo named them last.
 

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from enum import StrEnum, unique
 from typing import Any, Final
 
-import attrs
+import msgspec
+from msgspec.structs import force_setattr, replace
 
 from fjmcp_broker.logs import redact
 
@@ -56,8 +57,7 @@ def harmless(text: str) -> str:
     return redact(printable)
 
 
-@attrs.frozen
-class Step:
+class Step(msgspec.Struct, frozen=True):
     """
     One step.
 
@@ -72,9 +72,12 @@ class Step:
     at: int
     name: StepName
     outcome: str
-    detail: str = attrs.field(default="", converter=harmless)
+    detail: str = ""
     milliseconds: int = 0
     network: str = UNKNOWN_NETWORK
+
+    def __post_init__(self) -> None:
+        force_setattr(self, "detail", harmless(self.detail))
 
     @property
     def is_ok(self) -> bool:
@@ -84,8 +87,7 @@ class Step:
         return self.outcome == OK
 
 
-@attrs.frozen
-class Sighting:
+class Sighting(msgspec.Struct, frozen=True):
     """
     A request without a valid token from the same network, possibly of the same client.
 
@@ -97,8 +99,7 @@ class Sighting:
     what: str
 
 
-@attrs.frozen(kw_only=True)
-class Attempt:
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """
     One attempt.
 
@@ -132,7 +133,7 @@ class Attempt:
             newest stay.
         """
         steps = (*self.steps[: MAXIMUM_STEPS - 1], step)
-        return attrs.evolve(self, steps=steps, updated_at=step.at)
+        return replace(self, steps=steps, updated_at=step.at)
 
     def with_related(self, seen: Sequence[Sighting]) -> "Attempt":
         """
@@ -140,7 +141,7 @@ class Attempt:
         @return: the attempt with the newest of all.
         """
         related = (*self.related, *seen)[-MAXIMUM_RELATED:]
-        return attrs.evolve(self, related=related)
+        return replace(self, related=related)
 
     def last(self, name: StepName) -> Step | None:
         """

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any, Final
 
-import attrs
+import msgspec
+from msgspec.structs import replace
 
 from .attempts import OK, Attempt, Sighting, Step, StepName
 
@@ -39,8 +40,7 @@ MAXIMUM_KEYS: Final = 20
 _TRACE_ID_BYTES: Final = 5
 
 
-@attrs.frozen
-class Changes:
+class Changes(msgspec.Struct, frozen=True):
     """
     What the store does not know yet.
 
@@ -161,7 +161,7 @@ class Book:
         attempt = self._attempts.get(trace_id)
         if attempt is None:
             return
-        attempt = attrs.evolve(attempt, **facts).with_step(step)
+        attempt = replace(attempt, **facts).with_step(step)
         self._attempts[trace_id] = attempt
         self._changed.add(trace_id)
         self._watch(attempt)

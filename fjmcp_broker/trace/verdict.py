@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from enum import StrEnum, unique
 from typing import Final
 
-import attrs
+import msgspec
 
 from .attempts import Attempt, Step, StepName
 
@@ -34,8 +34,7 @@ class Status(StrEnum):
     GOING_ON = "going on"
 
 
-@attrs.frozen
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """
     What became of an attempt.
 

@@ -9,10 +9,9 @@ from binascii import Error as Base64Error
 from collections.abc import Callable
 from typing import Annotated, Final, TypeVar
 
-import attrs
 import msgspec
 
-from fjmcp_broker.secret import Secret
+from fjmcp_broker.secret import Confidential, Secret
 
 from .errors import (
     DEFAULT_RETRY_AFTER_SECONDS,
@@ -41,7 +40,7 @@ _Count = Annotated[int, msgspec.Meta(ge=0, le=_MAXIMUM_INTEGER)]
 _Text = Annotated[str, msgspec.Meta(max_length=1024)]
 
 
-class _TokenBody(msgspec.Struct):
+class _TokenBody(Confidential, msgspec.Struct):
     access_token: _Token
     refresh_token: _Token
     expires_in: Annotated[int, msgspec.Meta(ge=1)]
@@ -82,8 +81,7 @@ class _ErrorBody(msgspec.Struct):
     error_description: str | None = None
 
 
-@attrs.frozen
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """
     An HTTP answer as far as it matters here.
 
@@ -209,8 +207,7 @@ def unavailable(answer: Answer) -> UpstreamUnavailable:
     )
 
 
-@attrs.frozen
-class _Rule:
+class _Rule(msgspec.Struct, frozen=True):
     """
     An error code, a part of its description (empty: any), and what it means.
     """

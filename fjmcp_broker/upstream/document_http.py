@@ -14,7 +14,7 @@ from contextlib import closing
 from ipaddress import ip_address
 from typing import Any, Final, NoReturn, Protocol
 
-import attrs
+import msgspec
 from OpenSSL.SSL import Error as TLSError
 from service_identity import VerificationError
 from twisted.internet.defer import CancelledError, Deferred
@@ -94,8 +94,7 @@ class DocumentLimitError(DocumentError):
         )
 
 
-@attrs.frozen
-class FetchedBody:
+class FetchedBody(msgspec.Struct, frozen=True):
     """
     A response that may hold a document.
 

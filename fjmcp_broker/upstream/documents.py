@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from enum import StrEnum, unique
 from typing import Final, Protocol
 
-import attrs
+import msgspec
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
@@ -36,8 +36,7 @@ MAXIMUM_BUCKETS: Final = 1000
 FETCHES_AT_ONCE: Final = 16
 
 
-@attrs.frozen
-class FetchedDocument:
+class FetchedDocument(msgspec.Struct, frozen=True):
     """
     A document, read.
 

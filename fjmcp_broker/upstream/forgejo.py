@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, NoReturn
 from urllib.parse import urlencode
 
-import attrs
+import msgspec
 from OpenSSL.SSL import Error as TLSError
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred
@@ -33,8 +33,7 @@ the exchanges in flight have ended, so this bounds that wait too.
 """
 
 
-@attrs.frozen
-class ForgejoSettings:
+class ForgejoSettings(msgspec.Struct, frozen=True):
     """
     Which Forgejo, and who we are to it.
 
@@ -55,11 +54,12 @@ class ForgejoSettings:
     scopes: tuple[str, ...]
     public_url: str
     internal_url: str | None = None
-    token_timeout_seconds: float = attrs.field(
-        default=MAXIMUM_TOKEN_TIMEOUT_SECONDS,
-        validator=attrs.validators.le(MAXIMUM_TOKEN_TIMEOUT_SECONDS),
-    )
+    token_timeout_seconds: float = MAXIMUM_TOKEN_TIMEOUT_SECONDS
     call_timeout_seconds: float = 10.0
+
+    def __post_init__(self) -> None:
+        if self.token_timeout_seconds > MAXIMUM_TOKEN_TIMEOUT_SECONDS:
+            raise ValueError("token_timeout_seconds is too long")
 
     @property
     def redirect_uri(self) -> str:

@@ -11,7 +11,7 @@ from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from typing import Any, Final, cast
 
-import attrs
+import msgspec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import load_pem_x509_certificates
 from treq.client import HTTPClient
@@ -50,8 +50,7 @@ _CLOSE_SECONDS: Final = 1.0
 _CONNECTIONS_PER_HOST: Final = 8
 
 
-@attrs.frozen
-class UpstreamHttp:
+class UpstreamHttp(msgspec.Struct, frozen=True):
     """
     The HTTP client towards Forgejo, and what has to be closed with it.
 

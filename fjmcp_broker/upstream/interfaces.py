@@ -12,14 +12,13 @@ from collections.abc import Callable
 from sqlite3 import Connection
 from typing import TypeAlias
 
-import attrs
+import msgspec
 from zope.interface import Interface
 
 from fjmcp_broker.secret import Secret
 
 
-@attrs.frozen
-class TokenAnswer:
+class TokenAnswer(msgspec.Struct, frozen=True):
     """
     A success of Forgejo's token endpoint.
 
@@ -43,8 +42,7 @@ class TokenAnswer:
     counter: int | None = None
 
 
-@attrs.frozen
-class UserInfo:
+class UserInfo(msgspec.Struct, frozen=True):
     """
     Who an access token belongs to, as Forgejo says.
 
@@ -61,8 +59,7 @@ class UserInfo:
     groups: tuple[str, ...] = ()
 
 
-@attrs.frozen
-class Introspection:
+class Introspection(msgspec.Struct, frozen=True):
     """
     Forgejo's word on a token (RFC 7662).
 
@@ -82,8 +79,7 @@ class Introspection:
 Release: TypeAlias = Callable[[Connection], None]
 
 
-@attrs.frozen
-class SignedInUser:
+class SignedInUser(msgspec.Struct, frozen=True):
     """
     Who has just come back from Forgejo and may go on; the user's token set is
     committed, and this is to be, with what the sign-in is for, by L{note_user
@@ -104,8 +100,7 @@ class SignedInUser:
     release: Release | None = None
 
 
-@attrs.frozen
-class UpstreamAccessToken:
+class UpstreamAccessToken(msgspec.Struct, frozen=True):
     """
     A user's access token towards Forgejo.
 

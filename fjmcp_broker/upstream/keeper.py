@@ -10,7 +10,8 @@ from collections.abc import Callable
 from sqlite3 import Connection
 from typing import Final
 
-import attrs
+import msgspec
+from msgspec.structs import replace
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -33,8 +34,7 @@ _NOBODY: Final = -1
 """A user number that Forgejo never gives."""
 
 
-@attrs.define(eq=False)
-class _Keeping:
+class _Keeping(msgspec.Struct, eq=False):
     """
     One set on its way into the store.
 
@@ -317,7 +317,7 @@ class Keeper:
         if keeping.is_refreshed and state is None:
             return False
         if self._is_guarded:
-            new = attrs.evolve(new, state=state or "needs_sign_in")
+            new = replace(new, state=state or "needs_sign_in")
         if keeping.is_later:
             upstream_tokens.save(connection, self._sealer, new)
             return True

@@ -5,11 +5,10 @@ Token sets whose user is not known yet, sealed into their pending authorization.
 from sqlite3 import Connection
 from typing import Final
 
-import attrs
 import msgspec
 from twisted.logger import Logger
 
-from fjmcp_broker.secret import Secret
+from fjmcp_broker.secret import Confidential, Secret
 from fjmcp_broker.store import pending
 from fjmcp_broker.store.database import Database
 from fjmcp_broker.store.errors import SealError, StoreUnavailable
@@ -19,8 +18,7 @@ from fjmcp_broker.store.upstream_tokens import UpstreamSet
 from .interfaces import TokenAnswer
 
 
-@attrs.frozen
-class HomelessTokens:
+class HomelessTokens(msgspec.Struct, frozen=True):
     """
     What a token endpoint answered, less what an id_token would have told.
 
@@ -69,7 +67,7 @@ class HomelessTokens:
         )
 
 
-class _Stored(msgspec.Struct):
+class _Stored(Confidential, msgspec.Struct):
     """
     The form under the seal.
     """

@@ -10,7 +10,7 @@ closed browser tab nor the end of this process loses either.
 
 from sqlite3 import Connection
 
-import attrs
+import msgspec
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
@@ -35,8 +35,7 @@ from .parking import HomelessTokens, Parking
 from .tasks import Task, Tasks
 
 
-@attrs.frozen
-class _Kept:
+class _Kept(msgspec.Struct, frozen=True):
     """
     A token set that is committed under its user.
 
@@ -49,8 +48,7 @@ class _Kept:
     asked_at: int
 
 
-@attrs.define(eq=False)
-class _Homeless:
+class _Homeless(msgspec.Struct, eq=False):
     """
     A token set whose user is not known yet.
 

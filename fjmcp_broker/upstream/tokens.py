@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 from weakref import WeakValueDictionary
 
-import attrs
+import msgspec
 from twisted.internet.defer import Deferred, DeferredSemaphore, gatherResults
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -45,8 +45,7 @@ _ROUNDS: Final = 4
 _REFRESHES_AT_ONCE: Final = 8
 
 
-@attrs.frozen
-class _Refreshed:
+class _Refreshed(msgspec.Struct, frozen=True):
     """
     How a refresh ended: with the newest set, or with one to look at again.
     """

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from secrets import token_hex
 from typing import Final, cast
 
-import attrs
+import msgspec
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -55,8 +55,7 @@ _SECURITY_HEADERS: Final = (
 )
 
 
-@attrs.frozen
-class Route:
+class Route(msgspec.Struct, frozen=True):
     """
     One method of one path.
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Final
 
-import attrs
+import msgspec
 from twisted.web.iweb import IRequest
 
 from fjmcp_broker.errors import BrokerError
@@ -26,8 +26,7 @@ class NotFound(BrokerError):  # noqa: N818 - it says what happened
     """
 
 
-@attrs.frozen
-class ErrorAnswer:
+class ErrorAnswer(msgspec.Struct, frozen=True):
     """
     An error as it goes out, for the JSON body and for a page alike.
 
@@ -41,7 +40,7 @@ class ErrorAnswer:
     status: int
     code: str
     description: str
-    headers: Mapping[str, str] = attrs.field(factory=dict)
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
     incident: str | None = None
 
     @classmethod

@@ -9,7 +9,7 @@ the same, byte by byte, but for the digits of its C{Content-Length}.
 import re
 from typing import Any, Final
 
-import attrs
+import msgspec
 from twisted.web.http import Request
 
 REMEMBERED_BYTES: Final = 8192
@@ -27,8 +27,7 @@ _DIFFERENT: Final = frozenset((b"Cookie", b"Expect", b"Transfer-Encoding"))
 """With one of these Twisted does more than to remember it."""
 
 
-@attrs.define(eq=False)
-class Head:
+class Head(msgspec.Struct, eq=False):
     """
     A head, whatever its length says.
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from enum import StrEnum, unique
 from typing import Final, Protocol
 
-import attrs
+from msgspec.structs import replace
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.logger import Logger
@@ -247,7 +247,7 @@ class RateLimiter:
         @return: the same, those with a limit behind it.
         """
         return tuple(
-            attrs.evolve(route, handler=self._guarded(route, _CLASSIFIED[route.path]))
+            replace(route, handler=self._guarded(route, _CLASSIFIED[route.path]))
             if route.path in _CLASSIFIED
             else route
             for route in routes

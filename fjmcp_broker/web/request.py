@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from io import BytesIO
 from typing import Any
 
-import attrs
+import msgspec
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
@@ -27,8 +27,7 @@ from fjmcp_broker.web.quick_request import QuickRequest
 from fjmcp_broker.web.whole import server_name
 
 
-@attrs.frozen
-class Refusal:
+class Refusal(msgspec.Struct, frozen=True):
     """
     A complete answer that needs nothing of the body.
 

@@ -7,7 +7,7 @@ The endpoints say what they know on the way; the wrapper around them says the re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final
 
-import attrs
+from msgspec.structs import replace
 from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IRequest
@@ -253,7 +253,7 @@ class Tracing:
         @return: the same, those of a sign-in traced.
         """
         return tuple(
-            attrs.evolve(route, handler=self._traced(route, _STEPS[route.path]))
+            replace(route, handler=self._traced(route, _STEPS[route.path]))
             if route.path in _STEPS
             else route
             for route in routes

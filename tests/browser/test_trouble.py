@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
-import attrs
+from msgspec.structs import replace
 from playwright.sync_api import Page, expect
 
 from fjmcp_broker.store.keys import load_or_create_keys
@@ -187,14 +187,14 @@ class TroubleTests(BrowserCase):
         pending_id = page.locator("input[name=pending]").input_value()
         field = page.locator("input[name=request]").input_value()
         asked = carried.open(field, pending_id)
-        older = attrs.evolve(
+        older = replace(
             asked.pending,
             created_at=asked.pending.created_at - 660,
             expires_at=asked.pending.expires_at - 660,
         )
         page.evaluate(
             "value => {document.querySelector('input[name=request]').value = value}",
-            carried.seal(attrs.evolve(asked, pending=older)),
+            carried.seal(replace(asked, pending=older)),
         )
 
     def age_sign_ins(self) -> None:

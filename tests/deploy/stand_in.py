@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import attrs
+from msgspec.structs import asdict
 from twisted.internet import reactor as _reactor
 from twisted.internet.ssl import DefaultOpenSSLContextFactory
 from twisted.web.server import Site
@@ -55,7 +55,7 @@ def main(
         "client_id": application.client_id,
         "client_secret": application.client_secret,
         "alice": forgejo.controls.user("alice").password,
-        "issued": {login: attrs.asdict(issue(login)) for login in logins},
+        "issued": {login: asdict(issue(login)) for login in logins},
     }
     unfinished = directory / "known.new"
     unfinished.write_text(json.dumps(known))

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-import msgspec
+from msgspec.structs import replace
 from twisted.enterprise import adbapi
 from twisted.scripts.twistd import run
 
@@ -122,7 +122,7 @@ def forget_handshakes() -> None:
         self: Any, attachment: Any, initialize: Request, **how: Any
     ) -> Any:
         if attachment._digest in known:
-            initialize = msgspec.structs.replace(initialize, params=b"{}")
+            initialize = replace(initialize, params=b"{}")
         known.add(attachment._digest)
         return await greet(self, attachment, initialize, **how)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import attrs
+from msgspec.structs import replace
 from twisted.internet.threads import deferToThread
 
 from fjmcp_broker.key_text import decode_key
@@ -149,7 +150,7 @@ def restore(
             known = upstream_tokens.find(store, sealer, user_id)
             assert known is not None
             access_token, refresh_token = forgejo.issue(login)
-            fresh = attrs.evolve(
+            fresh = replace(
                 known,
                 access_token=Secret(access_token),
                 refresh_token=Secret(refresh_token),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-import attrs
+from msgspec.structs import astuple
 from twisted.internet.threads import deferToThread
 
 from tests.real.broker_case import BrokerCase
@@ -25,7 +25,7 @@ class UpgradeTests(BrokerCase):
         upstream = Upstream(
             forgejo.stand_in.base_url,
             settings["FORGEJO_OAUTH_CLIENT_ID"],
-            lambda login: attrs.astuple(controls.issue_tokens(login)),
+            lambda login: astuple(controls.issue_tokens(login)),
         )
         key, holders = restore(
             "store-v1", path, f"http://127.0.0.1:{port}", upstream, int(time.time())

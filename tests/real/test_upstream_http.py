@@ -5,11 +5,11 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, cast
 
-import attrs
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
+from msgspec.structs import replace
 from twisted.internet import reactor as installed_reactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
@@ -128,7 +128,7 @@ class HttpTestCase(TestCase):
         """A server with one answer, and a client of it."""
         server = ScriptedServer(answer)
         url = f"http://127.0.0.1:{self.listen(server)}"
-        return server, self.client(attrs.evolve(SETTINGS, url=url, **changes))
+        return server, self.client(replace(SETTINGS, url=url, **changes))
 
 
 class StandInTests(HttpTestCase):
@@ -142,7 +142,7 @@ class StandInTests(HttpTestCase):
         scheme = "https" if how else "http"
         stand_in.base_url = f"{scheme}://127.0.0.1:{port}{path}"
         application = stand_in.add_application(REDIRECT_URI)
-        settings = attrs.evolve(
+        settings = replace(
             SETTINGS,
             url=stand_in.base_url,
             client_id=application.client_id,
@@ -196,7 +196,7 @@ class TroubleTests(HttpTestCase):
         port: Any = reactor.listenTCP(0, Factory(), interface="127.0.0.1")
         url = f"http://127.0.0.1:{port.getHost().port}"
         await port.stopListening()
-        forgejo = self.client(attrs.evolve(SETTINGS, url=url))
+        forgejo = self.client(replace(SETTINGS, url=url))
         self.assertIn("ConnectionRefusedError", await self.unavailable(forgejo))
 
     async def test_silence(self) -> None:
@@ -218,7 +218,7 @@ class TroubleTests(HttpTestCase):
         """TLS does not keep the connection open by waiting for a polite goodbye."""
         authority, options = certificates(Path(self.mktemp()), "127.0.0.1")
         server = ScriptedServer(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
-        settings = attrs.evolve(
+        settings = replace(
             SETTINGS,
             url=f"https://127.0.0.1:{self.listen(server, tls=options)}",
             call_timeout_seconds=1,
@@ -244,7 +244,7 @@ class TroubleTests(HttpTestCase):
         server.is_deaf = True
         url = f"https://127.0.0.1:{self.listen(server, tls=options)}"
         http = build_http(reactor, ca_file=str(authority))
-        forgejo = Forgejo(attrs.evolve(SETTINGS, url=url), http.client, reactor)
+        forgejo = Forgejo(replace(SETTINGS, url=url), http.client, reactor)
         await forgejo.userinfo(Secret("x"))
         await http.close()
         transport: Any = server.connected[0].transport
@@ -309,7 +309,7 @@ class TrustTests(HttpTestCase):
         """Without the file a private certificate is refused, and the text says TLS."""
         _, server = certificates(Path(self.mktemp()), "127.0.0.1")
         port = self.listen(Site(Resource()), tls=server)
-        forgejo = self.client(attrs.evolve(SETTINGS, url=f"https://127.0.0.1:{port}"))
+        forgejo = self.client(replace(SETTINGS, url=f"https://127.0.0.1:{port}"))
         reason = await self.unavailable(forgejo)
         self.assertIn("certificate verify failed", reason)
 
@@ -318,7 +318,7 @@ class TrustTests(HttpTestCase):
         authority, server = certificates(Path(self.mktemp()), "127.0.0.2")
         port = self.listen(Site(Resource()), tls=server)
         forgejo = self.client(
-            attrs.evolve(SETTINGS, url=f"https://127.0.0.1:{port}"),
+            replace(SETTINGS, url=f"https://127.0.0.1:{port}"),
             ca_file=str(authority),
         )
         await self.unavailable(forgejo)
@@ -337,7 +337,7 @@ class ProxyTests(HttpTestCase):
         address = f"http://{password}127.0.0.1:{self.listen(proxy)}"
         scheme = "https" if tls else "http"
         return proxy, self.client(
-            attrs.evolve(SETTINGS, url=f"{scheme}://127.0.0.1:{port}"),
+            replace(SETTINGS, url=f"{scheme}://127.0.0.1:{port}"),
             ca_file=str(authority),
             proxy=address,
         )
@@ -371,7 +371,7 @@ class ProxyTests(HttpTestCase):
         """A proxy that says nothing is given up with the call."""
         server = ScriptedServer(b"")
         forgejo = self.client(
-            attrs.evolve(SETTINGS, url="https://127.0.0.1:9", call_timeout_seconds=0.3),
+            replace(SETTINGS, url="https://127.0.0.1:9", call_timeout_seconds=0.3),
             proxy=f"http://127.0.0.1:{self.listen(server)}",
         )
         self.assertIn("within 0.3 seconds", await self.unavailable(forgejo))
@@ -381,7 +381,7 @@ class ProxyTests(HttpTestCase):
         """The connection timeout covers the proxy's answer too, in pieces or not."""
         server = ScriptedServer(b"HTTP/1.1 200 Conn")
         forgejo = self.client(
-            attrs.evolve(SETTINGS, url="https://127.0.0.1:9"),
+            replace(SETTINGS, url="https://127.0.0.1:9"),
             proxy=f"http://127.0.0.1:{self.listen(server)}",
             connect_timeout_seconds=0.3,
         )

@@ -3,22 +3,22 @@ The controls of the stand-in Forgejo: what an administrator, a user or a bad day
 does to it. Tests call them directly.
 """
 
-import attrs
+import msgspec
 
 from fjmcp_broker.demo.forgejo.core import ForgejoCore
 from fjmcp_broker.demo.forgejo.faults import FaultControls
 from fjmcp_broker.demo.forgejo.state import Application, Grant, User
 from fjmcp_broker.demo.forgejo.tokens import TokenSigner, new_key
+from fjmcp_broker.secret import Confidential
 
 
-@attrs.frozen
-class IssuedTokens:
+class IssuedTokens(Confidential, msgspec.Struct, frozen=True):
     """
     A token set made without the browser's part of a sign-in.
     """
 
-    access_token: str = attrs.field(repr=False)
-    refresh_token: str = attrs.field(repr=False)
+    access_token: str
+    refresh_token: str
 
 
 class Controls(FaultControls):

@@ -4,7 +4,7 @@ What went to the stand-in Forgejo, and what is made to go wrong there.
 
 from typing import Final, cast
 
-import attrs
+import msgspec
 from klein import Response
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime, ITCPTransport
@@ -40,8 +40,7 @@ def endpoint_of(path: str) -> str:
     return ENDPOINTS.get(path.rstrip("/"), "page")
 
 
-@attrs.define
-class RecordedRequest:
+class RecordedRequest(msgspec.Struct):
     """
     One request that arrived.
 
@@ -67,8 +66,7 @@ class RecordedRequest:
         return self.method not in ("GET", "HEAD")
 
 
-@attrs.define(eq=False)
-class Fault:
+class Fault(msgspec.Struct, eq=False):
     """
     Something that happens to matching requests until it is used up or ended.
 
@@ -84,7 +82,7 @@ class Fault:
     seconds: float = 0.0
     is_ended: bool = False
     hits: int = 0
-    _waiting: list[Deferred[None]] = attrs.field(factory=list)
+    _waiting: list[Deferred[None]] = msgspec.field(default_factory=list)
 
     @property
     def waiting(self) -> int:

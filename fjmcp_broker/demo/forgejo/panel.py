@@ -6,8 +6,8 @@ from collections.abc import Callable
 from hmac import compare_digest
 from typing import Any, Final
 
-import attrs
 from klein import Response
+from msgspec.structs import asdict
 
 from fjmcp_broker.demo.forgejo.controls import Controls
 from fjmcp_broker.demo.forgejo.faults import Fault
@@ -69,7 +69,7 @@ class Panel:
         """
         name = path.removeprefix(PREFIX).partition("/")[2]
         if method == "GET" and name == "requests":
-            return json_answer([attrs.asdict(each) for each in self._controls.requests])
+            return json_answer([asdict(each) for each in self._controls.requests])
         if method != "POST" or name not in ACTIONS:
             return json_answer({"message": "no such control"}, 404)
         control: Callable[..., object] = getattr(self._controls, name)

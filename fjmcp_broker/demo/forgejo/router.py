@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any, Final
 
-import attrs
+import msgspec
 from klein import Response
 
 from fjmcp_broker.demo.forgejo.core import ForgejoCore
@@ -37,8 +37,7 @@ class ApiError(Exception):
         self.message = message
 
 
-@attrs.frozen
-class ApiCall:
+class ApiCall(msgspec.Struct, frozen=True):
     """
     One request for the API, its token already checked.
 
@@ -114,7 +113,7 @@ class ApiCall:
         if start + limit < len(items):
             url = self.core.url(f"{PREFIX}{self.path}?limit={limit}&page={page + 1}")
             headers = dict(answer.headers) | {"Link": f'<{url}>; rel="next"'}
-            return attrs.evolve(answer, headers=headers)
+            return Response(answer.code, headers, answer.body)
         return answer
 
 

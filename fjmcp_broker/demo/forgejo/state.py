@@ -13,11 +13,12 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 from uuid import UUID
 
-import attrs
+import msgspec
+
+from fjmcp_broker.secret import Confidential
 
 
-@attrs.define
-class User:
+class User(Confidential, msgspec.Struct):
     """
     One account of the stand-in.
     """
@@ -26,7 +27,7 @@ class User:
     login: str
     full_name: str
     email: str
-    password: str = attrs.field(repr=False)
+    password: str
     is_active: bool = True
     prohibit_login: bool = False
     groups: tuple[str, ...] = ()
@@ -56,8 +57,7 @@ class User:
         return self.is_active and not self.prohibit_login
 
 
-@attrs.define
-class Application:
+class Application(Confidential, msgspec.Struct):
     """
     One registered OAuth application.
     """
@@ -65,7 +65,7 @@ class Application:
     id: int
     name: str
     client_id: str
-    client_secret: str = attrs.field(repr=False)
+    client_secret: str
     redirect_uris: tuple[str, ...]
     is_confidential: bool = True
 
@@ -98,8 +98,7 @@ def _without_loopback_port(uri: str) -> str:
     return parts._replace(netloc=f"[{host}]" if ":" in host else host).geturl()
 
 
-@attrs.define
-class Grant:
+class Grant(msgspec.Struct):
     """
     A user's consent to one application.
     """
@@ -118,8 +117,7 @@ class Grant:
         return tuple(self.scope.split())
 
 
-@attrs.define
-class Code:
+class Code(msgspec.Struct):
     """
     An authorization code; it never expires, and leaves the state when used.
     """
@@ -143,14 +141,13 @@ class Code:
         return True
 
 
-@attrs.define
-class WebSession:
+class WebSession(msgspec.Struct):
     """
     A browser's session: who is signed in, and the latest authorization request.
     """
 
     user_id: int | None = None
-    values: dict[str, str] = attrs.field(factory=dict)
+    values: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 class ForgejoState:

@@ -13,7 +13,7 @@ from functools import cache
 from hashlib import sha256
 from typing import Final
 
-import attrs
+import msgspec
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -33,8 +33,7 @@ class InvalidTokenError(Exception):
     """
 
 
-@attrs.frozen
-class TokenClaims:
+class TokenClaims(msgspec.Struct, frozen=True):
     """
     What an access or refresh token says.
     """

@@ -6,15 +6,14 @@ from collections import Counter
 from hashlib import sha1
 from typing import Final
 
-import attrs
+import msgspec
 
 from fjmcp_broker.demo.forgejo.state import ForgejoState, User
 
 DEFAULT_BRANCH: Final = "main"
 
 
-@attrs.define
-class Label:
+class Label(msgspec.Struct):
     """
     A label of one repository.
     """
@@ -25,8 +24,7 @@ class Label:
     description: str = ""
 
 
-@attrs.define
-class Comment:
+class Comment(msgspec.Struct):
     """
     A comment on an issue or a pull request.
     """
@@ -37,8 +35,7 @@ class Comment:
     created_at: int
 
 
-@attrs.define
-class Issue:
+class Issue(msgspec.Struct):
     """
     An issue, or a pull request when it has a head branch.
     """
@@ -53,8 +50,8 @@ class Issue:
     head: str = ""
     base: str = ""
     is_merged: bool = False
-    labels: list[Label] = attrs.field(factory=list)
-    comments: list[Comment] = attrs.field(factory=list)
+    labels: list[Label] = msgspec.field(default_factory=list)
+    comments: list[Comment] = msgspec.field(default_factory=list)
 
     @property
     def is_pull(self) -> bool:
@@ -64,8 +61,7 @@ class Issue:
         return bool(self.head)
 
 
-@attrs.define
-class Commit:
+class Commit(msgspec.Struct):
     """
     One change of a branch.
     """
@@ -77,8 +73,7 @@ class Commit:
     created_at: int
 
 
-@attrs.define
-class Repository:
+class Repository(msgspec.Struct):
     """
     A repository; each branch is a mapping of paths to contents.
     """
@@ -89,10 +84,10 @@ class Repository:
     description: str
     is_private: bool
     created_at: int
-    branches: dict[str, dict[str, bytes]] = attrs.field(factory=dict)
-    commits: list[Commit] = attrs.field(factory=list)
-    issues: dict[int, Issue] = attrs.field(factory=dict)
-    labels: list[Label] = attrs.field(factory=list)
+    branches: dict[str, dict[str, bytes]] = msgspec.field(default_factory=dict)
+    commits: list[Commit] = msgspec.field(default_factory=list)
+    issues: dict[int, Issue] = msgspec.field(default_factory=dict)
+    labels: list[Label] = msgspec.field(default_factory=list)
 
     @property
     def full_name(self) -> str:

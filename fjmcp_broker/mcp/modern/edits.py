@@ -6,7 +6,6 @@ stays where it was.
 from collections.abc import Collection, Mapping
 from typing import Final
 
-import attrs
 import msgspec
 
 from fjmcp_broker.mcp import scanner
@@ -15,8 +14,7 @@ _OBJECT: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _UNREADABLE: Final = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 
 
-@attrs.frozen
-class JsonObject:
+class JsonObject(msgspec.Struct, frozen=True):
     """
     A JSON object that is read once and may be edited.
 

@@ -6,7 +6,6 @@ C{subscriptions/listen}: one stream for the notifications that a client chooses
 from collections.abc import Hashable
 from typing import Final, Generic, TypeVar
 
-import attrs
 import msgspec
 
 from fjmcp_broker.mcp.envelope import (
@@ -38,8 +37,7 @@ _LISTS: Final = {
 }
 
 
-@attrs.frozen
-class Filter:
+class Filter(msgspec.Struct, frozen=True):
     """
     Which notifications a client wants.
 
@@ -196,8 +194,7 @@ def tagged_result(result: bytes, id: bytes) -> bytes:
     return found.edited(replaced={"_meta": raw})
 
 
-@attrs.frozen
-class Changed:
+class Changed(msgspec.Struct, frozen=True):
     """
     What has to be said to the child when a stream comes or goes.
 

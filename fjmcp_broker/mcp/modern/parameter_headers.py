@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Final
 
-import attrs
 import msgspec
 
 from fjmcp_broker.errors import BrokerError
@@ -43,8 +42,7 @@ class InvalidAnnotationError(BrokerError):
     """
 
 
-@attrs.frozen
-class HeaderParameter:
+class HeaderParameter(msgspec.Struct, frozen=True):
     """
     One annotated argument.
 

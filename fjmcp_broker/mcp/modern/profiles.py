@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Final
 
-import attrs
 import msgspec
 
 from fjmcp_broker.mcp.envelope import (
@@ -58,8 +57,7 @@ class ChildEra(Enum):
     MODERN = "modern"
 
 
-@attrs.frozen
-class ChildProfile:
+class ChildProfile(msgspec.Struct, frozen=True):
     """
     A kind of child.
 

@@ -6,7 +6,6 @@ child's answer (MCP 2026-07-28, multi round-trip requests).
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
-import attrs
 import msgspec
 
 from fjmcp_broker.mcp.envelope import (
@@ -35,8 +34,7 @@ _GONE: Final = {ELICITATION: ("elicitationId", "task"), SAMPLING: ("task",)}
 _META_GONE: Final = ("io.modelcontextprotocol/related-task", "progressToken")
 
 
-@attrs.frozen
-class Question:
+class Question(msgspec.Struct, frozen=True):
     """
     A request of the child that a client is to answer.
 
@@ -63,8 +61,7 @@ class Question:
         return encode_error(self.request.id, code, message)
 
 
-@attrs.frozen
-class Sorted:
+class Sorted(msgspec.Struct, frozen=True):
     """
     What a retry brought.
 
@@ -90,8 +87,7 @@ def question_of(request: Request, taken: Collection[str] = ()) -> Question:
     return Question(key, request)
 
 
-@attrs.frozen
-class Refusal:
+class Refusal(msgspec.Struct, frozen=True):
     """
     A question that does not reach the client.
 

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Final, Protocol
 
-import attrs
 import msgspec
+from msgspec.structs import asdict
 
 from fjmcp_broker.errors import BrokerError
 from fjmcp_broker.mcp.envelope import Request
@@ -49,8 +49,7 @@ class Sealing(Protocol):
         """
 
 
-@attrs.frozen
-class RequestState:
+class RequestState(msgspec.Struct, frozen=True):
     """
     What a sealed text says.
 
@@ -74,7 +73,7 @@ class RequestState:
         @param sealing: with the store's key.
         @return: url-safe text for the client.
         """
-        plaintext = msgspec.json.encode(attrs.asdict(self))
+        plaintext = msgspec.json.encode(asdict(self))
         raw = sealing.seal(plaintext, row=_row(self.grant))
         return _written(raw)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 from enum import StrEnum, unique
 from typing import Final
 
-import attrs
+import msgspec
 
 from fjmcp_broker.mcp.lifecycle import State
 from fjmcp_broker.sessions.children.roles import Resident
@@ -45,8 +45,7 @@ class Full(StrEnum):
     OF_USER = "of_user"
 
 
-@attrs.frozen
-class Limits:
+class Limits(msgspec.Struct, frozen=True):
     """
     How many sessions there may be.
 

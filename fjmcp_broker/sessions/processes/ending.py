@@ -4,7 +4,7 @@ from enum import Enum
 from signal import SIGKILL
 from typing import Final, Protocol
 
-import attrs
+import msgspec
 
 
 class EndReason(Enum):
@@ -19,8 +19,7 @@ class EndReason(Enum):
     STOPPED = "child_stopped"
 
 
-@attrs.frozen
-class ChildEnd:
+class ChildEnd(msgspec.Struct, frozen=True):
     """
     How a child ended.
 
@@ -93,8 +92,7 @@ NOBODY: Final[ChildObserver] = _Nobody()
 """The owner of a child that is no more."""
 
 
-@attrs.frozen
-class Parting:
+class Parting(msgspec.Struct, frozen=True):
     """
     Why a child has to go.
 

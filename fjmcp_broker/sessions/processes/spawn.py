@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-import attrs
+import msgspec
 from twisted.logger import Logger
 
 from fjmcp_broker.errors import BrokerError
@@ -43,8 +43,7 @@ class ChildSettingsError(BrokerError):
     """
 
 
-@attrs.frozen
-class ChildSettings:
+class ChildSettings(msgspec.Struct, frozen=True):
     """
     What is the same for every child of this daemon.
 
@@ -67,7 +66,7 @@ class ChildSettings:
     forgejo_url: str
     token_env: str = "FORGEJO_ACCESS_TOKEN"  # noqa: S105 - the name of a variable
     url_env: str = "FORGEJO_URL"
-    env: Mapping[str, str] = attrs.field(factory=dict)
+    env: Mapping[str, str] = msgspec.field(default_factory=dict)
     ca_file: str | None = None
     proxy: str | None = None
     start_timeout_seconds: float = 30.0
@@ -75,7 +74,7 @@ class ChildSettings:
     maximum_line_bytes: int = 100 * 1024 * 1024
     maximum_queued_bytes: int = 64 * 1024 * 1024
 
-    def __attrs_post_init__(self) -> None:
+    def __post_init__(self) -> None:
         if not self.command or not self.command[0]:
             raise ChildSettingsError("child.command is empty")
         own = {self.token_env, self.url_env}
@@ -139,8 +138,7 @@ def _works(command: Sequence[str]) -> bool:
     return done.returncode == 0
 
 
-@attrs.frozen
-class Launcher:
+class Launcher(msgspec.Struct, frozen=True):
     """
     The helper program found on this host.
 

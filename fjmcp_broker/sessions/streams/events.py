@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
-import attrs
+import msgspec
 
 from fjmcp_broker.mcp.messages import INTERNAL_ERROR, encode_error
 from fjmcp_broker.mcp.sse import encode_event, event_parts
@@ -17,8 +17,7 @@ EVENT_OVERHEAD_BYTES: Final = 600
 """What an event takes beside its bytes, so that small ones are bounded as well."""
 
 
-@attrs.define(eq=False)
-class Event:
+class Event(msgspec.Struct, eq=False):
     """
     One kept event.
 

@@ -5,7 +5,7 @@ bearer, method, formats.
 
 from typing import Any, Final
 
-from attrs import frozen
+import msgspec
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
@@ -50,8 +50,7 @@ def body_memory(total_bytes: int) -> MemoryBounds:
     )
 
 
-@frozen
-class _Good:
+class _Good(msgspec.Struct, frozen=True):
     """
     What is found out once about a head that comes again: Host and formats are good,
     and nothing is owed to a script of another origin. Whose the token is, and whether

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Final, Protocol
 from weakref import WeakKeyDictionary
 
-import attrs
 import msgspec
 from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.interfaces import IReactorTime
@@ -57,8 +56,7 @@ class ListsTools(Protocol):
         """
 
 
-@attrs.frozen
-class _Known:
+class _Known(msgspec.Struct, frozen=True):
     """
     A list of tools.
 

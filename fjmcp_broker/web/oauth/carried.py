@@ -16,7 +16,8 @@ import json
 from base64 import b64decode
 from typing import Any, Final
 
-import attrs
+import msgspec
+from msgspec.structs import asdict
 
 from fjmcp_broker.oauth.authorization import AuthorizationRequest
 from fjmcp_broker.oauth.clients import Client
@@ -26,8 +27,7 @@ from fjmcp_broker.store.pending import PendingAuthorization
 from fjmcp_broker.store.sealing import Sealer, row_name
 
 
-@attrs.frozen
-class NewDocument:
+class NewDocument(msgspec.Struct, frozen=True):
     """
     A client as its metadata document describes it.
 
@@ -41,8 +41,7 @@ class NewDocument:
     in_place_of: int | None = None
 
 
-@attrs.frozen
-class Asked:
+class Asked(msgspec.Struct, frozen=True):
     """
     What a consent page asks about.
 
@@ -73,7 +72,7 @@ class CarriedRequests:
         """
         pending = asked.pending
         values = {
-            "request": attrs.asdict(pending.request),
+            "request": asdict(pending.request),
             "created_at": pending.created_at,
             "expires_at": pending.expires_at,
             "document": None if asked.document is None else _values(asked.document),

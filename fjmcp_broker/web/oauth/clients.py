@@ -4,7 +4,7 @@ Finding the client that an authorization request names, wherever it is known fro
 
 from sqlite3 import Connection
 
-import attrs
+import msgspec
 from twisted.internet.interfaces import IReactorTime
 
 from fjmcp_broker.oauth.clients import Client
@@ -18,8 +18,7 @@ from fjmcp_broker.upstream.document_http import DocumentError
 from fjmcp_broker.upstream.documents import FetchedDocument, MetadataDocuments
 
 
-@attrs.frozen
-class FoundClient:
+class FoundClient(msgspec.Struct, frozen=True):
     """
     A client that may ask for a sign-in.
 

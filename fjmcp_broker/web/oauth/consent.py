@@ -9,7 +9,7 @@ browser goes to Forgejo with a fresh state that belongs to this cookie.
 from collections.abc import Callable
 from sqlite3 import Connection
 
-import attrs
+from msgspec.structs import replace
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.web.iweb import IRequest
@@ -133,7 +133,7 @@ class ConsentEndpoint:
         now = int(self._clock.seconds())
 
         def cancel(undecided: PendingAuthorization) -> PendingAuthorization:
-            return attrs.evolve(undecided, returned_at=now)
+            return replace(undecided, returned_at=now)
 
         def cancelled(row: PendingAuthorization) -> Outcome:
             error = OAuthError(ErrorCode.ACCESS_DENIED, "the user did not allow it")

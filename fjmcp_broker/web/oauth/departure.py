@@ -5,11 +5,13 @@ The way of an approved browser to Forgejo.
 from collections.abc import Callable
 from typing import Final
 
-import attrs
+import msgspec
+from msgspec.structs import replace
 from twisted.web.iweb import IRequest
 
 from fjmcp_broker.oauth.tokens import code_challenge, digest
 from fjmcp_broker.oauth.vocabulary import Policy
+from fjmcp_broker.secret import Confidential
 from fjmcp_broker.store import pending
 from fjmcp_broker.store.pending import PendingAuthorization
 from fjmcp_broker.store.sealing import Sealer
@@ -22,8 +24,7 @@ FIRST_ATTEMPT: Final = "a"
 SECOND_ATTEMPT: Final = "b"
 
 
-@attrs.frozen
-class Approval:
+class Approval(Confidential, msgspec.Struct, frozen=True):
     """
     What belongs to one visit at Forgejo.
 
@@ -32,9 +33,9 @@ class Approval:
     @ivar verifier: PKCE verifier towards Forgejo.
     """
 
-    state: str = attrs.field(repr=False)
-    cookie: str = attrs.field(repr=False)
-    verifier: str = attrs.field(repr=False)
+    state: str
+    cookie: str
+    verifier: str
 
 
 class Departure:
@@ -80,7 +81,7 @@ class Departure:
         @return: the same, approved.
         """
         row = pending.verifier_row(undecided.pending_id)
-        return attrs.evolve(
+        return replace(
             undecided,
             state_digest=digest(approval.state),
             approval_digest=digest(approval.cookie),

@@ -9,15 +9,16 @@ led before. Only this process remembers; of the code nothing else has the text.
 from collections.abc import Callable
 from typing import Final
 
-import attrs
+import msgspec
 from twisted.internet.interfaces import IReactorTime
+
+from fjmcp_broker.secret import Confidential
 
 MAXIMUM_IDS: Final = 2000
 """Ids of sign-ins that are remembered; beyond, the oldest are forgotten."""
 
 
-@attrs.define
-class Outcome:
+class Outcome(Confidential, msgspec.Struct):
     """
     How a sign-in ended: with a redirect to its client.
 
@@ -30,15 +31,14 @@ class Outcome:
     """
 
     decision: str
-    url: str = attrs.field(repr=False)
+    url: str
     says: str
     code_digest: bytes | None = None
     grant_id: str | None = None
     is_told: bool = False
 
 
-@attrs.define(eq=False)
-class _SignIn:
+class _SignIn(msgspec.Struct, eq=False):
     """
     @ivar pending_ids: the one of its form, and those that it went on under since.
     @ivar until: when its consent form expires.

@@ -13,7 +13,7 @@ from enum import Enum, auto
 from typing import Final
 from urllib.parse import quote, urlsplit
 
-import attrs
+import msgspec
 
 from fjmcp_broker.oauth.redirect_uris import LOOPBACK_HOSTS
 from fjmcp_broker.web.pages.html import Content, Html, element
@@ -31,8 +31,7 @@ class Kind(Enum):
     OTHER = auto()
 
 
-@attrs.frozen
-class HowTo:
+class HowTo(msgspec.Struct, frozen=True):
     """
     What to do in one client.
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 from urllib.parse import urlsplit
 
-import attrs
+import msgspec
 from twisted.web.iweb import IRequest
 
 from fjmcp_broker.oauth.authorization import AuthorizationRequest
@@ -21,6 +21,7 @@ from fjmcp_broker.oauth.redirect_uris import (
     is_website,
 )
 from fjmcp_broker.oauth.vocabulary import CONSENT_PATH, Policy, Scope
+from fjmcp_broker.secret import Confidential
 from fjmcp_broker.web.pages.html import Content, Html, element
 from fjmcp_broker.web.pages.page import answer_page, note, render
 
@@ -66,8 +67,7 @@ def offered_policies(request: AuthorizationRequest) -> tuple[Policy, ...]:
     return (Policy.FULL, Policy.READ_ONLY)
 
 
-@attrs.frozen
-class ConsentForm:
+class ConsentForm(Confidential, msgspec.Struct, frozen=True):
     """
     What the form sends back beside the decision.
 
@@ -78,8 +78,8 @@ class ConsentForm:
     """
 
     pending_id: str
-    token: str = attrs.field(repr=False)
-    carried: str = attrs.field(repr=False)
+    token: str
+    carried: str
 
 
 class ConsentPage:

@@ -5,14 +5,13 @@ HTML that is escaped by construction: text becomes markup only through L{element
 from html import escape
 from typing import Final
 
-import attrs
+import msgspec
 
 #: Elements without content and end tag.
 _VOID: Final = frozenset({"input", "meta"})
 
 
-@attrs.frozen
-class Html:
+class Html(msgspec.Struct, frozen=True):
     """
     A piece of markup. Only this module makes one, except for the style sheet.
 

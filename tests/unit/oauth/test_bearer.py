@@ -1,8 +1,8 @@
 """Bearer tokens: the header, the judgement, the challenge."""
 
-import attrs
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from twisted.trial.unittest import SynchronousTestCase
 
 from fjmcp_broker.oauth.bearer import (
@@ -104,10 +104,10 @@ class JudgementTests(SynchronousTestCase):
         token, grant = FACTS.token, FACTS.grant
         for facts in (
             None,
-            attrs.evolve(FACTS, token=attrs.evolve(token, expires_at=NOW)),
-            attrs.evolve(FACTS, token=attrs.evolve(token, revoked_at=NOW - 1)),
-            attrs.evolve(FACTS, grant=attrs.evolve(grant, revoked_at=NOW - 1)),
-            attrs.evolve(FACTS, upstream_usable=False),
+            replace(FACTS, token=replace(token, expires_at=NOW)),
+            replace(FACTS, token=replace(token, revoked_at=NOW - 1)),
+            replace(FACTS, grant=replace(grant, revoked_at=NOW - 1)),
+            replace(FACTS, upstream_usable=False),
         ):
             self.assertIsNone(judge_bearer(facts, NOW), facts)
 
@@ -116,10 +116,10 @@ class JudgementTests(SynchronousTestCase):
         @return: what applies to a token of that scope under a grant of that policy.
         """
         principal = judge_bearer(
-            attrs.evolve(
+            replace(
                 FACTS,
-                grant=attrs.evolve(GRANT, policy=policy),
-                token=attrs.evolve(FACTS.token, scope=scope),
+                grant=replace(GRANT, policy=policy),
+                token=replace(FACTS.token, scope=scope),
             ),
             NOW,
         )

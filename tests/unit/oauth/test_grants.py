@@ -1,6 +1,6 @@
 """The decisions of the token endpoint, as tables against the specifications."""
 
-import attrs
+from msgspec.structs import replace
 from twisted.trial.unittest import SynchronousTestCase
 
 from fjmcp_broker.oauth.grants import (
@@ -82,7 +82,7 @@ class CodeExchangeTests(SynchronousTestCase):
 
     def test_absent_redirect_uri_is_accepted(self) -> None:
         """OAuth 2.1 section 4.1.3: PKCE is always required instead."""
-        absent = attrs.evolve(REQUEST, redirect_uri=None)
+        absent = replace(REQUEST, redirect_uri=None)
         self.assertEqual(self.decide(request=absent), "IssueTokens")
 
     def test_unknown_code_is_refused(self) -> None:
@@ -93,13 +93,13 @@ class CodeExchangeTests(SynchronousTestCase):
     def test_other_redirect_uri_is_refused(self) -> None:
         """RFC 6749 section 4.1.3: their values MUST be identical."""
         for uri in (f"{BACK}/", f"{BACK}?", BACK.upper(), "https://evil.example"):
-            request = attrs.evolve(REQUEST, redirect_uri=uri)
+            request = replace(REQUEST, redirect_uri=uri)
             self.assertEqual(self.decide(request=request), "Refuse invalid_grant")
 
     def test_wrong_verifier_is_refused_and_spends_nothing(self) -> None:
         """RFC 7636 section 4.6; an eavesdropper must not be able to burn a code."""
         for verifier in ("w" * 43, "v", code_challenge(VERIFIER), "v" * 44, "é"):
-            request = attrs.evolve(REQUEST, verifier=verifier)
+            request = replace(REQUEST, verifier=verifier)
             self.assertEqual(self.decide(request=request), "Refuse invalid_grant")
 
     def test_other_client_is_refused_and_spends_nothing(self) -> None:
@@ -113,7 +113,7 @@ class CodeExchangeTests(SynchronousTestCase):
             (NOW, "Refuse invalid_grant"),
             (NOW - 1, "Refuse invalid_grant"),
         ]:
-            code = attrs.evolve(CODE, expires_at=expires_at)
+            code = replace(CODE, expires_at=expires_at)
             self.assertEqual(self.decide(code), expected)
 
     def test_suspended_user_is_refused(self) -> None:
@@ -122,9 +122,9 @@ class CodeExchangeTests(SynchronousTestCase):
 
     def test_ended_grant_is_refused(self) -> None:
         """There is nothing left to revoke, whoever asks."""
-        grant = attrs.evolve(GRANT, revoked_at=NOW - 5)
+        grant = replace(GRANT, revoked_at=NOW - 5)
         self.assertEqual(self.decide(grant=grant), "Refuse invalid_grant")
-        used = attrs.evolve(CODE, used_at=NOW - 500)
+        used = replace(CODE, used_at=NOW - 500)
         self.assertEqual(self.decide(used, grant=grant), "Refuse invalid_grant")
 
     def test_used_code(self) -> None:
@@ -133,8 +133,8 @@ class CodeExchangeTests(SynchronousTestCase):
         parallel exchange by the client itself is no theft, and whoever lacks the
         verifier cannot log the user out (OAuth 2.1 draft 13 section 7.5.3).
         """
-        wrong = attrs.evolve(REQUEST, verifier="w" * 43)
-        other_uri = attrs.evolve(REQUEST, redirect_uri="https://evil.example")
+        wrong = replace(REQUEST, verifier="w" * 43)
+        other_uri = replace(REQUEST, redirect_uri="https://evil.example")
         for used_before, request, client_id, revokes in [
             (0, REQUEST, "client", False),
             (60, REQUEST, "client", False),
@@ -146,7 +146,7 @@ class CodeExchangeTests(SynchronousTestCase):
             (61, wrong, "client", False),
             (0, other_uri, "client", False),
         ]:
-            code = attrs.evolve(
+            code = replace(
                 CODE,
                 used_at=NOW - used_before,
                 expires_at=NOW - used_before + 600,
@@ -177,9 +177,9 @@ def rotated(
     """
     @return: facts about a token that was rotated so many seconds ago.
     """
-    return attrs.evolve(
+    return replace(
         FRESH,
-        token=attrs.evolve(
+        token=replace(
             token,
             rotated_at=NOW - seconds_ago,
             sealed_derivation_key=key,
@@ -192,11 +192,11 @@ def rotated(
     )
 
 
-USED_ACCESS = attrs.evolve(ACCESS, first_used_at=NOW - 1)
-REVOKED_ACCESS = attrs.evolve(ACCESS, revoked_at=NOW - 1)
-EXPIRED_ACCESS = attrs.evolve(ACCESS, expires_at=NOW)
-USED_REFRESH = attrs.evolve(SUCCESSOR, rotated_at=NOW - 1)
-EXPIRED_REFRESH = attrs.evolve(SUCCESSOR, expires_at=NOW)
+USED_ACCESS = replace(ACCESS, first_used_at=NOW - 1)
+REVOKED_ACCESS = replace(ACCESS, revoked_at=NOW - 1)
+EXPIRED_ACCESS = replace(ACCESS, expires_at=NOW)
+USED_REFRESH = replace(SUCCESSOR, rotated_at=NOW - 1)
+EXPIRED_REFRESH = replace(SUCCESSOR, expires_at=NOW)
 
 REUSED = "RevokeGrant invalid_grant"
 REFUSED = "Refuse invalid_grant"
@@ -238,8 +238,8 @@ class RefreshTests(SynchronousTestCase):
             (NOW, REFUSED),
             (NOW - 1, REFUSED),
         ]:
-            token = attrs.evolve(TOKEN, expires_at=expires_at)
-            self.check(attrs.evolve(FRESH, token=token), expected)
+            token = replace(TOKEN, expires_at=expires_at)
+            self.check(replace(FRESH, token=token), expected)
 
     def test_other_client_is_refused(self) -> None:
         """RFC 6749 section 6: bound to the client it was issued to."""
@@ -249,14 +249,14 @@ class RefreshTests(SynchronousTestCase):
 
     def test_ended_grant_is_refused(self) -> None:
         """Nothing comes of a grant that was revoked."""
-        ended = attrs.evolve(GRANT, revoked_at=NOW - 1)
+        ended = replace(GRANT, revoked_at=NOW - 1)
         for facts in (FRESH, rotated(5), rotated(500, access=USED_ACCESS)):
-            self.check(attrs.evolve(facts, grant=ended), REFUSED)
+            self.check(replace(facts, grant=ended), REFUSED)
 
     def test_suspended_user_is_refused_and_nothing_revoked(self) -> None:
         """A new sign-in of the user revives the grant as it was."""
         for facts in (FRESH, rotated(5), rotated(500, access=USED_ACCESS)):
-            self.check(attrs.evolve(facts, upstream_usable=False), REFUSED)
+            self.check(replace(facts, upstream_usable=False), REFUSED)
 
     def test_rotated_token(self) -> None:
         """Within a minute whatever happened, later while neither was used."""
@@ -280,7 +280,7 @@ class RefreshTests(SynchronousTestCase):
 
     def test_repetition_says_what_the_access_token_is(self) -> None:
         """Its number, its end and its scope, not those of the request."""
-        access = attrs.evolve(ACCESS, scope=("read",))
+        access = replace(ACCESS, scope=("read",))
         self.assertEqual(
             self.decide(rotated(5, access=access, number=3), {Scope.WRITE}),
             RepeatTokens(3, ACCESS.expires_at, ("read",)),
@@ -299,14 +299,14 @@ class RefreshTests(SynchronousTestCase):
 
     def test_successor_that_expired_used_is_not_renewed(self) -> None:
         """Used within a minute and expired: the same pair; later it is reuse."""
-        gone = attrs.evolve(EXPIRED_ACCESS, first_used_at=NOW - 40)
+        gone = replace(EXPIRED_ACCESS, first_used_at=NOW - 40)
         self.check(rotated(50, access=gone), "RepeatTokens")
         self.check(rotated(500, access=gone), REUSED)
         self.check(rotated(500, access=EXPIRED_ACCESS, refresh=USED_REFRESH), REUSED)
 
     def test_own_end_does_not_count_once_rotated(self) -> None:
         """The answer that was lost had been given in time."""
-        token = attrs.evolve(TOKEN, expires_at=NOW - 10)
+        token = replace(TOKEN, expires_at=NOW - 10)
         self.check(rotated(20, token=token), "RepeatTokens")
         self.check(rotated(200, token=token), "RepeatTokens")
         self.check(rotated(200, token=token, access=USED_ACCESS), REUSED)
@@ -315,7 +315,7 @@ class RefreshTests(SynchronousTestCase):
         """A grant without an unexpired refresh token is not live."""
         self.check(rotated(5000, refresh=EXPIRED_REFRESH), REFUSED)
         self.check(rotated(5000, refresh=None), REFUSED)
-        expired_and_rotated = attrs.evolve(EXPIRED_REFRESH, rotated_at=NOW - 100)
+        expired_and_rotated = replace(EXPIRED_REFRESH, rotated_at=NOW - 100)
         self.check(rotated(5000, refresh=expired_and_rotated), REUSED)
 
     def test_answer_that_cannot_be_derived_is_refused(self) -> None:
@@ -335,20 +335,20 @@ class RefreshTests(SynchronousTestCase):
 
     def test_scope_must_not_grow(self) -> None:
         """RFC 6749 section 6: MUST NOT include any scope not originally granted."""
-        narrow = attrs.evolve(GRANT, scope=("read",))
+        narrow = replace(GRANT, scope=("read",))
         for facts in (FRESH, rotated(5), rotated(500)):
-            facts = attrs.evolve(facts, grant=narrow)
+            facts = replace(facts, grant=narrow)
             self.assertEqual(
                 kind(self.decide(facts, {Scope.READ, Scope.WRITE})),
                 "Refuse invalid_scope",
             )
         self.assertEqual(
-            self.decide(attrs.evolve(FRESH, grant=narrow), {Scope.READ}),
+            self.decide(replace(FRESH, grant=narrow), {Scope.READ}),
             IssueTokens(None),
         )
 
     def test_reuse_comes_before_the_scope(self) -> None:
         """A thief does not get away with a wrong scope."""
         facts = rotated(500, access=USED_ACCESS)
-        facts = attrs.evolve(facts, grant=attrs.evolve(GRANT, scope=("read",)))
+        facts = replace(facts, grant=replace(GRANT, scope=("read",)))
         self.assertEqual(kind(self.decide(facts, {Scope.WRITE})), REUSED)

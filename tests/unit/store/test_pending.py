@@ -4,7 +4,7 @@ Sign-ins that have begun.
 
 from sqlite3 import IntegrityError
 
-import attrs
+from msgspec.structs import replace
 
 from fjmcp_broker.oauth.vocabulary import Policy
 from fjmcp_broker.store import pending
@@ -18,7 +18,7 @@ STATE, COOKIE = digest("state"), digest("cookie")
 
 #: What is left of a sign-in that is over.
 FORGOTTEN = rows.pending(
-    request=attrs.evolve(rows.pending().request, state=None), returned_at=NOW
+    request=replace(rows.pending().request, state=None), returned_at=NOW
 )
 
 
@@ -153,7 +153,7 @@ class PendingTests(StoreTestCase):
         """
         The collector may have removed it since.
         """
-        stranger = attrs.evolve(rows.pending(), client_id="gone", returned_at=NOW)
+        stranger = replace(rows.pending(), client_id="gone", returned_at=NOW)
         with self.assertRaises(AssertionError) as raised:
             self.decide(stranger)
         self.assertIn(IntegrityError.__name__, str(raised.exception))
@@ -169,7 +169,7 @@ class PendingTests(StoreTestCase):
         self.write(lambda c: pending.finish(c, PENDING_ID))
         self.assertEqual(
             self.read(pending.parked),
-            [attrs.evolve(FORGOTTEN, sealed_upstream_tokens=b"set")],
+            [replace(FORGOTTEN, sealed_upstream_tokens=b"set")],
         )
         for expected in (True, False):
             self.assertEqual(

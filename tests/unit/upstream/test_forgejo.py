@@ -3,7 +3,7 @@
 from typing import TypeVar
 from urllib.parse import parse_qs, urlsplit
 
-import attrs
+from msgspec.structs import replace
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -148,7 +148,7 @@ class InternalUrlTests(ForgejoTestCase):
 
     def test_calls_go_to_the_internal_url(self) -> None:
         """Only the authorize URL has the public base; a trailing slash is nothing."""
-        settings = attrs.evolve(
+        settings = replace(
             self.world.settings,
             url="https://git.example.org/",
             internal_url="http://forgejo.test/",
@@ -295,7 +295,7 @@ class OutageTests(ForgejoTestCase):
     def test_token_timeout_has_a_limit(self) -> None:
         """The judgement of a refused refresh token waits for exchanges this long."""
         with self.assertRaises(ValueError):
-            attrs.evolve(self.world.settings, token_timeout_seconds=16.0)
+            replace(self.world.settings, token_timeout_seconds=16.0)
 
     def test_cancelled_call(self) -> None:
         """Whoever owns a call may give it up; it ends at once."""

@@ -5,7 +5,7 @@ from html import unescape
 from sqlite3 import Connection
 from urllib.parse import parse_qsl, urlsplit
 
-import attrs
+from msgspec.structs import replace
 from twisted.logger import capturedLogs, formatEvent
 
 from fjmcp_broker.secret import Secret
@@ -256,7 +256,7 @@ class ExchangeFailureTests(CallbackCase):
 
         self.site.write(keep)
         leaving = self.leave()
-        self.site.upstream.outcomes = [attrs.evolve(USER, release=release)]
+        self.site.upstream.outcomes = [replace(USER, release=release)]
         self.site.upstream.on_call = self.remove_clients
         answer = self.browser.get(callback_target(leaving, code="gta_x"))
         self.assert_page(answer, 400)

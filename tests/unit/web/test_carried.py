@@ -4,9 +4,9 @@ import json
 from base64 import urlsafe_b64decode
 from typing import Any, Final
 
-import attrs
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import asdict
 from twisted.trial.unittest import SynchronousTestCase
 
 from fjmcp_broker.oauth.authorization import AuthorizationRequest
@@ -157,14 +157,23 @@ class SealTests(SynchronousTestCase):
 
     def test_other_version(self) -> None:
         """What has more or less than we know is not guessed at."""
-        values = {"request": attrs.asdict(self.asked.pending.request), "document": None}
+        values = {
+            "request": asdict(self.asked.pending.request),
+            "document": None,
+        }
         whole = {**values, "created_at": 1, "expires_at": 2}
         pieces: list[Any] = [
             values,
             [],
             None,
             1,
-            {**whole, "request": {**attrs.asdict(self.asked.pending.request), "x": 1}},
+            {
+                **whole,
+                "request": {
+                    **asdict(self.asked.pending.request),
+                    "x": 1,
+                },
+            },
             {**whole, "request": None},
             {**whole, "document": {"metadata": {}}},
         ]

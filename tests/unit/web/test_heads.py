@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-import attrs
+from msgspec.structs import replace
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http import Request
 
@@ -149,7 +149,7 @@ class HeadsTests(SynchronousTestCase):
 
 def principal_of_bob(principal: Principal) -> Principal:
     """The token is another user's."""
-    return attrs.evolve(principal, user_id=2, grant_id="g_2")
+    return replace(principal, user_id=2, grant_id="g_2")
 
 
 class JudgedAgainTests(McpWorld):

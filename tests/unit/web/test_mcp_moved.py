@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-import attrs
+from msgspec.structs import replace
 
 from fjmcp_broker.oauth.vocabulary import Policy
 from tests.fakes import FakeProcess
@@ -102,7 +102,7 @@ class EndedRightTests(StreamCase):
         """Two tokens of one grant."""
         super().setUp()
         known = self.authenticator.principals
-        known["other"] = attrs.evolve(known["alice"], token_digest=b"other")
+        known["other"] = replace(known["alice"], token_digest=b"other")
 
     def test_revoked_token(self) -> None:
         """The stream that it opened ends; the other token's, and calls, go on."""

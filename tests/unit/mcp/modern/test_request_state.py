@@ -4,7 +4,6 @@ import base64
 import json
 import random
 
-import attrs
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -87,7 +86,7 @@ class SealedTests(SynchronousTestCase):
 
     def test_other_sealed_values_are_refused(self) -> None:
         """A state that names another grant than it was sealed for, or is none."""
-        other = attrs.evolve(STATE, grant="g_2")
+        other = replace(STATE, grant="g_2")
         for plaintext in (b"{}", b"nonsense", b'{"grant":1}'):
             raw = SEALER.seal(plaintext, row="request_states/state/g_1")
             self.refused(base64.urlsafe_b64encode(raw).decode())
@@ -109,7 +108,7 @@ class SealedTests(SynchronousTestCase):
         """Padding, and last bits that Base64 decoders ignore, are changes too."""
         digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
         for grant in ("g_1", "g_12", "g_123"):
-            text = attrs.evolve(STATE, grant=grant).sealed(SEALER)
+            text = replace(STATE, grant=grant).sealed(SEALER)
             self.refused(text + "=", grant=grant)
             self.refused(text + "=" * (-len(text) % 4 or 4), grant=grant)
             for digit in digits.replace(text[-1], ""):
