@@ -6,9 +6,9 @@ and nowhere else.
 """
 
 import re
-from typing import Annotated, Final
+from typing import Final
 
-import msgspec
+from attrs import field, frozen
 
 from .keys import about
 from .kinds import listing, plain_text
@@ -29,12 +29,13 @@ def _organization(text: str) -> str:
     return f"{name}:{_login(team)}" if colon else name
 
 
-class AccessConfig(msgspec.Struct, frozen=True, kw_only=True):
+@frozen(kw_only=True)
+class AccessConfig:
     """C{[access]}: who may sign in; everybody, unless there is a list."""
 
-    allowed_users: Annotated[
-        tuple[str, ...],
-        about(
+    allowed_users: tuple[str, ...] = field(
+        default=(),
+        metadata=about(
             listing("list of names", _login),
             "Logins at Forgejo, in any case. With this list or the next one only users "
             "of one of them may sign in. That is looked at again after a start and "
@@ -42,14 +43,14 @@ class AccessConfig(msgspec.Struct, frozen=True, kw_only=True):
             "What somebody allowed who is in neither any more is suspended, and lives "
             "on when they are allowed again and sign in.",
         ),
-    ] = ()
-    allowed_organizations: Annotated[
-        tuple[str, ...],
-        about(
+    )
+    allowed_organizations: tuple[str, ...] = field(
+        default=(),
+        metadata=about(
             listing("list of names", _organization),
             "Organizations at Forgejo whose members may sign in; organization:team "
             "stands for the members of one team. Where Forgejo is configured with "
             "ENABLE_ADDITIONAL_GRANT_SCOPES, oauth_scopes must have read:organization, "
             "or only public memberships are seen.",
         ),
-    ] = ()
+    )

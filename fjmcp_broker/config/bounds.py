@@ -8,9 +8,9 @@ here and nowhere else.
 import re
 from collections.abc import Mapping
 from ipaddress import ip_network
-from typing import Annotated, Final
+from typing import Final
 
-import msgspec
+from attrs import Factory, field, frozen
 
 from fjmcp_broker.limits.policy import Limited, Network, RateLimits
 from fjmcp_broker.limits.rates import Rate
@@ -96,74 +96,84 @@ def _write_networks(value: NetworkRates) -> object:
 NETWORK_RATES: Final = Kind("table of networks", _network_rates, None, _write_networks)
 
 
-class LimitsConfig(msgspec.Struct, frozen=True, kw_only=True):
+@frozen(kw_only=True)
+class LimitsConfig:
     """C{[limits]}: how many requests a client network may make (429 beyond that)."""
 
-    register: Annotated[
-        Rate | None,
-        about(
+    register: Rate | None = field(
+        default=Rate(60, 3600),
+        metadata=about(
             RATE,
             "Registrations of clients. 60/h is 60 at once and 60 an hour in the long "
             "run; off is no limit. A client network is an address of IPv4 or a /64 of "
             "IPv6.",
         ),
-    ] = Rate(60, 3600)
-    authorize: Annotated[Rate | None, about(RATE, "Sign-ins that are begun.")] = Rate(
-        60, 60
     )
-    consent: Annotated[
-        Rate | None,
-        about(
+    authorize: Rate | None = field(
+        default=Rate(60, 60),
+        metadata=about(RATE, "Sign-ins that are begun."),
+    )
+    consent: Rate | None = field(
+        default=Rate(60, 60),
+        metadata=about(
             RATE,
             "Sign-ins that go on: answers of the consent page, returns from Forgejo.",
         ),
-    ] = Rate(60, 60)
-    code: Annotated[
-        Rate | None,
-        about(
+    )
+    code: Rate | None = field(
+        default=Rate(60, 60),
+        metadata=about(
             RATE,
             "Exchanges of authorization codes, and whatever else the token endpoint is "
             "asked that is no refresh.",
         ),
-    ] = Rate(60, 60)
-    refresh: Annotated[Rate | None, about(RATE, "Refreshes of tokens.")] = Rate(300, 60)
-    revoke: Annotated[Rate | None, about(RATE, "Revocations of tokens.")] = Rate(60, 60)
-    anonymous: Annotated[
-        Rate | None,
-        about(
+    )
+    refresh: Rate | None = field(
+        default=Rate(300, 60),
+        metadata=about(RATE, "Refreshes of tokens."),
+    )
+    revoke: Rate | None = field(
+        default=Rate(60, 60),
+        metadata=about(RATE, "Revocations of tokens."),
+    )
+    anonymous: Rate | None = field(
+        default=Rate(300, 60),
+        metadata=about(
             RATE, "Requests to /mcp without an access token, and to /healthz/stream."
         ),
-    ] = Rate(300, 60)
-    bad_bearer: Annotated[
-        Rate | None,
-        about(RATE, "Requests to /mcp with an access token that is not valid."),
-    ] = Rate(300, 60)
-    initialize: Annotated[
-        Rate | None,
-        about(
+    )
+    bad_bearer: Rate | None = field(
+        default=Rate(300, 60),
+        metadata=about(
+            RATE, "Requests to /mcp with an access token that is not valid."
+        ),
+    )
+    initialize: Rate | None = field(
+        default=Rate(300, 60),
+        metadata=about(
             RATE,
             "Sessions that one user opens, whatever the network: each starts a child.",
         ),
-    ] = Rate(300, 60)
-    all_networks: Annotated[
-        int,
-        about(
+    )
+    all_networks: int = field(
+        default=20,
+        metadata=about(
             COUNT,
             "So many times as much is allowed to all networks together. Requests whose "
             "network is not known, because a trusted proxy does not say it, have this "
             "limit alone.",
         ),
-    ] = 20
-    networks: Annotated[
-        NetworkRates,
-        about(
+    )
+    networks: NetworkRates = field(
+        default=Factory(dict),
+        metadata=about(
             NETWORK_RATES,
             "Networks with limits of their own, each counted as a whole: hosted "
             "clients send the requests of all their users from a few addresses. For "
             'example "198.51.100.0/24" = { register = "500/h", refresh = "5000/m" }. '
             "What is not named there is as for everybody.",
         ),
-    ] = msgspec.field(default_factory=dict)
+    )
 
     def rate_limits(self) -> RateLimits:
         """

@@ -7,11 +7,11 @@ here and nowhere else.
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Final
+from typing import Final
 
-import msgspec
+from attrs import Factory, field, frozen
 
-from fjmcp_broker.secret import Confidential, Secret
+from fjmcp_broker.secret import Secret
 
 from .keys import Variable, about
 from .kinds import (
@@ -42,40 +42,45 @@ def _tool(text: str) -> str:
     return text
 
 
-class ChildConfig(Confidential, msgspec.Struct, frozen=True, kw_only=True):
+@frozen(kw_only=True)
+class ChildConfig:
     """C{[child]}: the MCP server that is started for each session."""
 
-    command: Annotated[
-        tuple[str, ...],
-        about(
+    command: tuple[str, ...] = field(
+        default=("forgejo-mcp", "--transport", "stdio"),
+        metadata=about(
             COMMAND,
             "Program and arguments. The variable FORGEJO_MCP_BINARY replaces the "
             "program and keeps the arguments.",
         ),
-    ] = ("forgejo-mcp", "--transport", "stdio")
-    token_env: Annotated[
-        str,
-        about(
+    )
+    token_env: str = field(
+        default="FORGEJO_ACCESS_TOKEN",
+        metadata=about(
             VARIABLE_NAME,
             "The variable in which the child gets the user's Forgejo token.",
         ),
-    ] = "FORGEJO_ACCESS_TOKEN"  # noqa: S105 - the name of a variable
-    url_env: Annotated[
-        str, about(VARIABLE_NAME, "The variable in which the child gets Forgejo's URL.")
-    ] = "FORGEJO_URL"
-    env: Annotated[
-        Mapping[str, str],
-        about(
+    )
+    url_env: str = field(
+        default="FORGEJO_URL",
+        metadata=about(
+            VARIABLE_NAME, "The variable in which the child gets Forgejo's URL."
+        ),
+    )
+    env: Mapping[str, str] = field(
+        default=Factory(dict),
+        repr=False,
+        metadata=about(
             VARIABLES,
             "Further variables for the child, whose environment is otherwise empty "
             "but for PATH, LANG, TZ and what it needs. "
             "FORGEJO_MCP_ALLOW_FILE_PATH_UPLOAD is refused.",
             sensitive=True,
         ),
-    ] = msgspec.field(default_factory=dict)
-    interactive: Annotated[
-        bool,
-        about(
+    )
+    interactive: bool = field(
+        default=False,
+        metadata=about(
             BOOLEAN,
             "The child asks its client questions (elicitation, sampling, roots) or "
             "logs about single calls. Clients without a session then get a child of "
@@ -86,55 +91,60 @@ class ChildConfig(Confidential, msgspec.Struct, frozen=True, kw_only=True):
             "or of everybody, get 503: leave this off for a child that never asks, "
             "such as forgejo-mcp.",
         ),
-    ] = False
-    annotations: Annotated[
-        bool,
-        about(
+    )
+    annotations: bool = field(
+        default=True,
+        metadata=about(
             BOOLEAN,
             "Add titles and read-only hints to forgejo-mcp's tools, which sets "
             "none, so that clients do not ask before every plain read.",
         ),
-    ] = True
-    allowed_tools: Annotated[
-        tuple[str, ...],
-        about(
+    )
+    allowed_tools: tuple[str, ...] = field(
+        default=(),
+        metadata=about(
             listing("list of names", _tool),
             "Tools that may be called although this software refuses them to "
             "everybody: download_release_attachment, download_issue_attachment and "
             "download_comment_attachment, with which forgejo-mcp can send the user's "
             "Forgejo token to a host of somebody else's choice.",
         ),
-    ] = ()
-    start_timeout_seconds: Annotated[
-        int, about(DURATION, "How long a child may take to answer its first request.")
-    ] = 30
-    stop_grace_seconds: Annotated[
-        int,
-        about(
+    )
+    start_timeout_seconds: int = field(
+        default=30,
+        metadata=about(
+            DURATION, "How long a child may take to answer its first request."
+        ),
+    )
+    stop_grace_seconds: int = field(
+        default=5,
+        metadata=about(
             DURATION,
             "How long a child may take to end after its input was closed, and again "
             "after the TERM signal.",
         ),
-    ] = 5
-    maximum_line_bytes: Annotated[
-        int, about(SIZE, "The largest message of a child.")
-    ] = 128 * _MIB
+    )
+    maximum_line_bytes: int = field(
+        default=128 * _MIB,
+        metadata=about(SIZE, "The largest message of a child."),
+    )
 
 
-class DatabaseConfig(msgspec.Struct, frozen=True, kw_only=True):
+@frozen(kw_only=True)
+class DatabaseConfig:
     """C{[database]}: the SQLite store."""
 
-    path: Annotated[
-        str,
-        about(
+    path: str = field(
+        default="./fjmcp-broker.db",
+        metadata=about(
             PATH,
             "The SQLite file; missing directories above it are made.",
             "FJMCP_BROKER_STORE_PATH",
         ),
-    ] = "./fjmcp-broker.db"
-    encryption_keys: Annotated[
-        tuple[Secret, ...],
-        about(
+    )
+    encryption_keys: tuple[Secret, ...] = field(
+        default=(),
+        metadata=about(
             KEYS,
             "Keys of 32 bytes in base64 or hexadecimal that seal what the store "
             "holds of Forgejo's tokens. The first one seals, all of them open. With "
@@ -143,53 +153,59 @@ class DatabaseConfig(msgspec.Struct, frozen=True, kw_only=True):
             "FJMCP_BROKER_ENCRYPTION_KEYS",
             secret=True,
         ),
-    ] = ()
+    )
 
 
-class SessionsConfig(msgspec.Struct, frozen=True, kw_only=True):
+@frozen(kw_only=True)
+class SessionsConfig:
     """C{[sessions]}: limits of sessions and children."""
 
-    max: Annotated[
-        int,
-        about(
+    max: int = field(
+        default=100,
+        metadata=about(
             COUNT,
             "How many children may run at once.",
             "FJMCP_BROKER_MAX_SESSIONS",
         ),
-    ] = 100
-    max_per_user: Annotated[int, about(COUNT, "How many of them for one user.")] = 20
-    max_dormant_per_grant: Annotated[
-        int,
-        about(
+    )
+    max_per_user: int = field(
+        default=20,
+        metadata=about(COUNT, "How many of them for one user."),
+    )
+    max_dormant_per_grant: int = field(
+        default=50,
+        metadata=about(
             COUNT,
             "How many sessions without a child are kept for one sign-in of one "
             "client; the oldest is closed.",
         ),
-    ] = 50
-    idle_timeout_seconds: Annotated[
-        int,
-        about(
+    )
+    idle_timeout_seconds: int = field(
+        default=15 * _MINUTE,
+        metadata=about(
             DURATION,
             "A child without a request for that long is stopped.",
             "FJMCP_BROKER_SESSION_IDLE_TIMEOUT",
         ),
-    ] = 15 * _MINUTE
-    max_idle_seconds: Annotated[
-        int, about(DURATION, "A session unused for that long is closed.")
-    ] = 30 * _DAY
+    )
+    max_idle_seconds: int = field(
+        default=30 * _DAY,
+        metadata=about(DURATION, "A session unused for that long is closed."),
+    )
 
 
-class AuditConfig(msgspec.Struct, frozen=True, kw_only=True):
+@frozen(kw_only=True)
+class AuditConfig:
     """C{[audit]}: what is kept of who did what."""
 
-    retention_seconds: Annotated[
-        int,
-        about(
+    retention_seconds: int = field(
+        default=90 * _DAY,
+        metadata=about(
             DURATION,
             "How long is kept who called which tool when and how it ended, who signed "
             "in, and what administrators did. Arguments and results never are.",
         ),
-    ] = 90 * _DAY
+    )
 
 
 def _debug(text: str) -> str | None:
@@ -197,30 +213,31 @@ def _debug(text: str) -> str | None:
     return "debug" if on is not None and on(text) else None
 
 
-class LogConfig(msgspec.Struct, frozen=True, kw_only=True):
+@frozen(kw_only=True)
+class LogConfig:
     """C{[log]}: what is written and how."""
 
-    level: Annotated[
-        str,
-        about(
+    level: str = field(
+        default="info",
+        metadata=about(
             choice("debug", "info", "warn", "error", "critical"),
             "The least severe level that is written. The variable "
             "FJMCP_BROKER_DEBUG=1 stands for debug.",
             Variable("FJMCP_BROKER_DEBUG", _debug),
         ),
-    ] = "info"
-    format: Annotated[
-        str,
-        about(
+    )
+    format: str = field(
+        default="auto",
+        metadata=about(
             choice("auto", "json", "text"),
             "auto: text on a terminal, else one JSON object a line.",
         ),
-    ] = "auto"
-    addresses: Annotated[
-        str,
-        about(
+    )
+    addresses: str = field(
+        default="network",
+        metadata=about(
             choice("network", "full", "none"),
             "How much of a client's address is written: network: the /24 or, for IPv6, "
             "the /48 that it is in; full; or none.",
         ),
-    ] = "network"
+    )

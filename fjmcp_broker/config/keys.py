@@ -2,7 +2,7 @@
 What a configuration key is, beyond the field of a record that holds its value.
 
 The records in L{fjmcp_broker.config.outward}, L{fjmcp_broker.config.inward} and
-L{fjmcp_broker.config.bounds} are the table of keys: each field says in its annotation
+L{fjmcp_broker.config.bounds} are the table of keys: each field says in its metadata
 what its key is, and everything else (file, variables, options, help, documentation,
 example) is derived from that.
 """
@@ -10,12 +10,13 @@ example) is derived from that.
 from collections.abc import Callable
 from typing import Any, Final
 
+import attrs
 import msgspec
-from msgspec.structs import FieldInfo, fields
 
 from .kinds import Kind
 
 PREFIX: Final = "FJMCP_BROKER_"
+_METADATA: Final = "fjmcp_broker.config"
 _UNITS: Final = "_seconds"
 
 
@@ -29,9 +30,7 @@ class Variable(msgspec.Struct, frozen=True):
     """Its text to the text of the key; C{None}: as if it were not set."""
 
 
-class About(msgspec.Struct, frozen=True):
-    """What L{about} says of a key."""
-
+class _About(msgspec.Struct, frozen=True):
     kind: Kind[Any]  # the kinds of all keys stand in one table
     help: str
     variables: tuple[Variable, ...]
@@ -46,9 +45,9 @@ def about(
     secret: bool = False,
     sensitive: bool = False,
     planned: bool = False,
-) -> About:
+) -> dict[str, object]:
     """
-    Describe a key; annotates its field.
+    Describe a key; goes into the metadata of its field.
 
     @param kind: how its value is read and written.
     @param help: one or two sentences for the operator.
@@ -58,12 +57,12 @@ def about(
     @param sensitive: the value is never repeated in messages, though it is no
         L{Secret}.
     @param planned: nothing reads the value yet; files may have it already.
-    @return: what C{Annotated} adds to the type of the field.
+    @return: the metadata.
     """
     special = tuple(Variable(v) if isinstance(v, str) else v for v in variables)
     if planned:
         help += " Accepted, but without effect in this version."
-    return About(kind, help, special, secret, secret or sensitive)
+    return {_METADATA: _About(kind, help, special, secret, secret or sensitive)}
 
 
 class Key(msgspec.Struct, frozen=True):
@@ -75,7 +74,7 @@ class Key(msgspec.Struct, frozen=True):
     attribute: str
     """The field of the record."""
 
-    about: About
+    about: _About
     """What L{about} said."""
 
     required: bool
@@ -128,24 +127,26 @@ class Key(msgspec.Struct, frozen=True):
         return ", ".join(names)
 
 
-def keys_of(section: str, record: type[msgspec.Struct]) -> tuple[Key, ...]:
+def keys_of(section: str, record: type[attrs.AttrsInstance]) -> tuple[Key, ...]:
     """
     @param section: the table of the TOML file.
     @param record: the record that holds its values.
     @return: its keys, in the order of the fields.
     """
     return tuple(
-        Key(section, field.name, _about(field), field.required, _default(field))
-        for field in fields(record)
+        Key(
+            section,
+            field.name,
+            field.metadata[_METADATA],
+            field.default is attrs.NOTHING,
+            _default(field.default),
+        )
+        for field in attrs.fields(record)
     )
 
 
-def _about(field: FieldInfo) -> About:
-    about: About = field.type.__metadata__[0]
-    return about
-
-
-def _default(field: FieldInfo) -> object:
-    if field.default_factory is not msgspec.NODEFAULT:
-        return field.default_factory()
-    return None if field.required else field.default
+def _default(default: Any) -> object:  # what attrs keeps is of any type
+    if default is attrs.NOTHING:
+        return None
+    factory = getattr(default, "factory", None)
+    return default if factory is None else factory()

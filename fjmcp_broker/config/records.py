@@ -1,9 +1,9 @@
 """The configuration as one frozen record, and the table of its keys."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
-import msgspec
+from attrs import field, frozen
 
 from .access import AccessConfig
 from .bounds import LimitsConfig
@@ -24,25 +24,25 @@ from .outward import (
 )
 
 
-class Config(msgspec.Struct, frozen=True, kw_only=True):
+@frozen(kw_only=True)
+class Config:
     """The whole configuration, checked."""
 
     server: ServerConfig
     forgejo: ForgejoConfig
-    tokens: TokensConfig = msgspec.field(default_factory=TokensConfig)
-    clients: ClientsConfig = msgspec.field(default_factory=ClientsConfig)
-    access: AccessConfig = msgspec.field(default_factory=AccessConfig)
-    child: ChildConfig = msgspec.field(default_factory=ChildConfig)
-    database: DatabaseConfig = msgspec.field(default_factory=DatabaseConfig)
-    sessions: SessionsConfig = msgspec.field(default_factory=SessionsConfig)
-    limits: LimitsConfig = msgspec.field(default_factory=LimitsConfig)
-    metrics: MetricsConfig = msgspec.field(default_factory=MetricsConfig)
-    audit: AuditConfig = msgspec.field(default_factory=AuditConfig)
-    log: LogConfig = msgspec.field(default_factory=LogConfig)
+    tokens: TokensConfig = field(factory=TokensConfig)
+    clients: ClientsConfig = field(factory=ClientsConfig)
+    access: AccessConfig = field(factory=AccessConfig)
+    child: ChildConfig = field(factory=ChildConfig)
+    database: DatabaseConfig = field(factory=DatabaseConfig)
+    sessions: SessionsConfig = field(factory=SessionsConfig)
+    limits: LimitsConfig = field(factory=LimitsConfig)
+    metrics: MetricsConfig = field(factory=MetricsConfig)
+    audit: AuditConfig = field(factory=AuditConfig)
+    log: LogConfig = field(factory=LogConfig)
 
 
-# Any: what their fields are is in the records alone.
-SECTIONS: Final[Mapping[str, type[Any]]] = {
+SECTIONS: Final = {
     "server": ServerConfig,
     "forgejo": ForgejoConfig,
     "tokens": TokensConfig,

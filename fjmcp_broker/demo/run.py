@@ -18,8 +18,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import attrs
 import msgspec
-from msgspec.structs import replace
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
 from twisted.internet.interfaces import IListeningPort
@@ -147,9 +147,9 @@ class _Demo:
 
         try:
             config = load(None, self._settings).config
-            config = replace(
+            config = attrs.evolve(
                 config,
-                child=replace(config.child, command=self._child.command),
+                child=attrs.evolve(config.child, command=self._child.command),
             )
             preflight(config)
         except (ConfigError, BrokerError) as problem:

@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from msgspec.structs import replace
+import attrs
 from twisted.trial.unittest import SynchronousTestCase
 
 from fjmcp_broker.config import Config
@@ -134,5 +134,5 @@ class PreflightTests(SynchronousTestCase):
             },
         }
         for expected, change in cases.items():
-            config = replace(secure, server=replace(secure.server, **change))
+            config = attrs.evolve(secure, server=attrs.evolve(secure.server, **change))
             self.assertIn(expected, self.refused(config))
