@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from functools import partial
 from hashlib import sha256
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import msgspec
 
@@ -25,8 +25,6 @@ LISTS: Final = frozenset(_KINDS)
 """Methods whose answers L{Sight.client_saw} has to see."""
 
 _LISTED: Final = ("tools", "prompts", "resources")
-
-_T = TypeVar("_T")
 
 
 def _nothing(sight: "Sight") -> None:
