@@ -7,6 +7,8 @@ from typing import Final
 
 import msgspec
 
+from fjmcp_broker.secret import Confidential
+
 from .keys import PREFIX, Key
 from .problems import Problems, shown
 from .records import KEYS_BY_NAME, SECTIONS
@@ -22,7 +24,7 @@ _SHOWN_CHARACTERS: Final = 80
 _MOST_SECRET_BYTES: Final = 64 * 1024
 
 
-class Given(msgspec.Struct, frozen=True):
+class Given(Confidential, msgspec.Struct, frozen=True):
     """A value and the source it came from."""
 
     where: str

@@ -19,6 +19,7 @@ from fjmcp_broker.oauth.errors import OAuthError
 from fjmcp_broker.oauth.parameters import REPEATABLE, Pairs
 from fjmcp_broker.oauth.redirect_uris import find_registered, with_parameters
 from fjmcp_broker.oauth.vocabulary import ErrorCode
+from fjmcp_broker.secret import Confidential
 
 MAXIMUM_STATE_LENGTH: Final = 4096
 
@@ -36,7 +37,7 @@ _OUR_PARAMETERS: Final = frozenset(
 )
 
 
-class AuthorizationRequest(msgspec.Struct, frozen=True):
+class AuthorizationRequest(Confidential, msgspec.Struct, frozen=True):
     """
     A validated authorization request (RFC 6749 section 4.1.1, RFC 7636, RFC 8707).
 

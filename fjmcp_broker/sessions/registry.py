@@ -28,6 +28,7 @@ from fjmcp_broker.mcp.versions import (
     revision_of_session,
 )
 from fjmcp_broker.oauth.bearer import Principal
+from fjmcp_broker.secret import Confidential
 from fjmcp_broker.sessions.children.keeper import ChildFactory, ChildKeeper
 from fjmcp_broker.sessions.children.population import DEFAULT_LIMITS, Limits
 from fjmcp_broker.sessions.children.profiles import ChildProfiles
@@ -53,7 +54,7 @@ from fjmcp_broker.upstream.interfaces import IUpstreamTokens
 SESSION_ID_BYTES: Final = 32
 
 
-class Opened(msgspec.Struct, frozen=True):
+class Opened(Confidential, msgspec.Struct, frozen=True):
     """
     What came of C{initialize}.
 

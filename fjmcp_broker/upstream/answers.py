@@ -81,7 +81,7 @@ class _ErrorBody(msgspec.Struct):
     error_description: str | None = None
 
 
-class Answer(msgspec.Struct, frozen=True):
+class Answer(Confidential, msgspec.Struct, frozen=True):
     """
     An HTTP answer as far as it matters here.
 

@@ -14,6 +14,7 @@ from fjmcp_broker.mcp.messages import NULL, Request, Response, text_of
 from fjmcp_broker.mcp.modern.answers import IS_ERROR, failed
 from fjmcp_broker.mcp.modern.edits import members_of
 from fjmcp_broker.oauth.bearer import Principal
+from fjmcp_broker.secret import Confidential
 from fjmcp_broker.sessions.stateless.shared import name_of_shared
 from fjmcp_broker.store.trail import AuditTrail
 
@@ -36,7 +37,7 @@ _INPUT_REQUIRED: Final = b'"input_required"'
 _ENDS_WITH: Final = {401: "unauthorized", 403: "refused", 404: "no_session"}
 
 
-class ToolCall(msgspec.Struct, eq=False):
+class ToolCall(Confidential, msgspec.Struct, eq=False):
     """
     One call on its way.
 

@@ -12,6 +12,8 @@ from typing import Any, Final
 import msgspec
 from twisted.web.http import Request
 
+from fjmcp_broker.secret import Confidential
+
 REMEMBERED_BYTES: Final = 8192
 """Of the heads of earlier requests, on each connection, with what they take beside
 their text: anybody can send short ones."""
@@ -27,7 +29,7 @@ _DIFFERENT: Final = frozenset((b"Cookie", b"Expect", b"Transfer-Encoding"))
 """With one of these Twisted does more than to remember it."""
 
 
-class Head(msgspec.Struct, eq=False):
+class Head(Confidential, msgspec.Struct, eq=False):
     """
     A head, whatever its length says.
 

@@ -12,9 +12,15 @@ from msgspec.structs import fields
 from twisted.trial.unittest import SynchronousTestCase
 
 import fjmcp_broker
+from fjmcp_broker.config.sources import Given
+from fjmcp_broker.demo.forgejo.state import Code
+from fjmcp_broker.demo.forgejo.world import Issue
 from fjmcp_broker.oauth.token_request import CodeRequest
 from fjmcp_broker.secret import Confidential
+from fjmcp_broker.upstream.answers import Answer
 from fjmcp_broker.web.errors import ErrorAnswer
+from fjmcp_broker.web.heads import Head
+from fjmcp_broker.web.pages.html import element
 
 WORDS = {
     "access_token",
@@ -22,17 +28,22 @@ WORDS = {
     "client_secret",
     "code",
     "cookie",
+    "env",
     "id_token",
     "password",
+    "proxy",
     "refresh_token",
+    "request_state",
     "secret",
+    "session_id",
+    "state",
     "token",
     "verifier",
 }
 """Names of fields whose text is a secret."""
 
-OTHERWISE = {(ErrorAnswer, "code")}
-"""Those that mean something else: the name of an error."""
+OTHERWISE = {(ErrorAnswer, "code"), (Issue, "state")}
+"""Those that mean something else: the name of an error, open or closed."""
 
 
 def records() -> Iterator[type[msgspec.Struct]]:
@@ -70,6 +81,21 @@ class ConfidentialTests(SynchronousTestCase):
             and (record, field.name) not in OTHERWISE
         }
         self.assertEqual(open_ones, set())
+
+    def test_what_holds_a_secret_among_other_text(self) -> None:
+        """
+        Forgejo's answers, the heads of requests, forms, values on their way from the
+        file: their fields have no name that says what is in them.
+        """
+        line = (b"POST", b"/mcp", b"HTTP/1.1")
+        for record in (
+            Answer(200, b'{"access_token":"hidden"}'),
+            Code("hidden", 1, "https://a.example/cb"),
+            Given("the file", {"KEY": "hidden"}),
+            Head(line, {b"Authorization": [b"Bearer hidden"]}),
+            element("input", name="token", value="hidden"),
+        ):
+            self.assertNotIn("hidden", repr(record))
 
     def test_it_shows_nothing(self) -> None:
         """Neither by itself nor within another record; it still compares."""

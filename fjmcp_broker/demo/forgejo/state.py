@@ -117,7 +117,7 @@ class Grant(msgspec.Struct):
         return tuple(self.scope.split())
 
 
-class Code(msgspec.Struct):
+class Code(Confidential, msgspec.Struct):
     """
     An authorization code; it never expires, and leaves the state when used.
     """

@@ -15,6 +15,7 @@ from fjmcp_broker.mcp.envelope import NULL, Notification, Request, text_of
 from fjmcp_broker.mcp.modern import errors
 from fjmcp_broker.mcp.modern.edits import members_of
 from fjmcp_broker.mcp.versions import META_VERSION, SUPPORTED, is_modern
+from fjmcp_broker.secret import Confidential
 
 META_CAPABILITIES: Final = "io.modelcontextprotocol/clientCapabilities"
 META_CLIENT: Final = "io.modelcontextprotocol/clientInfo"
@@ -99,7 +100,7 @@ class RequestHeaders(msgspec.Struct, frozen=True):
         )
 
 
-class ModernRequest(msgspec.Struct, frozen=True):
+class ModernRequest(Confidential, msgspec.Struct, frozen=True):
     """
     A request that may be served.
 

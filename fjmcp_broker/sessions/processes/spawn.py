@@ -22,7 +22,7 @@ import msgspec
 from twisted.logger import Logger
 
 from fjmcp_broker.errors import BrokerError
-from fjmcp_broker.secret import Secret
+from fjmcp_broker.secret import Confidential, Secret
 from fjmcp_broker.sessions.errors import ChildCannotStart
 from fjmcp_broker.version import VERSION
 
@@ -43,7 +43,7 @@ class ChildSettingsError(BrokerError):
     """
 
 
-class ChildSettings(msgspec.Struct, frozen=True):
+class ChildSettings(Confidential, msgspec.Struct, frozen=True):
     """
     What is the same for every child of this daemon.
 

@@ -7,11 +7,13 @@ from typing import Final
 
 import msgspec
 
+from fjmcp_broker.secret import Confidential
+
 #: Elements without content and end tag.
 _VOID: Final = frozenset({"input", "meta"})
 
 
-class Html(msgspec.Struct, frozen=True):
+class Html(Confidential, msgspec.Struct, frozen=True):
     """
     A piece of markup. Only this module makes one, except for the style sheet.
 
