@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 
+import attrs
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
+from tests.real.browser import Browser
 from tests.real.client import McpClient
-from tests.real.daemon import Daemon, free_port
+from tests.real.daemon import CLOCK, Daemon, free_port, pause
 from tests.real.forgejo import RunningForgejo, start_forgejo
 
 STAND_IN = f"{sys.executable},-m,fjmcp_broker.demo.child,--transport,stdio"
@@ -79,3 +82,19 @@ class BrokerCase(TestCase):
         )
         await deferToThread(client.initialize)
         return client
+
+    async def until_called(self, client: McpClient, calls: int = 1) -> None:
+        """
+        Wait until the stand-in child of a client's session has got so many calls of
+        tools since it began, our own questions aside.
+        """
+        asking = attrs.evolve(client, browser=Browser(), number=client.number + 1000)
+        deadline = CLOCK.seconds() + 60
+        asked = others = 0
+        while others < calls:
+            self.assertLess(CLOCK.seconds(), deadline, f"{others} calls have arrived")
+            answer = await deferToThread(asking.call, "process_info")
+            asked += 1
+            info = json.loads(answer["result"]["content"][0]["text"])["Result"]
+            others = info["received"]["methods"].count("tools/call") - asked
+            await pause(0.02)

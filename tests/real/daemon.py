@@ -115,10 +115,12 @@ class Program(ProcessProtocol):
         """
         Send a signal, unless the program has ended.
         """
-        if self.exit_code is None and self.signal is None:
+        # It has no id any more as soon as it is reaped, which is before it counts as
+        # ended: there may be something to read still.
+        if self.transport is not None and self.transport.pid is not None:
             os.kill(self.pid, number)
 
-    async def wait(self, seconds: float = 30.0) -> None:
+    async def wait(self, seconds: float = 60.0) -> None:
         """
         Wait for the end.
 
@@ -173,7 +175,7 @@ class Daemon(Program):
         daemon.port, daemon.url = port, url
         return daemon
 
-    async def until_ready(self, seconds: float = 30.0) -> None:
+    async def until_ready(self, seconds: float = 60.0) -> None:
         """
         Wait until C{/readyz} answers 200.
 
@@ -205,7 +207,7 @@ class Daemon(Program):
         )
         return page
 
-    async def stop(self, seconds: float = 30.0) -> None:
+    async def stop(self, seconds: float = 60.0) -> None:
         """
         SIGTERM, and wait for the end.
         """

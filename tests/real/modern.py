@@ -93,7 +93,7 @@ class ModernCase(SessionCase):
 
     async def until_told(self, client: McpClient, method: str, times: int) -> None:
         """Wait until the child has been told something, our own questions aside."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         asked = 0
         while time.monotonic() < deadline:
             info = said(await self.result(client, call("info", "process_info")))

@@ -7,14 +7,13 @@ import time
 from pathlib import Path
 
 from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from zope.interface import implementer
 
 from fjmcp_broker.sessions.errors import ChildBusy
 from fjmcp_broker.sessions.processes.ending import ChildEnd, EndReason
 from fjmcp_broker.sessions.processes.spawn import Launcher
-from tests.real.child_case import ChildTestCase, alive, reactor, until
+from tests.real.child_case import ChildTestCase, alive, until
 
 
 class SupervisorTests(ChildTestCase):
@@ -30,7 +29,7 @@ class SupervisorTests(ChildTestCase):
 
         globalLogPublisher.addObserver(keep)
         self.addCleanup(globalLogPublisher.removeObserver, keep)
-        child = self.start("telling", env={"EXTRA": "1"})
+        child = self.start("telling", env={"EXTRA": "1"}, stop_grace_seconds=30)
         line = await self.owner.next_line()
         told = json.loads(line)
         self.assertNotIn(b"t0ken", line)
@@ -88,8 +87,9 @@ class SupervisorTests(ChildTestCase):
                 taken += 1
         self.assertGreater(taken, 45)
         self.assertLess(taken, 50)
-        await deferLater(reactor, 2)
-        end = await child.stop(5)
+        # A stop drops what still waits for the child.
+        await until(lambda: not child._stdin._messages)
+        end = await child.stop(30)
         self.assertEqual(end.exit_code, 0)
         self.assertEqual(json.loads(self.owner.lines[0]), [taken, True, 0])
 

@@ -116,7 +116,13 @@ class KilledBrokerTests(TestCase):
         def stopped() -> bool:
             return "T (stopped)" in Path(f"/proc/{pids[3]}/status").read_text()
 
+        def under_way(pid: int) -> bool:
+            # The program in front has asked for the signal, and made room for it.
+            line = Path(f"/proc/{pid}/cmdline").read_bytes()
+            return b"bad_child.py" in line and b"setpriv" not in line
+
         await until(stopped)
+        await until(lambda: all(under_way(pid) for pid in pids))
         self.assertTrue(all(alive(pid) for pid in pids))
         parent.signalProcess("KILL")
         await collector.ended

@@ -206,7 +206,8 @@ class SessionQuirks(SessionCase):
         await self.until(lambda: not self.children(), "the children stay")
         for each in (client, second, client):
             await self.check(each)
-        self.assertLessEqual(len(self.children()), 2)
+        # One that went to sleep between two calls may still be on its way out.
+        await self.until(lambda: len(self.children()) <= 2, "more than one for each")
 
     async def test_dropped_get(self) -> None:
         """Proxies cut silent streams: each new one hears what comes, and no less."""
@@ -265,7 +266,7 @@ class SessionQuirks(SessionCase):
             "jsonrpc": "2.0",
             "id": "again",
             "method": "tools/call",
-            "params": {"name": "slow", "arguments": {"seconds": 2}},
+            "params": {"name": "slow", "arguments": {"seconds": 4}},
         }
         first = await self.ask(client, "POST", message)
         await first.until(lambda: b"id: " in first.raw)
@@ -340,7 +341,7 @@ class StatelessQuirks(ModernCase):
         """The first one is taken back, the second one is a call of its own."""
         await self.begin()
         client = await self.signed_in()
-        message = call("again", "slow", seconds=1)
+        message = call("again", "slow", seconds=4)
         first: Any = await self.post(client, message)
         await self.until_told(client, "tools/call", 1)
         first.transport.abortConnection()

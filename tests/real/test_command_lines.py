@@ -27,7 +27,7 @@ SETTINGS = {
 class CommandLineCase(TestCase):
     """Gives each test a directory to run in."""
 
-    timeout = 60
+    timeout = 180
 
     def setUp(self) -> None:
         """Outside of the repository, as an operator would."""

@@ -154,7 +154,8 @@ class Conversation:
             found[:] = [message for message in self.messages if wanted(message)]
             return bool(found)
 
-        await until(look, 20)
+        # The SDK takes seconds to be imported, and tens of them beside other tests.
+        await until(look, 90)
         return found[0]
 
     def violations(self) -> list[str]:
@@ -175,7 +176,7 @@ class Conversation:
 class ChildTests(TestCase):
     """The children do what the specification says, not what the broker expects."""
 
-    timeout = 60
+    timeout = 180
 
     async def legacy_journey(self, child: str) -> None:
         """

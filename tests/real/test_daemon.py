@@ -35,7 +35,8 @@ class StartTests(BrokerCase):
             await daemon.until_ready()
             before = CLOCK.seconds()
             await daemon.stop()
-            self.assertLess(CLOCK.seconds() - before, 2.0, name)
+            # Nothing is waited for: that would take up to ten.
+            self.assertLess(CLOCK.seconds() - before, 5.0, name)
             self.assertEqual(daemon.exit_code, 0, f"{name}: {daemon.text}")
             self.assertNotIn("Traceback", daemon.text)
 
@@ -285,8 +286,8 @@ class StopTests(BrokerCase):
         """SIGTERM lets a call finish, then stops the child and exits with 0."""
         daemon, forgejo = await self.launch()
         client = await self.session(daemon, forgejo)
-        calling = deferToThread(client.call, "slow", seconds=1.5)
-        await pause(0.5)
+        calling = deferToThread(client.call, "slow", seconds=3)
+        await self.until_called(client)
         daemon.signal_with(signal.SIGTERM)
         answer = await calling
         self.assertIn("result", answer)
@@ -320,13 +321,14 @@ class StopTests(BrokerCase):
         daemon, forgejo = await self.launch(FJMCP_BROKER_SERVER_SHUTDOWN_TIMEOUT="2s")
         client = await self.session(daemon, forgejo)
         calling = deferToThread(client.call, "slow", seconds=60)
-        await pause(0.5)
+        await self.until_called(client)
         before = CLOCK.seconds()
         daemon.signal_with(signal.SIGTERM)
         answer = await calling
         self.assertIn("error", answer)
         await daemon.wait(10)
-        self.assertLess(CLOCK.seconds() - before, 4.5)
+        # The default is ten.
+        self.assertLess(CLOCK.seconds() - before, 8)
         self.assertEqual(daemon.exit_code, 0, daemon.text)
         self.assertEqual(processes(forgejo.stand_in.base_url), [])
 
@@ -349,7 +351,7 @@ class StopTests(BrokerCase):
         """The next call goes to another child, with a fresh token."""
         port = free_port()
         settings, forgejo = await self.settings(port)
-        forgejo.stand_in.controls.set_lifetimes(access_seconds=3)
+        forgejo.stand_in.controls.set_lifetimes(access_seconds=10)
         daemon = Daemon.launch(settings, port=port)
         self.addCleanup(daemon.stop)
         await daemon.until_ready()

@@ -20,7 +20,7 @@ from tests.real.daemon import Program, free_port, pause, processes
 class DemoTests(TestCase):
     """The demo as a process, and what it leaves behind."""
 
-    timeout = 120
+    timeout = 180
 
     async def start(self, **environment: str) -> tuple[Program, str, str]:
         """
@@ -41,7 +41,7 @@ class DemoTests(TestCase):
 
     async def stop(self, program: Program) -> None:
         program.signal_with(signal.SIGINT)
-        await program.wait(20)
+        await program.wait()
 
     async def call(self, program: Program, url: str, tool: str) -> str:
         """
@@ -120,7 +120,7 @@ class DemoTests(TestCase):
                 "DEMO_PASSWORD": found[1],
             },
         )
-        await client.wait()
+        await client.wait(90)
         self.assertEqual(client.exit_code, 0, client.text)
         self.assertIn("protocol 2026-07-28: ", client.text)
         self.assertIn('"login":"bob"', client.text)

@@ -89,7 +89,8 @@ class Scripted:
                 self.wfile.write(reply.body)
                 self.wfile.flush()
                 if reply.later:
-                    time.sleep(0.7)
+                    # More than twice what tells a stream from one that was held back.
+                    time.sleep(1.2)
                     self.wfile.write(reply.later)
 
             def do_POST(self) -> None:
@@ -520,13 +521,18 @@ class MachineCheckTests(DoctorCase):
 
     def test_bad_children(self) -> None:
         """Missing, of another machine, angry, or deaf; no environment of ours."""
-        for text, status, word in (
-            ("echo what; exit 3", Status.WARNING, "ended with 3"),
-            ("sleep 60", Status.FAILED, "does not end"),
-            ('echo "$FORGEJO_OAUTH_CLIENT_SECRET."; exit 1', Status.WARNING, "said ."),
+        for text, seconds, status, word in (
+            ("echo what; exit 3", 20, Status.WARNING, "ended with 3"),
+            ("sleep 60", 0.5, Status.FAILED, "does not end"),
+            (
+                'echo "$FORGEJO_OAUTH_CLIENT_SECRET."; exit 1',
+                20,
+                Status.WARNING,
+                "said .",
+            ),
         ):
             checks = MachineChecks(
-                self.config(FORGEJO_MCP_BINARY=self.program(text)), 0.5
+                self.config(FORGEJO_MCP_BINARY=self.program(text)), seconds
             )
             self.assert_found(checks.child(), status, word)
         found = self.checks(FORGEJO_MCP_BINARY="/nowhere/forgejo-mcp").child()

@@ -98,6 +98,8 @@ class MetricsTests(BrokerCase):
     async def test_elsewhere(self) -> None:
         """Neither on the clients' listener nor anything else on this one."""
         daemon, _ = await self.launch(PORT_METRICS=str(free_port()))
+        while "metrics.listen_addr" not in daemon.text:
+            await pause(0.02)
         self.assertEqual((await daemon.fetch("GET", "/metrics")).status, 404)
         daemon.url = f"http://127.0.0.1:{self.metrics_port(daemon)}"
         self.assertEqual((await daemon.fetch("GET", "/metrics")).status, 200)
