@@ -18,6 +18,11 @@ from tests.real.relay import RelayTestCase, call, reactor
 from tests.relay_stubs import key_of, principal
 
 
+async def arrived(case: RelayTestCase, session: str, token: str = "alice") -> None:
+    """Wait until what was sent before has come to the child: it reads in order."""
+    await case.send(call("behind", "echo"), session, token=token)
+
+
 class SessionTests(RelayTestCase):
     """A session from its first to its last message."""
 
@@ -71,9 +76,11 @@ class SessionTests(RelayTestCase):
                             {"seconds": shuffled.random() / 2, "me": repr(id)},
                         ),
                         session,
+                        # However long it takes, these get no stream.
+                        headers={"Accept": "application/json"} if n % 4 == 0 else None,
                     )
                 )
-                for id in ids
+                for n, id in enumerate(ids)
             ]
         )
         kinds = set()
@@ -87,8 +94,8 @@ class SessionTests(RelayTestCase):
     async def test_duplicate_id_in_flight(self) -> None:
         """The second gets 409 and the first its answer."""
         session = await self.open()
-        first = await self.begin(call(1, "sleep", {"seconds": 0.5}), session)
-        await deferLater(reactor, 0.1)
+        first = await self.begin(call(1, "sleep", {"seconds": 2}), session)
+        await arrived(self, session)
         second = await self.send(call(1, "echo"), session)
         self.assertEqual(second.status, 409)
         self.assertEqual((await first.closed).message["id"], 1)
@@ -126,7 +133,7 @@ class SessionTests(RelayTestCase):
         """A call in flight is answered with an error; then the session is unknown."""
         session = await self.open()
         waiting = await self.begin(call(1, "mute"), session)
-        await deferLater(reactor, 0.1)
+        await arrived(self, session)
         self.registry.close_grant("g_1")
         answer = await waiting.closed
         self.assertEqual(answer.message["error"]["data"], {"reason": "grant_ended"})
@@ -155,7 +162,7 @@ class FailureTests(RelayTestCase):
         """Nobody is left hanging; the next call finds another child."""
         session = await self.open()
         waiting = [await self.begin(call(n, "mute"), session) for n in range(5)]
-        await deferLater(reactor, 0.1)
+        await arrived(self, session)
         crashed = await self.send(call("c", "crash"), session)
         for answer in (crashed, *[await each.closed for each in waiting]):
             self.assertEqual(answer.status, 200)
@@ -172,7 +179,7 @@ class FailureTests(RelayTestCase):
         for token in ("alice", "alice", "bob"):
             first = await self.open(token)
             await self.begin(call(1, "mute"), first, token=token)
-        await deferLater(reactor, 0.2)
+            await arrived(self, first, token)
         for token in ("alice", "bob"):
             answer = await self.send(INITIALIZE, token=token)
             self.assertEqual(answer.status, 503)
@@ -232,7 +239,8 @@ class FailureTests(RelayTestCase):
         """The session that nobody knows the id of is closed again."""
         self.tokens.holding = []
         answer = await self.begin(INITIALIZE)
-        await deferLater(reactor, 0.1)
+        while not self.tokens.holding:
+            await deferLater(reactor, 0.01)
         transport: Any = answer.transport
         transport.abortConnection()
         await answer.closed
@@ -299,12 +307,12 @@ class StopTests(RelayTestCase):
     """The end of the daemon."""
 
     async def test_idle_stop_is_quick(self) -> None:
-        """Nothing in flight: within two seconds, and no child is left."""
+        """Nothing in flight: long before the deadline, and no child is left."""
         for token in ("alice", "bob", "bob"):
             await self.open(token)
         before = time.monotonic()
         await self.registry.stop(10)
-        self.assertLess(time.monotonic() - before, 2)
+        self.assertLess(time.monotonic() - before, 5)
         self.assertEqual([child.pid for child in self.children], [None] * 3)
         self.assertEqual(set(self.ledger.rows.values()), {"open"})
 
@@ -312,7 +320,7 @@ class StopTests(RelayTestCase):
         """They are answered; new ones are sent away meanwhile."""
         session = await self.open()
         answer = await self.begin(call(1, "sleep", {"seconds": 0.5}), session)
-        await deferLater(reactor, 0.1)
+        await arrived(self, session)
         stopped = Deferred.fromCoroutine(self.registry.stop(10))
         refused = await self.send(call(2, "echo"), session)
         self.assertEqual(refused.status, 503)
@@ -324,10 +332,10 @@ class StopTests(RelayTestCase):
         """A request that never ends is given up in time, a deaf child killed."""
         session = await self.open()
         answer = await self.begin(call(1, "mute"), session)
-        await deferLater(reactor, 0.1)
+        await arrived(self, session)
         before = time.monotonic()
         await self.registry.stop(1)
-        self.assertLess(time.monotonic() - before, 2)
+        self.assertLess(time.monotonic() - before, 5)
         self.assertEqual(
             (await answer.closed).message["error"]["data"],
             {"reason": "daemon_stopping"},

@@ -219,12 +219,14 @@ class MemoryTests(GetCase):
         while not child._pausers:
             await deferLater(reactor, 0.01)
         paused_at = time.monotonic()
-        await deferLater(reactor, 0.5)  # the pipe fills
-        stopped_at = self.written_bytes()
+        stopped_at = -1
+        while self.written_bytes() != stopped_at:  # the pipe fills
+            stopped_at = self.written_bytes()
+            await deferLater(reactor, 0.5)
         while child._pausers:
             self.assertEqual(self.written_bytes(), stopped_at)
             await deferLater(reactor, 0.2)
-        self.assertLess(time.monotonic() - paused_at, PAUSE_SECONDS + 3)
+        self.assertLess(time.monotonic() - paused_at, 3 * PAUSE_SECONDS)
         while self.written_bytes() < stopped_at + 8 * MEGABYTE:
             await deferLater(reactor, 0.1)
         growth = tracemalloc.get_traced_memory()[1] - before
@@ -237,13 +239,13 @@ class MemoryTests(GetCase):
         session = await self.open_newest()
         times = []
         for size in (5, 50):
-            began = time.monotonic()
+            began = time.process_time()
             answer = await self.send(
                 call(size, "big", {"bytes": size * MEGABYTE}),
                 session,
                 headers={"Accept": "text/event-stream"},
             )
-            times.append(time.monotonic() - began)
+            times.append(time.process_time() - began)
             text = answer.message["result"]["content"][0]["text"]
             self.assertGreaterEqual(len(text), size * MEGABYTE)
         self.assertLess(times[1], 30 * max(times[0], 0.1))

@@ -76,6 +76,8 @@ class EarlyAnswerTests(RelayTestCase):
         self.authenticator.uncached.add("alice")
         self.authenticator.holding = []
         answer = await self.begin({**INITIALIZE, "x": "y" * 900_000})
+        while not self.authenticator.holding:
+            await deferLater(reactor, 0.01)
         await deferLater(reactor, 0.2)
         self.assertEqual(answer.raw, b"")
         self.authenticator.release()
@@ -113,6 +115,8 @@ class LostConnectionTests(RelayTestCase):
     async def test_vanishing_clients_leave_nothing(self) -> None:
         """The child goes on; no request, stream or timer of theirs remains."""
         session = await self.open()
+        while self.site.channels:  # which have timers
+            await deferLater(reactor, 0.01)
         before = len(reactor.getDelayedCalls())
         for number in range(60):
             answer = await self.begin(
@@ -143,7 +147,7 @@ class LostConnectionTests(RelayTestCase):
         await self.registry.stop(5)
         reactor.callLater(0.3, transport.resumeProducing)
         await self.site.drain(10)
-        self.assertLess(time.monotonic() - before, 3)
+        self.assertLess(time.monotonic() - before, 5)
         await answer.closed
         await idle.closed
         self.assertEqual(len(answer.message["result"]["value"]), 5_000_000)

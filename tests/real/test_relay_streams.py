@@ -8,6 +8,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 
 from tests.real.relay import RelayTestCase, call, reactor
+from tests.real.test_relay import arrived
 
 
 class StreamTests(RelayTestCase):
@@ -96,8 +97,8 @@ class StreamTests(RelayTestCase):
     async def test_child_asks_nobody_in_particular(self) -> None:
         """With two requests in flight it gets an error, and goes on."""
         session = await self.open()
-        other = await self.begin(call(1, "sleep", {"seconds": 1}), session)
-        await deferLater(reactor, 0.2)
+        other = await self.begin(call(1, "sleep", {"seconds": 2}), session)
+        await arrived(self, session)
         answer = await self.send(call(2, "ask"), session)
         self.assertEqual(
             answer.message["result"]["value"]["data"], {"reason": "no_stream"}
@@ -108,7 +109,7 @@ class StreamTests(RelayTestCase):
         """Its stream ends without an answer, and its id may be used again."""
         session = await self.open()
         answer = await self.begin(call(1, "mute"), session)
-        await deferLater(reactor, 0.1)
+        await arrived(self, session)
         note = {
             "jsonrpc": "2.0",
             "method": "notifications/cancelled",
@@ -168,11 +169,11 @@ class LoadTests(RelayTestCase):
         session = await self.open()
         times = []
         for size in (5, 50):
-            before = time.monotonic()
+            before = time.process_time()
             answer = await self.send(
                 call(1, "big", {"bytes": size * 1024 * 1024}), session
             )
-            times.append(time.monotonic() - before)
+            times.append(time.process_time() - before)
             self.assertEqual(answer.message["result"]["value"], "x" * size * 1024**2)
         self.assertLess(times[1], 30 * max(times[0], 0.1))
 

@@ -315,6 +315,7 @@ class JunkTests(BrokerCase):
 
         for path in ENDPOINTS:
             await deferToThread(check(path))
+        await daemon.stop()
         events = [json.loads(line) for line in daemon.output.splitlines()]
         self.assertNotIn("Traceback", daemon.text)
         levels = {event["level"] for event in events}

@@ -196,7 +196,7 @@ class UnavailableTests(DatabaseTestCase):
         While another program holds its lock for long, those in the queue are refused
         when their own time is over, not one timeout after the other.
         """
-        impatient = self.make(busy_timeout_seconds=0.1)
+        impatient = self.make(busy_timeout_seconds=0.5)
         await impatient.open()
         self.addCleanup(lambda: Deferred.fromCoroutine(impatient.close()))
         other = self.other_program()
