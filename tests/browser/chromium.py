@@ -16,14 +16,22 @@ from pathlib import Path
 from typing import Any, Final
 
 import attrs
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    Page,
+    expect,
+    sync_playwright,
+)
 
 from tests import skip_visibly
 from tests.browser import axe
 
 PROGRAMS: Final = ("chromium", "chromium-browser", "google-chrome")
 TOP: Final = Path(__file__).parents[2]
-WAIT_MILLISECONDS: Final = 15_000
+WAIT_MILLISECONDS: Final = 30_000
+"""For whatever a page is to do or to show, on a slow machine too."""
+
 DESKTOP: Final = (1100, 800)
 PHONE: Final = (320, 568)
 """The narrowest screen that WCAG asks for (success criterion 1.4.10)."""
@@ -56,6 +64,8 @@ def opened(hosts: Mapping[str, int]) -> Iterator[Chromium]:
 
     @param hosts: names whose port 443 is this loopback port.
     """
+    # Of this a context knows nothing.
+    expect.set_options(timeout=WAIT_MILLISECONDS)
     rules = ",".join(f"MAP {name}:443 127.0.0.1:{port}" for name, port in hosts.items())
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(

@@ -12,6 +12,9 @@ import attrs
 
 RECOVERY_SECONDS: Final = 5.0
 
+SLOWEST_RECOVERY_SECONDS: Final = 10.0
+"""Less than whatever waits for a timeout; a machine that is not slow needs two."""
+
 
 @attrs.define
 class Window:
