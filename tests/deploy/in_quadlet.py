@@ -171,7 +171,7 @@ class ServiceTests(unittest.TestCase):
         self.assertIn(NAME, run("podman", "volume", "ls", "--quiet").split())
         named = run("podman", "ps", "--all", "--format", "{{.Names}}").split()
         self.assertNotIn(NAME, named)
-        self.assertIn("Main loop terminated", journal())
+        until(lambda: "Main loop terminated" in journal(), "it does not say so")
 
     def test_refused(self) -> None:
         """A wrong configuration ends in a failed unit; the journal has the reason."""
@@ -180,8 +180,8 @@ class ServiceTests(unittest.TestCase):
         with self.assertRaises(AssertionError):
             systemctl("start", SERVICE)
         until(lambda: shown("ActiveState") == "failed", "it is tried for ever")
+        until(lambda: "must be a URL" in journal(), "it does not say why")
         self.assertIn("FORGEJO_URL", journal())
-        self.assertIn("must be a URL", journal())
 
     def test_upgrade(self) -> None:
         """As the page does it: another image in a file of its own, and a restart."""

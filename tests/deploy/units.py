@@ -26,7 +26,7 @@ FORGEJO_ADDRESS: Final = "192.0.2.10"
 """On the loopback interface outside of a container, no loopback address inside."""
 
 TOOL: Final = "get_my_user_info"
-SECONDS: Final = 30.0
+SECONDS: Final = 60.0
 MANAGER: Final = ("--user",) if os.getuid() else ()
 """Which systemd: the argument of its programs."""
 
