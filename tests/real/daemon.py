@@ -232,3 +232,22 @@ def processes(pattern: str) -> list[int]:
         if pattern.encode() in text and state != "Z":
             found.append(int(entry.name))
     return found
+
+
+def children_of(daemon: Program, pattern: str) -> list[int]:
+    """
+    @param daemon: runs, if there are any.
+    @return: the processes whose command line or environment has this text and that
+        run a program of their own. In the moment before it executes one, a child is
+        the daemon once more: stopped there it would keep the daemon's port.
+    """
+    found = processes(pattern)
+    own = _command_line(daemon.pid) if found else b""
+    return [pid for pid in found if _command_line(pid) not in (own, b"")]
+
+
+def _command_line(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""

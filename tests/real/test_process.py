@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import sys
 
 from twisted.trial.unittest import TestCase
 
-from tests.real.daemon import Program, pause
+from tests.real.daemon import Program, children_of, pause, processes
 
 SCRIPT = """
 import sys
@@ -110,3 +112,38 @@ class OrderlyExitTests(TestCase):
         program.signal_with(signal.SIGHUP)
         await program.wait()
         self.assertEqual(program.signal, signal.SIGHUP)
+
+
+FORKING = """
+import os, signal, subprocess, sys
+mark = sys.argv[1]
+if os.fork() == 0:
+    signal.pause()
+program = "import signal; signal.pause()"
+child = subprocess.Popen([sys.executable, "-c", program, mark])
+print("child", child.pid, flush=True)
+signal.pause()
+"""
+
+
+class ChildrenTests(TestCase):
+    """What the tests take for the children of a daemon."""
+
+    timeout = 60
+
+    async def test_one_without_a_program_of_its_own(self) -> None:
+        """It is the daemon once more and none of its children yet."""
+        mark = f"mark-{os.getpid()}"
+        program = Program.start([sys.executable, "-c", FORKING, mark])
+        self.addCleanup(program.wait)
+        while b"\n" not in program.output or len(processes(mark)) < 3:
+            await pause(0.02)
+        for pid in processes(mark):
+            self.addCleanup(self.end, pid)
+        child = int(program.text.split()[1])
+        self.assertEqual(children_of(program, mark), [child])
+
+    def end(self, pid: int) -> None:
+        """Kill it, if it is still there."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)

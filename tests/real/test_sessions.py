@@ -22,7 +22,7 @@ from twisted.internet.threads import deferToThread
 from tests.real.broker_case import BrokerCase
 from tests.real.browser import Browser, Page
 from tests.real.client import McpClient, message_of
-from tests.real.daemon import Daemon, free_port, pause, processes
+from tests.real.daemon import Daemon, children_of, free_port, pause, processes
 from tests.real.relay import Answer
 
 reactor: Any = _reactor  # a module to mypy
@@ -50,8 +50,7 @@ class SessionCase(BrokerCase):
 
     def children(self) -> list[int]:
         """The children that run."""
-        found = processes(self.forgejo.stand_in.base_url)
-        return [pid for pid in found if pid != self.daemon.pid]
+        return children_of(self.daemon, self.forgejo.stand_in.base_url)
 
     async def until_children(self, count: int) -> None:
         """Wait until so many run: one that is not needed any more takes a moment."""

@@ -21,7 +21,7 @@ from tests.real import real_forgejo_mcp
 from tests.real.broken_broker import runner
 from tests.real.broker_case import BrokerCase
 from tests.real.client import McpClient
-from tests.real.daemon import Daemon, free_port, pause, processes
+from tests.real.daemon import Daemon, children_of, free_port, pause, processes
 from tests.slow.chaos import Run
 from tests.slow.chaos_client import ChaosClient
 
@@ -173,8 +173,7 @@ class World(BrokerCase):
         """
         @return: the children that run.
         """
-        found = processes(self.forgejo.stand_in.base_url)
-        return sorted(pid for pid in found if pid != self.daemon.pid)
+        return sorted(children_of(self.daemon, self.forgejo.stand_in.base_url))
 
     def busy(self) -> list[int]:
         """
