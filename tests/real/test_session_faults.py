@@ -17,8 +17,8 @@ from tests.real.daemon import pause
 from tests.real.relay import Answer, call
 from tests.real.test_sessions import SessionCase, text_of
 
-RECOVERY_SECONDS = 15
-"""After children that ended quickly a session waits up to four for the next one."""
+RECOVERY_SECONDS = 7
+"""After these crashes a session waits up to four for its next child, not eight."""
 
 REFRESH = "token:refresh_token"
 

@@ -11,9 +11,7 @@ from typing import Final
 import attrs
 
 RECOVERY_SECONDS: Final = 5.0
-
-SLOWEST_RECOVERY_SECONDS: Final = 10.0
-"""Less than whatever waits for a timeout; a machine that is not slow needs two."""
+"""A promise to clients; two are usual."""
 
 
 @attrs.define

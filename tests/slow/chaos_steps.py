@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from tests.real.daemon import pause
-from tests.slow.chaos import SLOWEST_RECOVERY_SECONDS, Run, Window
+from tests.slow.chaos import RECOVERY_SECONDS, Run, Window
 from tests.slow.chaos_client import LIST, WRITE
 from tests.slow.chaos_world import send
 
@@ -188,7 +188,7 @@ class Aim:
         """
         Wait until a session works again.
         """
-        ends = time.monotonic() + SLOWEST_RECOVERY_SECONDS
+        ends = time.monotonic() + RECOVERY_SECONDS
         while name not in window.recovered:
             if time.monotonic() > ends:
                 self.run.problem(f"{name} does not work after: {window.what}")
