@@ -61,14 +61,11 @@ class ControlCase(BrokerCase):
     async def until_children(
         self, count: int, daemon: Daemon, forgejo: RunningForgejo
     ) -> None:
-        """
-        At once so many are left: before those that do not end by themselves would get
-        a signal, which is after five seconds.
-        """
-        deadline = CLOCK.seconds() + 4
+        """Within a second so many are left."""
+        deadline = CLOCK.seconds() + 1
         while len(found := await self.children(daemon, forgejo)) != count:
             if CLOCK.seconds() > deadline:
-                self.fail(f"still there: {found}")
+                self.fail(f"still there after a second: {found}")
             await pause(0.02)
 
 

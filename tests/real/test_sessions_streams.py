@@ -31,7 +31,7 @@ class StreamRestartTests(SessionCase):
         await running.until(lambda: b"result" in running.raw)
         before = time.monotonic()
         await self.daemon.stop()
-        self.assertLess(time.monotonic() - before, 8)
+        self.assertLess(time.monotonic() - before, 4)
         self.assertEqual(self.daemon.exit_code, 0, self.daemon.text)
         await listening.until(lambda: False)
         self.assertTrue(listening.raw.endswith(b"0\r\n\r\n"))

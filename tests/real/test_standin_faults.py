@@ -223,7 +223,7 @@ class ToolsForTestsTests(DrivenTestCase):
         child = await self.serving(**variable("WRITTEN_FILE", str(counter.resolve())))
         self.assertEqual(len(await child.call("big", bytes=3_000_000)), 3_000_000)
         # It counts what it has written, so that we may know of it before.
-        while int(counter.read_text()) < 3_000_000:
+        while int(counter.read_text()) <= 3_000_000:
             await deferLater(reactor, 0.01)
 
     async def test_full_stdout_blocks_it(self) -> None:

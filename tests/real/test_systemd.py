@@ -58,14 +58,14 @@ class NotifyTests(SystemdCase):
         )
         await inbox.until("READY=1")
         for _ in range(3):
-            await inbox.until("WATCHDOG=1")
+            await inbox.until("WATCHDOG=1", 2)
         daemon.signal_with(signal.SIGSTOP)
         await pause(0.1)
         inbox.look().clear()
         await pause(1)
         self.assertEqual(inbox.look(), [])
         daemon.signal_with(signal.SIGCONT)
-        await inbox.until("WATCHDOG=1")
+        await inbox.until("WATCHDOG=1", 5)
 
     async def test_children_hear_nothing_of_it(self) -> None:
         """Neither variables nor descriptors of systemd reach a child."""

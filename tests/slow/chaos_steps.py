@@ -18,7 +18,7 @@ from tests.slow.chaos_world import send
 if TYPE_CHECKING:
     from tests.slow.chaos_world import World
 
-NOTICE_SECONDS: Final = 1.5
+NOTICE_SECONDS: Final = 0.5
 """How long the end of a child may go unnoticed."""
 
 SPARED_SECONDS: Final = 15.0
@@ -29,8 +29,8 @@ HALTED_SECONDS: Final = 0.3
 CLAIM_SECONDS: Final = 120.0
 """They come within 25 on a machine that is not slow."""
 
-GONE_SECONDS: Final = 30.0
-"""The grace of a stop twice, and much more."""
+GONE_SECONDS: Final = 12.0
+"""The grace of a stop twice, and some more."""
 
 ASLEEP: Final = 6
 """So many sessions rest, to be woken."""

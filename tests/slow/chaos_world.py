@@ -160,7 +160,7 @@ class World(BrokerCase):
         self.daemon.signal_with(number)
         await self.daemon.wait()
         self.texts.append(self.daemon.text)
-        ends = time.monotonic() + 15
+        ends = time.monotonic() + 5
         while left := processes(self.forgejo.stand_in.base_url):
             if time.monotonic() > ends:
                 self.run_.problem(f"the daemon is gone, but not {left}")

@@ -30,7 +30,7 @@ from tests.slow.proxy_case import (
 
 ERAS = {"legacy": "2025-11-25", VERSION: VERSION}
 READS = "get_my_user_info"
-DEPARTURE_SECONDS = 40
+DEPARTURE_SECONDS = 20
 STEPS, EVERY_SECONDS = 5, 0.5
 
 
