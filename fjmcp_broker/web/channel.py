@@ -46,10 +46,16 @@ class BrokerChannel(QuickChannel):
     maxHeaders = 100  # noqa: N815 - Twisted's
     MAX_LENGTH = 16 * 1024  # of a line
     totalHeadersSize = 16 * 1024  # noqa: N815 - Twisted's; the request line included
-    _receiving = False
-    _handling = False
-    is_refused = False
-    _deadline: IDelayedCall | None = None
+
+    __slots__ = ("_deadline", "_handling", "_receiving", "is_refused")
+
+    def __init__(self) -> None:
+        """Nothing came yet."""
+        super().__init__()
+        self.is_refused = False
+        self._receiving = False
+        self._handling = False
+        self._deadline: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
         """A client has connected."""

@@ -56,44 +56,60 @@ class QuickChannel(HTTPChannel):
     One connection.
 
     @ivar site: the site, set by its C{buildProtocol}.
+    @ivar ends: the addresses of the other end and of this one.
     """
+
+    # With Twisted's own it has more than thirty attributes: from there on an object has
+    # a dictionary of its own, which is large, and far from the others.
+    __slots__ = (
+        "_heads",
+        "_heard_at",
+        "_is_fresh",
+        "_known",
+        "_known_bytes",
+        "_quiet_timer",
+        "_unsent",
+        "_whole",
+        "ends",
+    )
 
     site: Any
     _command: bytes
     _path: bytes
     _version: bytes
-    _quiet_timer: IDelayedCall | None = None
-    _heard_at = 0.0
-    _unsent = b""
-    _whole: tuple[bytes, bytes, bytes] | None = None
-    _is_fresh = True  # Twisted's parser has seen nothing of the next request
 
     def __init__(self) -> None:
         """Nothing is known of the client yet."""
         super().__init__()
+        self.ends: tuple[Any, Any] = (None, None)
         self._known: dict[bytes, tuple[bytes, bytes]] = {}
         self._known_bytes = 0
         self._heads = Heads()
+        self._heard_at = 0.0
+        self._is_fresh = True  # Twisted's parser has seen nothing of the next request
+        self._quiet_timer: IDelayedCall | None = None
+        self._unsent = b""
+        self._whole: tuple[bytes, bytes, bytes] | None = None
 
     def connectionMade(self) -> None:
         """A client has connected."""
         super().connectionMade()
         transport: Any = self.transport
         # Each request asks for them; the second is a system call.
-        self._ends = transport.getPeer(), transport.getHost()
+        self.ends = transport.getPeer(), transport.getHost()
         self._networkProducer: Any = _Reading(self._networkProducer)
 
     def getPeer(self) -> Any:
         """
         @return: the address of the other end.
         """
-        return self._ends[0]
+        return self.ends[0]
 
     def getHost(self) -> Any:
         """
         @return: the address of this end.
         """
-        return self._ends[1]
+        return self.ends[1]
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         """

@@ -3,13 +3,36 @@ Twisted's C{Request} at less cost: what it makes anew for each request, and nobo
 for, or asks in a longer way. It is the same in every other respect.
 """
 
-from typing import Any, AnyStr, Final
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, AnyStr, Final, TypeVar, cast
 
 from twisted.web.http_headers import Headers
 from twisted.web.server import Request
 
 from fjmcp_broker.web.heads import Head
 from fjmcp_broker.web.whole import whole_answer
+
+T = TypeVar("T")
+
+
+def _later(make: Callable[[Any], T]) -> T:
+    return cast("T", cached_property(make))
+
+
+def _headers(request: "QuickRequest") -> Headers:
+    headers = Headers()
+    if request.head is not None:
+        fields = request.head.fields.copy()
+        fields[b"Content-Length"] = [request._length]
+        headers._rawHeaders = fields
+    return headers
+
+
+def _own_headers(request: "QuickRequest") -> Headers:
+    request.own_headers = Headers()
+    return request.own_headers
+
 
 _NAMES: Final[dict[object, bytes]] = {
     name.lower(): name
@@ -29,34 +52,42 @@ class QuickRequest(Request):
     """
     One request.
 
+    What Twisted's three constructors make and few requests need is made when somebody
+    asks for it, and what each call needs has slots: an object with more than thirty
+    attributes has a dictionary of its own, which costs more than they do.
+
     @ivar head: its head, when others of its connection have the same.
+    @ivar own_headers: C{responseHeaders}, if somebody has asked for them.
     """
 
-    head: Head | None = None
+    __slots__ = ("_ends", "_length", "head", "own_headers")
 
     # Typed too narrowly or not at all by Twisted.
     transport: Any
     site: Any  # a BrokerSite
 
+    queued = False
+    client = _later(lambda request: request._ends[0])
+    host = _later(lambda request: request._ends[1])
+    requestHeaders = _later(_headers)  # noqa: N815 - Twisted's
+    responseHeaders = _later(_own_headers)  # noqa: N815 - Twisted's
+    received_cookies = _later(lambda request: dict[bytes, bytes]())
+    cookies = _later(lambda request: list[bytes]())
+    _parsePOSTFormSubmission = False  # noqa: N815 - Twisted's
+    _adapterCache = _later(lambda request: dict[str, Any]())  # noqa: N815 - Twisted's
+
     def __init__(self, channel: Any, queued: bool = False) -> None:
         """
-        What Twisted's three constructors set, in one: a test compares them.
-
         @param channel: the connection.
         @param queued: whether another one is answered first, which none is.
         """
         self.notifications = []
         self.channel = channel
-        self.client = channel.getPeer()
-        self.host = channel.getHost()
-        self.requestHeaders = Headers()
-        self.received_cookies = {}
-        self.responseHeaders = Headers()
-        self.cookies = []
         self.transport = channel.transport
-        self.queued = queued
-        self._parsePOSTFormSubmission = False
-        self._adapterCache: dict[str, Any] = {}
+        self.head: Head | None = None
+        self.own_headers: Headers | None = None
+        self._ends = channel.ends
+        self._length = b""
 
     def take_head(self, head: Head, length: bytes) -> None:
         """
@@ -64,9 +95,7 @@ class QuickRequest(Request):
         @param length: what C{Content-Length} says in this one.
         """
         self.head = head
-        fields = head.fields.copy()
-        fields[b"Content-Length"] = [length]
-        self.requestHeaders._rawHeaders = fields
+        self._length = length
 
     def getHeader(self, key: AnyStr) -> AnyStr | None:  # noqa: N802 - Twisted's
         """
@@ -76,7 +105,9 @@ class QuickRequest(Request):
         name = _NAMES.get(key)
         if name is None:
             return super().getHeader(key)
-        values: Any = self.requestHeaders._rawHeaders.get(name)
+        head = self.head
+        fields: Any = self.requestHeaders._rawHeaders if head is None else head.fields
+        values: Any = fields.get(name)
         return None if values is None else values[-1]
 
     def answer_whole(self, status: int, document: bytes) -> None:
@@ -92,7 +123,7 @@ class QuickRequest(Request):
         self.startedWriting = 1
         self.sentLength = len(document)
         channel: Any = self.channel
-        channel.write(whole_answer(self, self.site.date(), document))
+        channel.write(whole_answer(self, self.own_headers, self.site.date(), document))
         self.release_body()
         self.site.log(self)
         self.finished = 1

@@ -6,11 +6,10 @@ L{IAdmission} is asked as soon as the headers are complete, and the body is coun
 it comes, so that 401 and 413 leave without reading it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from io import BytesIO
 from typing import Any
 
-import msgspec
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
@@ -24,21 +23,8 @@ from fjmcp_broker.web.audit import ToolCall
 from fjmcp_broker.web.channel import LINGER_SECONDS
 from fjmcp_broker.web.heads import Head
 from fjmcp_broker.web.quick_request import QuickRequest
+from fjmcp_broker.web.refusal import Refusal
 from fjmcp_broker.web.whole import server_name
-
-
-class Refusal(msgspec.Struct, frozen=True):
-    """
-    A complete answer that needs nothing of the body.
-
-    @ivar status: HTTP status.
-    @ivar headers: response headers, C{Content-Type} among them.
-    @ivar body: the whole body.
-    """
-
-    status: int
-    headers: Mapping[bytes, bytes]
-    body: bytes
 
 
 class BrokerRequest(QuickRequest):
@@ -60,36 +46,57 @@ class BrokerRequest(QuickRequest):
     @ivar number: of this process's requests; L{request_id} shows it.
     """
 
+    # What is set in every call.
+    __slots__ = (
+        "_admission",
+        "_at_leaf",
+        "_held_memory",
+        "_is_taken",
+        "_query",
+        "came_whole",
+        "has_failed",
+        "number",
+        "on_lost",
+        "principal",
+        "rpc_method",
+        "started_at",
+        "tool_call",
+    )
+
     _log = Logger()
 
-    principal: Principal | None = None
-    rpc_method: str | None = None
-    has_failed: bool | None = None
-    tool_call: ToolCall | None = None
     sign_in_step: Any = None  # a SignInStep, which knows this class
-    started_at = 0.0
-    came_whole = False
     on_drain: Callable[[], None] | None = None
     on_ended: Callable[[], None] | None = None
-    on_lost: Callable[[Failure], None] | None = None
-    number = 0
 
     # Typed too narrowly or not at all by Twisted.
     content: Any = None
-    _query = b""
-    _at_leaf = False
-    _admission: Any = None  # IAdmission
     _connected = True
     _received_bytes = 0
-    _is_taken = False
     _checking = False
     _is_complete = False
     _refusal: Refusal | None = None
     _answered_early = False
     _too_long = False
     _no_room = False
-    _held_memory: Held | None = None
     _linger: IDelayedCall | None = None
+
+    def __init__(self, channel: Any, queued: bool = False) -> None:
+        """As L{QuickRequest}."""
+        super().__init__(channel, queued)
+        self.number = 0
+        self.started_at = 0.0
+        self.came_whole = False
+        self.principal: Principal | None = None
+        self.rpc_method: str | None = None
+        self.has_failed: bool | None = None
+        self.tool_call: ToolCall | None = None
+        self.on_lost: Callable[[Failure], None] | None = None
+        self._query = b""
+        self._at_leaf = False
+        self._is_taken = False
+        self._admission: Any = None  # IAdmission
+        self._held_memory: Held | None = None
 
     def take_body(self) -> bytes:
         """

@@ -26,7 +26,8 @@ from fjmcp_broker.web.channel import BrokerChannel
 from fjmcp_broker.web.cors import answer_all, is_open_to_all
 from fjmcp_broker.web.errors import RETRY_AFTER_SECONDS
 from fjmcp_broker.web.interfaces import IAdmission
-from fjmcp_broker.web.request import BrokerRequest, Refusal
+from fjmcp_broker.web.refusal import Refusal
+from fjmcp_broker.web.request import BrokerRequest
 
 SETTLE_SECONDS: Final = 0.25
 """How long a connection that was accepted last has for its request."""

@@ -34,7 +34,8 @@ from fjmcp_broker.web.mcp.answers import (
 )
 from fjmcp_broker.web.origins import OriginPolicy
 from fjmcp_broker.web.pages.visitors import Visitors, prefers_html
-from fjmcp_broker.web.request import BrokerRequest, Refusal
+from fjmcp_broker.web.refusal import Refusal
+from fjmcp_broker.web.request import BrokerRequest
 
 DEFAULT_MAXIMUM_REQUEST_BYTES: Final = 16 * 1024 * 1024
 

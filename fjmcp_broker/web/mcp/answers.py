@@ -40,7 +40,7 @@ from fjmcp_broker.upstream.errors import (
     UpstreamUnavailable,
 )
 from fjmcp_broker.web.bearer import BearerAuthenticator, BearerRefused
-from fjmcp_broker.web.request import Refusal
+from fjmcp_broker.web.refusal import Refusal
 
 log = Logger()
 

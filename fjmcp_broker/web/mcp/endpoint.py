@@ -38,7 +38,8 @@ from fjmcp_broker.web.mcp.modern import ModernPosts
 from fjmcp_broker.web.mcp.streams import McpStreams, no_events_for, no_session_for
 from fjmcp_broker.web.mcp.waiters import ToolsOverlay
 from fjmcp_broker.web.mcp.waking import WakingLimit
-from fjmcp_broker.web.request import BrokerRequest, Refusal
+from fjmcp_broker.web.refusal import Refusal
+from fjmcp_broker.web.request import BrokerRequest
 
 _TRUSTED_SECONDS: Final = 1.0
 _NOTHING: Final[Mapping[str, bytes]] = {}

@@ -39,7 +39,8 @@ from fjmcp_broker.web.mcp.recall import NOBODY, Recall, Waiting
 from fjmcp_broker.web.mcp.streams import McpStreams
 from fjmcp_broker.web.mcp.waiters import Batch, StreamWaiter, ToolsOverlay
 from fjmcp_broker.web.mcp.waking import WakingLimit
-from fjmcp_broker.web.request import BrokerRequest, Refusal
+from fjmcp_broker.web.refusal import Refusal
+from fjmcp_broker.web.request import BrokerRequest
 
 
 class LegacyPosts:

@@ -43,7 +43,8 @@ from fjmcp_broker.web.mcp.parameters import ListsTools, ToolParameters
 from fjmcp_broker.web.mcp.streams import McpStreams
 from fjmcp_broker.web.mcp.waiters import Edit, ToolsOverlay
 from fjmcp_broker.web.mcp.waking import WakingLimit
-from fjmcp_broker.web.request import BrokerRequest, Refusal
+from fjmcp_broker.web.refusal import Refusal
+from fjmcp_broker.web.request import BrokerRequest
 
 REFUSED_BY_POLICY: Final = 403
 """Codes of our own stand outside the range that JSON-RPC reserves (MCP 2026-07-28,

@@ -19,7 +19,8 @@ from fjmcp_broker.sessions.streams.events import EventStream
 from fjmcp_broker.sessions.streams.replay import Replays, names_call
 from fjmcp_broker.sessions.streams.stream import Formats, ResponseStream
 from fjmcp_broker.web.mcp.answers import accepted_formats, not_allowed, refusal
-from fjmcp_broker.web.request import BrokerRequest, Refusal
+from fjmcp_broker.web.refusal import Refusal
+from fjmcp_broker.web.request import BrokerRequest
 
 _LAST_EVENT_ID: Final = b"last-event-id"
 

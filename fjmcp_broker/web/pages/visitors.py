@@ -8,7 +8,7 @@ from typing import Final
 
 from fjmcp_broker.web.pages.html import element
 from fjmcp_broker.web.pages.page import page_headers, render
-from fjmcp_broker.web.request import Refusal
+from fjmcp_broker.web.refusal import Refusal
 
 _REMEMBERED: Final = 64
 _HTML: Final = "text/html"
