@@ -13,6 +13,9 @@ from fjmcp_broker.errors import BrokerError
 
 DEFAULT_MAXIMUM_LINE_BYTES: Final = 128 * 1024 * 1024
 
+_LF: Final = 0x0A
+_CR: Final = 0x0D
+
 
 class FramingError(BrokerError):
     """
@@ -95,8 +98,9 @@ def frame(message: bytes) -> bytes:
     @param message: one JSON message, already checked to be JSON.
     @return: the message on a single line, with its ending.
     """
-    if b"\n" in message:
+    # A number is looked for at once; bytes are taken for one first, in vain.
+    if _LF in message:
         message = message.replace(b"\n", b" ")
-    if b"\r" in message:
+    if _CR in message:
         message = message.replace(b"\r", b" ")
     return message + b"\n"

@@ -166,9 +166,9 @@ def parse(
     """
     if not body.isascii():
         _check_utf8(body)
-    start = body[:1]
-    if start in _BLANK:
-        start = body.lstrip(_BLANK)[:1]
+    if body.startswith(b"{"):
+        return _parse_one(body)
+    start = body.lstrip(_BLANK)[:1]
     if start == b"[":
         if not allow_batch:
             _refuse_syntax(body)

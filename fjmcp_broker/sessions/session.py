@@ -73,6 +73,7 @@ class Session:
     @ivar policy: of the grant that it belongs to.
     @ivar revision: whose rules it follows.
     @ivar catalogue: what is known of the tools of its child.
+    @ivar has_ended: whether it is closed: nobody finds it any more.
     """
 
     def __init__(
@@ -94,7 +95,7 @@ class Session:
         self.name = digest.hex()[:10]
         self.children = Children(self, stored.told, owner, sight.backoff)
         self._owner = owner
-        self._ended = False
+        self.has_ended = False
         identity = stored.identity
         self.grant_id = identity.grant_id
         self.user_id = identity.user_id
@@ -112,13 +113,6 @@ class Session:
         """
         current = self.children.current
         return None if current is None else current.child
-
-    @property
-    def has_ended(self) -> bool:
-        """
-        @return: whether it is closed: nobody finds it any more.
-        """
-        return self._ended
 
     def take_up(self) -> bool:
         """
@@ -152,7 +146,7 @@ class Session:
         """
         @return: whether it is more than its row.
         """
-        return not self._ended and (
+        return not self.has_ended and (
             self.children.are_needed or self._listener is not None
         )
 
@@ -179,9 +173,9 @@ class Session:
         @param told: one sentence for those who wait.
         @param error: for those who wait for a child.
         """
-        if self._ended:
+        if self.has_ended:
             return
-        self._ended = True
+        self.has_ended = True
         listener, self._listener = self._listener, None
         if listener is not None:
             listener.end()
@@ -254,7 +248,7 @@ class Session:
         @raise ChildGone: there is no child.
         @raise SessionGone: it is closed.
         """
-        if self._ended:
+        if self.has_ended:
             raise SessionGone("the session was closed")
         children = self.children
         for attachment in children.old:

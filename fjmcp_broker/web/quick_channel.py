@@ -135,9 +135,9 @@ class QuickChannel(HTTPChannel):
         """
         @param data: the next bytes from the client.
         """
-        if self._begins_request:
+        if self._begins_request():
             found = self._heads.find(data, self.totalHeadersSize)
-            if found is not None and self.persistent and not self._is_closing:
+            if found is not None and self.persistent and not self._is_closing():
                 self._take_repeated(*found)
                 return
             data = self._take_head(data)
@@ -175,13 +175,13 @@ class QuickChannel(HTTPChannel):
                 return data  # it belongs to the line before
         self._busyReceiving = True
         try:
-            if self.lineReceived(first) or not self.requests or self._is_closing:
+            if self.lineReceived(first) or not self.requests or self._is_closing():
                 return b""
             if not self._take_headers(lines):
                 return b""
             request: Any = self.requests[-1]
             request.head = self._heads.learn(data, end, request, self.request_line())
-            if self.lineReceived(b"") or self._is_closing:
+            if self.lineReceived(b"") or self._is_closing():
                 return b""
         finally:
             self._busyReceiving = False
@@ -259,14 +259,12 @@ class QuickChannel(HTTPChannel):
             self.setTimeout(self._savedTimeOut)
         self.setLineMode()
 
-    @property
     def _begins_request(self) -> bool:
         # With half of a head there is a request already, and nothing in the buffer if
         # what came last ended with a line.
         waits = self.line_mode and not self._buffer and not self._busyReceiving
         return bool(waits) and not self.requests and not self.paused
 
-    @property
     def _is_closing(self) -> bool:
         transport: Any = self.transport
         return transport is None or bool(transport.disconnecting)

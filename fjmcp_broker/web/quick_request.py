@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any, AnyStr, Final, TypeVar, cast
 
+from twisted.web.http import OK
 from twisted.web.http_headers import Headers
 from twisted.web.server import Request
 
@@ -84,6 +85,9 @@ class QuickRequest(Request):
         self.notifications = []
         self.channel = channel
         self.transport = channel.transport
+        # As their classes say: those of an object are found sooner.
+        self.finished = 0
+        self.code = OK
         self.head: Head | None = None
         self.own_headers: Headers | None = None
         self._ends = channel.ends

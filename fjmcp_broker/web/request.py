@@ -50,6 +50,7 @@ class BrokerRequest(QuickRequest):
     __slots__ = (
         "_admission",
         "_at_leaf",
+        "_connected",
         "_held_memory",
         "_is_taken",
         "_query",
@@ -71,7 +72,6 @@ class BrokerRequest(QuickRequest):
 
     # Typed too narrowly or not at all by Twisted.
     content: Any = None
-    _connected = True
     _received_bytes = 0
     _checking = False
     _is_complete = False
@@ -94,6 +94,7 @@ class BrokerRequest(QuickRequest):
         self.on_lost: Callable[[Failure], None] | None = None
         self._query = b""
         self._at_leaf = False
+        self._connected = True
         self._is_taken = False
         self._admission: Any = None  # IAdmission
         self._held_memory: Held | None = None
@@ -234,7 +235,9 @@ class BrokerRequest(QuickRequest):
         @param path: the target.
         @param version: of HTTP.
         """
-        if self._answered_early:
+        if self.came_whole:
+            self._received()
+        elif self._answered_early:
             self._close_connection()
         elif self._checking:
             self._is_complete = True

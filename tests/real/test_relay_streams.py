@@ -130,7 +130,7 @@ class StreamTests(RelayTestCase):
         transport.abortConnection()
         again = await self.send(call(2, "sleep", {"seconds": 0.5}), session)
         self.assertEqual(again.message["id"], 2)
-        self.assertTrue(self.children[0].usable)
+        self.assertTrue(self.children[0].usable())
 
     async def test_batch_of_the_revision_that_has_them(self) -> None:
         """2025-03-26 must accept batches: split, every part answered."""
@@ -203,7 +203,7 @@ class LoadTests(RelayTestCase):
         transport.resumeProducing()
         await answer.closed
         self.assertNotIn(b'"done"', answer.raw)
-        self.assertTrue(self.children[0].usable)
+        self.assertTrue(self.children[0].usable())
         # What was kept is there for a client that comes back, the answer included.
         lost = re.findall(rb"(?m)^id: (\S+)-(\d+)$", answer.body.rpartition(b"\n\n")[0])
         name, number = lost[-1]

@@ -90,12 +90,11 @@ class Attachment:
         """
         return self._child
 
-    @property
     def usable(self) -> bool:
         """
         @return: whether the child takes messages.
         """
-        return self._child is not None and self._child.usable
+        return self._child is not None and self._child.usable()
 
     @property
     def in_flight(self) -> int:
@@ -268,7 +267,7 @@ class Attachment:
         if relayed.message is None:
             return False
         try:
-            if self.usable and self._child is not None:
+            if self.usable() and self._child is not None:
                 self._child.send(relayed.message)
         finally:
             # The call is forgotten already, whether its child hears of it or not.
@@ -288,7 +287,7 @@ class Attachment:
         message = self._correlation.respond(response, self._digest)
         if message is None:
             return False
-        if self.usable and self._child is not None:
+        if self.usable() and self._child is not None:
             self._child.send(message)
         return True
 
@@ -368,7 +367,7 @@ class Attachment:
         self, request: Request, session: Hashable, waiter: Waiter
     ) -> Pending[Waiter]:
         child = self._child
-        if child is None or not child.usable:
+        if child is None or not child.usable():
             raise ChildGone("the child has ended")
         line, pending = self._correlation.take(request, session, waiter)
         self._ours += session is _OURS

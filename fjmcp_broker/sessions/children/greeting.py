@@ -168,7 +168,7 @@ class Greeter:
         except ChildGone:
             # Between start and send; what it said is still on its way.
             await child.when_ended()
-        if response is None or not child.usable:
+        if response is None or not child.usable():
             said = f": {child.last_stderr}" if child.last_stderr else ""
             raise ChildCannotStart(f"the child ended before it was ready{said}")
         return response

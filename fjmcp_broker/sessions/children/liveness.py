@@ -71,7 +71,7 @@ class Liveness:
         """
         child, now = attachment.child, self._clock.seconds()
         owes = attachment.in_flight and not attachment.awaits_client
-        if child is None or not child.usable or not owes:
+        if child is None or not child.usable() or not owes:
             self._quiet_since = None
             return
         if self._quiet_since is None:

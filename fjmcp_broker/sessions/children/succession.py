@@ -142,7 +142,7 @@ class Children:
             L{awake} has nothing to wait for. It counts as a use.
         """
         current, now = self.current, self._owner.clock.seconds()
-        if current is None or not current.usable:
+        if current is None or not current.usable():
             return False
         self.used_at = now
         return current.expires_at - now > DRAIN_MARGIN_SECONDS + FRESH_SECONDS
@@ -168,7 +168,7 @@ class Children:
             return
         self.used_at = now = self._owner.clock.seconds()
         current = self.current
-        if current is not None and current.usable:
+        if current is not None and current.usable():
             # A replacement that hangs at its start must not hold up calls.
             is_late = self._next is not None and self._starter.is_late()
             if is_late and current.expires_at - now > DRAIN_MARGIN_SECONDS:
@@ -369,7 +369,7 @@ class Children:
             self._machine.child_ready()
 
     def _has_current(self) -> bool:
-        return self.current is not None and self.current.usable
+        return self.current is not None and self.current.usable()
 
     def _start_failed(self, attachment: Attachment, error: Exception) -> None:
         self._failure = error

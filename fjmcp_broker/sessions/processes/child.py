@@ -121,7 +121,6 @@ class Child(ProcessProtocol):
         """
         return self._stderr.last_line
 
-    @property
     def usable(self) -> bool:
         """
         @return: whether messages may still be sent.
@@ -172,7 +171,7 @@ class Child(ProcessProtocol):
         @raise ChildGone: it has ended or is being stopped.
         @raise ChildBusy: too much is waiting to be read by it; nothing was queued.
         """
-        if not self.usable:
+        if not self.usable():
             raise ChildGone("the child has ended")
         if not self._stdin.write(frame(message)):
             raise ChildBusy("the child does not read its input")

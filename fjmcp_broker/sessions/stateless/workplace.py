@@ -231,7 +231,7 @@ class Workplace:
         return (
             self.failure is None
             and attachment is not None
-            and attachment.usable
+            and attachment.usable()
             and self.children.is_idle
             and not self._doubtful(attachment)
         )

@@ -300,7 +300,7 @@ class ChildTests(SynchronousTestCase):
         self.spawner.reaped_at_once = True
         child = self.make()
         child.start()
-        self.assertFalse(child.usable)
+        self.assertFalse(child.usable())
         self.process.complain(b"no\n")
         self.process.loseConnection()
         self.assertEqual(self.successResultOf(child.when_ended()).last_stderr, "no")
