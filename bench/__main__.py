@@ -164,7 +164,7 @@ def _measure(options: argparse.Namespace, directory: Path, stack: ExitStack) -> 
         "start": partial(starting.start, broker, effort),
         "memory": partial(memory, broker, MEMORY_COUNTS),
         "sleeping": partial(starting.sleeping, broker, effort),
-        "scaling": partial(scaling, broker, effort),
+        "scaling": partial(scaling, broker, directory, effort),
         "shared": partial(shared, broker),
         "signing": partial(signing, broker, effort),
         "stalls": partial(stalls, Broker, directory / "stalls", effort),

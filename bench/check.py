@@ -4,7 +4,6 @@ because of what else the machine does, and a run with a broker that is twice as 
 which has to fail. CPU time for a call is compared: a busy machine changes it little.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,16 +15,16 @@ from bench.children import NotThere
 from bench.load import run
 from bench.memory import KIB, peaks
 from bench.peers import PEERS
-from bench.processes import NotReady, Process, free_port
+from bench.processes import NotReady
 from bench.report import interleaved, middle, say
-from bench.targets import Broker, Target
+from bench.targets import Broker, Target, bare_target
 
 ROUNDS: Final = 5
 SECONDS: Final = 1.0
 CONNECTIONS: Final = 16
 
-USUAL_OVER_BARE: Final = 0.53
-OVER_BARE: Final = 0.8
+USUAL_OVER_BARE: Final = 0.5
+OVER_BARE: Final = 0.75
 OVER_PEER: Final = 0.25
 PEAK: Final = 3.0
 EMPTY_MIB: Final = 68.0
@@ -150,11 +149,7 @@ def _over(ours: Sequence[float], theirs: Sequence[float]) -> float:
 
 
 def _bare(directory: Path, child: Sequence[str]) -> Target:
-    port = free_port()
-    program = [sys.executable, str(Path(__file__).with_name("bare.py")), str(port)]
-    process = Process(program, directory / "bare.log")
-    process.until_listening(port)
-    return Target(_BARE, process, port)
+    return bare_target(directory, _BARE)
 
 
 def _peer(directory: Path, child: Sequence[str]) -> Target | None:

@@ -7,30 +7,30 @@ import selectors
 import socket
 import time
 from collections.abc import Mapping, Sequence
-from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 from bench.load import Background, run
-from bench.report import Effort, interleaved, middle, table, title
-from bench.targets import Broker, Target
+from bench.report import Effort, interleaved, middle, say, table, title
+from bench.targets import Broker, Target, bare_target
 from bench.wire import Connection
 
 Headers = Mapping[str, str]
 Figures = tuple[float, float, float]
 """Calls per second, the 99th percentile in seconds, CPU seconds for 1000 calls."""
 
-SHAPES: Final = (
-    (1, 1),
-    (1, 16),
-    (1, 100),
-    (1, 1000),
-    (16, 16),
-    (100, 100),
-    (300, 300),
-    (1000, 1000),
-)
-"""Sessions and connections."""
+Turn = tuple[str, int, int]
+"""What is under load, and how many sessions and connections."""
 
+CONNECTIONS: Final = tuple((1, connections) for connections in (1, 16, 100, 1000))
+SESSIONS: Final = tuple((sessions, sessions) for sessions in (1, 16, 100, 300, 1000))
+"""Sessions and connections: many connections of one session, and many sessions with
+a connection each."""
+
+_BROKER: Final = "broker"
+_SLOW: Final = "slow"
+_BARE: Final = "bare"
+_KINDS: Final = (_BROKER, _SLOW)
 _MIB: Final = 1024 * 1024
 _SLOW_BYTES: Final = _MIB
 _SLOW_TAKES: Final = 4096
@@ -111,42 +111,47 @@ class SlowReaders(Background):
                 reader.close()
 
 
-def scaling(broker: Broker, effort: Effort) -> None:
+def scaling(broker: Broker, directory: Path, effort: Effort) -> None:
     """
     Calls per second by sessions and connections, each shape alone and with one slow
-    reader more for every ten connections, in sessions of their own.
+    reader more for every ten connections, in sessions of their own; and of a bare
+    resource by connections. All of them take turns, so that their ratios mean
+    something.
 
     @param broker: runs.
+    @param directory: for a log.
     @param effort: how long.
     """
     title("throughput by sessions and connections; then with 10 % slow readers")
     opened: list[Headers] = []
     slow: list[Headers] = []
-    measured: dict[tuple[int, int], list[Figures]] = {}
+    bare = bare_target(directory)
+    shapes = list(dict.fromkeys((*CONNECTIONS, *SESSIONS)))
+    turns = {f"{kind} {a} {b}": (kind, a, b) for a, b in shapes for kind in _KINDS}
+    turns |= {f"{_BARE} {a} {b}": (_BARE, a, b) for a, b in CONNECTIONS}
 
-    def measure(name: str, sessions: int, connections: int) -> Figures:
-        readers = None
-        if name == "slow":
-            readers = SlowReaders(broker, slow[: max(1, connections // 10)])
-        found = run(broker, opened[:sessions], connections, effort.seconds, readers)
+    def measure(name: str) -> Figures:
+        kind, sessions, connections = turns[name]
+        if kind == _BARE:
+            found = run(bare, [bare.headers()], connections, effort.seconds)
+        else:
+            readers = None
+            if kind == _SLOW:
+                readers = SlowReaders(broker, slow[: max(1, connections // 10)])
+            found = run(broker, opened[:sessions], connections, effort.seconds, readers)
         return found.rate, found.percentile(0.99), found.cpu_per_thousand
 
     try:
-        most = max(connections for _, connections in SHAPES)
-        slow += broker.open_sessions(most // 10)
-        for shape in SHAPES:
-            sessions, connections = shape
-            opened += broker.open_sessions(sessions - len(opened))
-
-            each = interleaved(
-                ["alone", "slow"],
-                max(2, effort.rounds // 2),
-                partial(measure, sessions=sessions, connections=connections),
-            )
-            measured[shape] = [_middles(runs) for runs in each.values()]
+        slow += broker.open_sessions(max(b for _, b in shapes) // 10)
+        opened += broker.open_sessions(max(a for a, _ in shapes))
+        each = interleaved(list(turns), max(2, effort.rounds // 2), measure)
     finally:
         broker.close_sessions([*opened, *slow])
-    _show(measured)
+        bare.stop()
+    measured = {turns[name]: _middles(runs) for name, runs in each.items()}
+    _show("connections", measured, CONNECTIONS)
+    say("")
+    _show("sessions", measured, SESSIONS)
 
 
 def _middles(runs: Sequence[Figures]) -> Figures:
@@ -154,44 +159,48 @@ def _middles(runs: Sequence[Figures]) -> Figures:
     return middle(rates), middle(p99s), middle(costs)
 
 
-def _show(measured: Mapping[tuple[int, int], Sequence[Figures]]) -> None:
-    best = max(alone[0] for alone, *_ in measured.values())
-    least = min(alone[2] for alone, *_ in measured.values())
+def _show(
+    of: str, measured: Mapping[Turn, Figures], shapes: Sequence[tuple[int, int]]
+) -> None:
+    alone = {shape: measured[_BROKER, *shape] for shape in shapes}
+    bare = {shape: measured[_BARE, *shape] for shape in shapes if shape in CONNECTIONS}
+    best = max(rate for rate, *_ in alone.values())
+    best_bare = max(rate for rate, *_ in bare.values())
+    least = min(cost for *_, cost in alone.values())
     rows = []
-    for (sessions, connections), (alone, *others) in measured.items():
+    for shape in shapes:
+        rate, p99, cost = alone[shape]
+        slow_rate, slow_p99, slow_cost = measured[_SLOW, *shape]
         row = [
-            str(sessions),
-            str(connections),
-            f"{alone[0]:.0f}",
-            f"{alone[0] / best:.2f}",
-            f"{1000 * alone[1]:.1f}",
-            f"{alone[2]:.3f}",
-            f"{alone[2] / least:.2f}",
+            str(shape[1]),
+            f"{rate:.0f}",
+            f"{rate / best:.2f}",
+            f"{1000 * p99:.1f}",
+            f"{cost:.3f}",
+            f"{cost / least:.2f}",
+            f"{slow_rate:.0f}",
+            f"{slow_rate / rate:.2f}",
+            f"{1000 * slow_p99:.1f}",
+            f"{slow_cost / cost:.2f}",
         ]
-        for slow in others:
-            row += [
-                f"{slow[0]:.0f}",
-                f"{slow[0] / alone[0]:.2f}",
-                f"{1000 * slow[1]:.1f}",
-                f"{slow[2] / alone[2]:.2f}",
-            ]
-        rows.append(row + ["-"] * (11 - len(row)))
-    table(
-        [
-            "sessions",
-            "connections",
-            "calls/s",
-            "of best",
-            "p99 ms",
-            "CPU s per 1000",
-            "to least",
-            "slow: calls/s",
-            "to alone",
-            "p99 ms",
-            "CPU",
-        ],
-        rows,
-    )
+        if shapes is CONNECTIONS:
+            row += [f"{bare[shape][0]:.0f}", f"{bare[shape][0] / best_bare:.2f}"]
+        rows.append(row)
+    columns = [
+        of,
+        "calls/s",
+        "of best",
+        "p99 ms",
+        "CPU s per 1000",
+        "to least",
+        "slow: calls/s",
+        "to alone",
+        "p99 ms",
+        "CPU",
+    ]
+    if shapes is CONNECTIONS:
+        columns += ["a bare resource", "of its best"]
+    table(columns, rows)
 
 
 def shared(broker: Broker) -> None:

@@ -126,6 +126,19 @@ class Target:
         self.process.stop()
 
 
+def bare_target(directory: Path, name: str = "a bare resource") -> Target:
+    """
+    @param directory: for its log.
+    @param name: in the tables.
+    @return: a resource of twisted.web alone, which runs.
+    """
+    port = free_port()
+    program = [sys.executable, str(Path(__file__).with_name("bare.py")), str(port)]
+    process = Process(program, directory / "bare.log")
+    process.until_listening(port)
+    return Target(name, process, port)
+
+
 def _message(id: int, method: str, params: Mapping[str, Any]) -> bytes:
     message = {"jsonrpc": "2.0", "id": id, "method": method, "params": params}
     # Without blanks, as the official SDKs for Python and TypeScript write it.
