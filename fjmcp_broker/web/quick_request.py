@@ -21,20 +21,6 @@ def _later(make: Callable[[Any], T]) -> T:
     return cast("T", cached_property(make))
 
 
-def _headers(request: "QuickRequest") -> Headers:
-    headers = Headers()
-    if request.head is not None:
-        fields = request.head.fields.copy()
-        fields[b"Content-Length"] = [request._length]
-        headers._rawHeaders = fields
-    return headers
-
-
-def _own_headers(request: "QuickRequest") -> Headers:
-    request.own_headers = Headers()
-    return request.own_headers
-
-
 _NAMES: Final[dict[object, bytes]] = {
     name.lower(): name
     for name in (
@@ -61,7 +47,7 @@ class QuickRequest(Request):
     @ivar own_headers: C{responseHeaders}, if somebody has asked for them.
     """
 
-    __slots__ = ("_ends", "_length", "head", "own_headers")
+    __slots__ = ("_ends", "_length", "_made_headers", "head", "own_headers")
 
     # Typed too narrowly or not at all by Twisted.
     transport: Any
@@ -70,8 +56,6 @@ class QuickRequest(Request):
     queued = False
     client = _later(lambda request: request._ends[0])
     host = _later(lambda request: request._ends[1])
-    requestHeaders = _later(_headers)  # noqa: N815 - Twisted's
-    responseHeaders = _later(_own_headers)  # noqa: N815 - Twisted's
     received_cookies = _later(lambda request: dict[bytes, bytes]())
     cookies = _later(lambda request: list[bytes]())
     _parsePOSTFormSubmission = False  # noqa: N815 - Twisted's
@@ -90,8 +74,40 @@ class QuickRequest(Request):
         self.code = OK
         self.head: Head | None = None
         self.own_headers: Headers | None = None
+        self._made_headers: Headers | None = None
         self._ends = channel.ends
         self._length = b""
+
+    @property
+    def requestHeaders(self) -> Headers:  # noqa: N802 - Twisted's
+        """
+        @return: those that came.
+        """
+        headers = self._made_headers
+        if headers is None:
+            self._made_headers = headers = Headers()
+            if self.head is not None:
+                fields = self.head.fields.copy()
+                fields[b"Content-Length"] = [self._length]
+                headers._rawHeaders = fields
+        return headers
+
+    @requestHeaders.setter
+    def requestHeaders(self, headers: Headers) -> None:  # noqa: N802 - Twisted's
+        self._made_headers = headers
+
+    @property
+    def responseHeaders(self) -> Headers:  # noqa: N802 - Twisted's
+        """
+        @return: those of the answer.
+        """
+        if self.own_headers is None:
+            self.own_headers = Headers()
+        return self.own_headers
+
+    @responseHeaders.setter
+    def responseHeaders(self, headers: Headers) -> None:  # noqa: N802 - Twisted's
+        self.own_headers = headers
 
     def take_head(self, head: Head, length: bytes) -> None:
         """
@@ -110,8 +126,10 @@ class QuickRequest(Request):
         if name is None:
             return super().getHeader(key)
         head = self.head
-        fields: Any = self.requestHeaders._rawHeaders if head is None else head.fields
-        values: Any = fields.get(name)
+        if head is None or self._made_headers is not None:
+            values: Any = self.requestHeaders._rawHeaders.get(name)
+        else:
+            values = head.fields.get(name)
         return None if values is None else values[-1]
 
     def answer_whole(self, status: int, document: bytes) -> None:

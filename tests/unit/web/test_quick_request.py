@@ -6,11 +6,13 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
+from twisted.web.http_headers import Headers
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 from twisted.web.test.requesthelper import DummyChannel
 
 from fjmcp_broker.limits.memory import Memory, MemoryBounds
+from fjmcp_broker.web.heads import Head
 from fjmcp_broker.web.quick_request import QuickRequest
 from fjmcp_broker.web.request import BrokerRequest
 from fjmcp_broker.web.site import BodyLimit, BrokerSite
@@ -38,6 +40,22 @@ class ConstructionTests(SynchronousTestCase):
                 self.assertIs(getattr(ours, name), made)
                 if not name.endswith("Headers") and not hasattr(value, "__dict__"):
                     self.assertEqual(made, value)
+
+    def test_changed(self) -> None:
+        """Whoever changes or replaces headers is heard, also with a known head."""
+        made = QuickRequest(channel())
+        fields = {b"Origin": [b"https://a.example"], b"Content-Length": [b"1"]}
+        made.take_head(Head((b"POST", b"/", b"HTTP/1.1"), fields), b"22")
+        self.assertEqual(made.getHeader(b"origin"), b"https://a.example")
+        self.assertEqual(made.getHeader(b"content-length"), b"22")
+        made.requestHeaders.removeHeader(b"origin")
+        self.assertIsNone(made.getHeader(b"origin"))
+        self.assertEqual(fields[b"Content-Length"], [b"1"])
+        self.assertIn(b"Origin", fields)
+        made.requestHeaders = Headers({b"Origin": [b"https://b.example"]})
+        self.assertEqual(made.getHeader("origin"), "https://b.example")
+        made.responseHeaders = Headers({b"X-Own": [b"1"]})
+        self.assertIs(made.own_headers, made.responseHeaders)
 
     def test_ends_outlive_the_connection(self) -> None:
         """Who the client was can be asked when it is gone."""
