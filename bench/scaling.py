@@ -159,18 +159,27 @@ def _middles(runs: Sequence[Figures]) -> Figures:
     return middle(rates), middle(p99s), middle(costs)
 
 
-def _show(
-    of: str, measured: Mapping[Turn, Figures], shapes: Sequence[tuple[int, int]]
-) -> None:
-    alone = {shape: measured[_BROKER, *shape] for shape in shapes}
-    bare = {shape: measured[_BARE, *shape] for shape in shapes if shape in CONNECTIONS}
-    best = max(rate for rate, *_ in alone.values())
-    best_bare = max(rate for rate, *_ in bare.values())
-    least = min(cost for *_, cost in alone.values())
-    rows = []
-    for shape in shapes:
-        rate, p99, cost = alone[shape]
-        slow_rate, slow_p99, slow_cost = measured[_SLOW, *shape]
+def rows(
+    measured: Mapping[Turn, Figures], shapes: Sequence[tuple[int, int]]
+) -> list[list[str]]:
+    """
+    @param measured: what did not fail.
+    @param shapes: L{CONNECTIONS} or L{SESSIONS}.
+    @return: the rows of their table. Ratios are to the best of these shapes.
+    """
+    alone = {
+        shape: measured[_BROKER, *shape]
+        for shape in shapes
+        if (_BROKER, *shape) in measured
+    }
+    best = max((rate for rate, *_ in alone.values()), default=0.0)
+    least = min((cost for *_, cost in alone.values()), default=0.0)
+    best_bare = max(
+        (figures[0] for turn, figures in measured.items() if turn[0] == _BARE),
+        default=0.0,
+    )
+    found = []
+    for shape, (rate, p99, cost) in alone.items():
         row = [
             str(shape[1]),
             f"{rate:.0f}",
@@ -178,14 +187,34 @@ def _show(
             f"{1000 * p99:.1f}",
             f"{cost:.3f}",
             f"{cost / least:.2f}",
-            f"{slow_rate:.0f}",
-            f"{slow_rate / rate:.2f}",
-            f"{1000 * slow_p99:.1f}",
-            f"{slow_cost / cost:.2f}",
         ]
+        slow = measured.get((_SLOW, *shape))
+        if slow is None:
+            row += ["-"] * 4
+        else:
+            row += [
+                f"{slow[0]:.0f}",
+                f"{slow[0] / rate:.2f}",
+                f"{1000 * slow[1]:.1f}",
+                f"{slow[2] / cost:.2f}",
+            ]
         if shapes is CONNECTIONS:
-            row += [f"{bare[shape][0]:.0f}", f"{bare[shape][0] / best_bare:.2f}"]
-        rows.append(row)
+            bare = measured.get((_BARE, *shape))
+            row += (
+                ["-"] * 2
+                if bare is None
+                else [
+                    f"{bare[0]:.0f}",
+                    f"{bare[0] / best_bare:.2f}",
+                ]
+            )
+        found.append(row)
+    return found
+
+
+def _show(
+    of: str, measured: Mapping[Turn, Figures], shapes: Sequence[tuple[int, int]]
+) -> None:
     columns = [
         of,
         "calls/s",
@@ -200,7 +229,7 @@ def _show(
     ]
     if shapes is CONNECTIONS:
         columns += ["a bare resource", "of its best"]
-    table(columns, rows)
+    table(columns, rows(measured, shapes))
 
 
 def shared(broker: Broker) -> None:
